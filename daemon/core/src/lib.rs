@@ -1,0 +1,9 @@
+//! The pure half of Stallscope: records in, a ledger that sums to wall time out.
+//!
+//! Bytes, rows and clocks come in from the caller; values and `impl Write` go out. Nothing here opens a file, looks at a
+//! clock or needs privileges, so that everything seen on a GPU host can be replayed from a file anywhere.
+
+pub mod capture;
+pub mod classify;
+pub mod ingest;
+pub mod rows;

@@ -1,0 +1,80 @@
+//! Everything that can be lost on the way from a probe or a foreign file to a report, with a stable number and name.
+//!
+//! A counter is never renumbered or reused: captures written years apart are compared.
+
+macro_rules! loss_counters {
+    ($($id:literal $variant:ident $name:literal $doc:literal;)*) => {
+        /// A reason for which a record did not reach the report.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum LossCounter {
+            $(#[doc = $doc] $variant = $id,)*
+        }
+
+        impl LossCounter {
+            /// All counters, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The stable name used in reports, JSON and metrics.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+
+            /// One sentence for a person: what was lost, and what that means.
+            #[must_use]
+            pub fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => $doc),* }
+            }
+
+            /// The counter with this number, if this version knows it.
+            #[must_use]
+            pub fn from_id(id: u16) -> Option<Self> {
+                match id { $($id => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The number in files.
+            #[must_use]
+            pub fn id(self) -> u16 {
+                self as u16
+            }
+        }
+    };
+}
+
+loss_counters! {
+    1 EventMalformed "event_malformed" "An event of the input could not be parsed and was left out.";
+    2 EventWithoutDuration "event_without_duration" "An event had no duration; on a GPU its time is booked as UNKNOWN until the next operation of its stream.";
+    3 EventTimeInvalid "event_time_invalid" "An event's time or duration was negative, not a number or absurdly large; it was left out.";
+    4 EventTooLarge "event_too_large" "An event was larger than the importer's limit and was left out.";
+    5 InputTruncated "input_truncated" "The input ended in the middle; whatever came after is missing.";
+    6 CorrelationDuplicate "correlation_duplicate" "Two host calls had the same correlation id; the later one was used.";
+    7 LaunchEvicted "launch_evicted" "A host call waited too long for its GPU operation and was forgotten; the operation has no known launch.";
+    8 LaunchMissing "launch_missing" "A GPU operation has no recorded host call; gaps that it closes are UNKNOWN.";
+    9 StringTableFull "string_table_full" "A name did not fit into the string table and was replaced.";
+    10 SegmentDamaged "segment_damaged" "A segment of the capture failed its checksum and was left out.";
+    11 BatchDamaged "batch_damaged" "A block of records failed its checksum or could not be decoded; its time is UNKNOWN.";
+    12 CaptureTruncated "capture_truncated" "The capture ends in the middle of a segment, which was left out.";
+    13 StreamOverlap "stream_overlap" "Operations of one stream overlap, which hardware does not do; the times of the trace are doubtful.";
+    14 RowInvalid "row_invalid" "A row of the input had a value of the wrong type or out of range and was left out.";
+    15 SpanUnmatched "span_unmatched" "A begin without an end (or the reverse) was left out.";
+    16 TableMissing "table_missing" "A table or column that the importer can use is not in the input.";
+    17 LossWindowReported "loss_window_reported" "The producer of the trace says that it dropped records.";
+    18 TableFull "table_full" "More processes, threads, devices or stacks than the importer's limit; the rest were left out.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LossCounter;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_round_trip() {
+        let mut names: Vec<_> = LossCounter::ALL.iter().map(|c| c.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), LossCounter::ALL.len());
+        for &counter in LossCounter::ALL {
+            assert_eq!(LossCounter::from_id(counter.id()), Some(counter));
+        }
+    }
+}
