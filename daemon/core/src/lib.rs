@@ -5,5 +5,7 @@
 
 pub mod capture;
 pub mod classify;
+pub mod export;
+pub mod folded;
 pub mod ingest;
 pub mod rows;
