@@ -8,4 +8,7 @@ pub mod classify;
 pub mod export;
 pub mod folded;
 pub mod ingest;
+pub mod ledger;
 pub mod rows;
+pub mod steps;
+pub mod timeline;

@@ -1,0 +1,72 @@
+//! Idle time by what was going on: leaf, call and host stack. This is what findings and flamegraphs are made of.
+
+use hashbrown::HashMap;
+use stallscope_schemas::units::{StringId, ThreadId};
+
+use super::leaf::IdleLeaf;
+use crate::timeline::host::Node;
+
+/// Why a leaf is what it is, beyond the call and the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The evidence is the call or the stack itself.
+    Plain,
+    /// No host call is recorded for the operation that ended the gap.
+    NoLaunch,
+    /// The gap ends where lost records begin.
+    Lost,
+    /// The operation was queued long before it began, and no recorded order explains it.
+    Queued,
+    /// Nothing is recorded on the launching thread; the stack is that of the thread that launched before.
+    OtherThread,
+}
+
+/// One cause of idle time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cause {
+    /// Which leaf the time is in.
+    pub leaf: IdleLeaf,
+    /// Why.
+    pub reason: Reason,
+    /// The call into the driver that was open; the empty string where none was.
+    pub call: StringId,
+    /// Stack on the thread.
+    pub node: Node,
+    /// The thread, where one is to blame.
+    pub thread: Option<ThreadId>,
+}
+
+/// Time and number of pieces of a cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Time, ns.
+    pub ns: u64,
+    /// Pieces of gaps.
+    pub count: u64,
+    /// The longest piece, ns.
+    pub longest_ns: u64,
+}
+
+/// Idle time by cause.
+#[derive(Debug, Default)]
+pub struct Causes {
+    amounts: HashMap<Cause, Amount>,
+}
+
+impl Causes {
+    /// Adds a piece of a gap.
+    pub(super) fn add(&mut self, cause: Cause, ns: u64) {
+        let amount = self.amounts.entry(cause).or_default();
+        amount.ns += ns;
+        amount.count += 1;
+        amount.longest_ns = amount.longest_ns.max(ns);
+    }
+
+    /// All causes, the largest first; equal ones in the order of their fields, so that output is stable.
+    #[must_use]
+    pub fn ranked(&self) -> Vec<(Cause, Amount)> {
+        let mut all: Vec<_> = self.amounts.iter().map(|(c, a)| (*c, *a)).collect();
+        all.sort_by_key(|(cause, amount)| (std::cmp::Reverse(amount.ns), *cause));
+        all
+    }
+}

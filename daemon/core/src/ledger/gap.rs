@@ -1,0 +1,191 @@
+//! Where an idle gap's time goes: the rules, backward from the operation X that ended it.
+//!
+//! With `[a, b)` the gap and `[h0, h1)` the host call that launched X (facts of attribution; blame shifting after
+//! HPCToolkit, SC'13, and the idle categories of Holistic Trace Analysis, made exclusive):
+//!
+//! ```text
+//! X began after lost records            [a, b)                 UNKNOWN  lost
+//! X has no recorded call                [a, b)                 UNKNOWN  no launch recorded
+//! X is a later node of a graph replay   [a, b)                 GRAPH
+//! else   before the call                [a, min(b, h0))        by what the launching thread did:
+//!                                                              in a sync call → SYNC, in a driver call → DRIVER,
+//!                                                              in a launch call → LAUNCH, else → HOST (its stack)
+//!        inside the call                [max(a,h0), min(b,h1)) LAUNCH; DRIVER where the call is longer than
+//!                                                              LONG_CALL_NS (allocation, loading, a full queue)
+//!        after the call                 [max(a,h1), b)         DEP where X's stream was told to wait since its last
+//!                                                              operation; else DEVICE up to DEVICE_FLOOR_NS;
+//!                                                              else UNKNOWN, queued
+//! ```
+
+use stallscope_schemas::record::op_flags;
+use stallscope_schemas::units::{CorrelationId, StringId, ThreadId, TimeNs};
+
+use super::causes::{Cause, Reason};
+use super::leaf::IdleLeaf;
+use crate::classify::ApiClass;
+use crate::rows::{ApiCall, HostSpan, Launch};
+use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
+use crate::capture::Tables;
+
+/// A launch call longer than this did more than launch: 50 times the few microseconds that a launch costs on current
+/// systems (CUDA's and HIP's launch calls take 2-10 µs in every trace of the ground truth).
+pub const LONG_CALL_NS: u64 = 500_000;
+
+/// Time from the return of a launch call to the start of the operation on an empty device: under 5 µs on current GPUs;
+/// twice that is still the device's own.
+pub const DEVICE_FLOOR_NS: u64 = 10_000;
+
+/// The operation that ended a gap, as far as the rules need it.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing {
+    /// Its stream.
+    pub stream: u64,
+    /// Its correlation id.
+    pub correlation: CorrelationId,
+    /// Its flags.
+    pub flags: u64,
+    /// Its launch, where recorded.
+    pub launch: Option<Launch>,
+    /// Whether a lost stretch, not an operation, ended the gap.
+    pub lost: bool,
+}
+
+/// One exclusive piece of a gap with its cause.
+#[derive(Clone, Copy, Debug)]
+pub struct Blamed {
+    /// Why.
+    pub cause: Cause,
+    /// From when.
+    pub from: TimeNs,
+    /// Until when.
+    pub to: TimeNs,
+}
+
+/// What the rules may ask about the rest of the capture.
+#[allow(missing_debug_implementations, reason = "holds a closure and lives for one call")]
+pub struct Context<'a, S: Iterator, C: Iterator, F> {
+    /// The launching thread's records.
+    pub host: Option<&'a mut HostTimeline<S, C>>,
+    /// Stacks seen so far.
+    pub tree: &'a mut StackTree,
+    /// Tables of the capture.
+    pub tables: &'a Tables,
+    /// The class of a call, by its name.
+    pub api_class: F,
+    /// The graph replay that has already begun on the device, if the last operation belonged to one.
+    pub running_graph: Option<CorrelationId>,
+    /// Whether X's stream was told to wait for another since its last operation.
+    pub told_to_wait: bool,
+}
+
+impl<S, C, F> Context<'_, S, C, F>
+where
+    S: Iterator<Item = HostSpan>,
+    C: Iterator<Item = ApiCall>,
+    F: Fn(StringId) -> ApiClass,
+{
+    /// Applies the rules to one gap; the pieces in `out` are adjacent and cover it exactly.
+    pub fn explain(
+        &mut self,
+        a: TimeNs,
+        b: TimeNs,
+        closing: Option<Closing>,
+        pieces: &mut Vec<Piece>,
+        out: &mut Vec<Blamed>,
+    ) {
+        out.clear();
+        let whole = |leaf, reason| {
+            let cause = Cause { leaf, reason, call: StringId(0), node: Node(0), thread: None };
+            Blamed { cause, from: a, to: b }
+        };
+        let Some(x) = closing else {
+            out.push(whole(IdleLeaf::Unknown, Reason::NoLaunch));
+            return;
+        };
+        if x.lost {
+            out.push(whole(IdleLeaf::Unknown, Reason::Lost));
+            return;
+        }
+        if x.flags & op_flags::GRAPH_NODE != 0 && self.running_graph == Some(x.correlation) {
+            out.push(whole(IdleLeaf::Graph, Reason::Plain));
+            return;
+        }
+        let Some(launch) = x.launch else {
+            out.push(whole(IdleLeaf::Unknown, Reason::NoLaunch));
+            return;
+        };
+        let h0 = launch.start.max(a).min(b);
+        let h1 = launch.start.plus(launch.duration_ns).max(h0).min(b);
+        if a < h0 {
+            self.before_call(a, h0, launch.thread, pieces, out);
+        }
+        if h0 < h1 {
+            let leaf = if launch.duration_ns > LONG_CALL_NS { IdleLeaf::Driver } else { IdleLeaf::Launch };
+            let cause = Cause {
+                leaf,
+                reason: Reason::Plain,
+                call: launch.name,
+                node: Node(0),
+                thread: Some(launch.thread),
+            };
+            out.push(Blamed { cause, from: h0, to: h1 });
+        }
+        if h1 < b {
+            self.after_call(h1, b, out);
+        }
+    }
+
+    /// What the launching thread did before it made the call.
+    fn before_call(
+        &mut self,
+        from: TimeNs,
+        to: TimeNs,
+        thread: ThreadId,
+        pieces: &mut Vec<Piece>,
+        out: &mut Vec<Blamed>,
+    ) {
+        let class = |call: &ApiCall| (self.api_class)(call.name);
+        let Some(host) = self.host.as_deref_mut() else {
+            let cause = Cause {
+                leaf: IdleLeaf::Host,
+                reason: Reason::Plain,
+                call: StringId(0),
+                node: Node(0),
+                thread: Some(thread),
+            };
+            out.push(Blamed { cause, from, to });
+            return;
+        };
+        // Short queries are part of what the host does.
+        host.pieces(from, to, |call| class(call) != ApiClass::Host, pieces);
+        for piece in pieces.iter() {
+            let leaf = match piece.call.map(|c| (class(&c), c.start)) {
+                None | Some((ApiClass::Host, _)) => IdleLeaf::Host,
+                Some((ApiClass::Sync, _)) => IdleLeaf::Sync,
+                Some((ApiClass::Driver, _)) => IdleLeaf::Driver,
+                // A copy that began while the device was busy held its caller until the copy was done.
+                Some((ApiClass::Copy, start)) if start < from => IdleLeaf::Sync,
+                Some(_) => IdleLeaf::Launch,
+            };
+            let call = piece.call.map_or(StringId(0), |c| c.name);
+            host.stacks(piece.from, piece.to, self.tree, self.tables, |node, from, to| {
+                let cause = Cause { leaf, reason: Reason::Plain, call, node, thread: Some(thread) };
+                out.push(Blamed { cause, from, to });
+            });
+        }
+    }
+
+    /// Why an operation that had been launched did not begin.
+    fn after_call(&self, from: TimeNs, to: TimeNs, out: &mut Vec<Blamed>) {
+        let cause = |leaf, reason| Cause { leaf, reason, call: StringId(0), node: Node(0), thread: None };
+        if self.told_to_wait {
+            out.push(Blamed { cause: cause(IdleLeaf::Dep, Reason::Plain), from, to });
+            return;
+        }
+        let floor = from.plus(DEVICE_FLOOR_NS).min(to);
+        out.push(Blamed { cause: cause(IdleLeaf::Device, Reason::Plain), from, to: floor });
+        if floor < to {
+            out.push(Blamed { cause: cause(IdleLeaf::Unknown, Reason::Queued), from: floor, to });
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Steps of a training or inference loop: found in the trace's own marks, else in the rhythm of its kernels.
+//!
+//! On a device a step begins when its first operation begins, or, if the device was idle then, when the host began the
+//! step: the idle time that a step's own data loading causes belongs to that step.
+
+use hashbrown::HashMap;
+use stallscope_schemas::record::{RecordKind, SpanKind, gpu_op, host_span};
+use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
+
+use crate::capture::{Capture, ColumnSet, ReadAt, Run};
+use crate::rows::{DeviceSpan, GpuOp, HostSpan};
+
+/// Steps that are kept apart; a capture with more keeps the first ones and merges the rest into the last.
+pub const MAX_STEPS: usize = 100_000;
+
+/// Where the steps of a device come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepSource {
+    /// Ranges on the host that mark steps (ProfilerStep, NVTX).
+    HostRanges,
+    /// Ranges that the profiler drew on the device's own time line.
+    DeviceRanges,
+    /// The regular return of one operation.
+    Period,
+}
+
+impl StepSource {
+    /// Name in JSON and text.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HostRanges => "host ranges",
+            Self::DeviceRanges => "device ranges",
+            Self::Period => "period of an operation",
+        }
+    }
+}
+
+/// How to tell a device's steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepPlan {
+    /// Begin and name of each step on the host, in order: an operation belongs to the last one that its launch follows.
+    Launched(Vec<(TimeNs, StringId)>),
+    /// Begin and name of each step on the device, in order.
+    OnDevice(Vec<(TimeNs, StringId)>),
+    /// Every operation of this name begins a step.
+    Anchor(StringId),
+    /// No steps can be told.
+    None,
+}
+
+impl StepPlan {
+    /// Where the steps come from.
+    #[must_use]
+    pub fn source(&self) -> Option<StepSource> {
+        match self {
+            Self::Launched(_) => Some(StepSource::HostRanges),
+            Self::OnDevice(_) => Some(StepSource::DeviceRanges),
+            Self::Anchor(_) => Some(StepSource::Period),
+            Self::None => None,
+        }
+    }
+}
+
+/// Decides how to tell the steps of a device.
+pub fn plan<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> StepPlan {
+    let host = host_marks(capture, device);
+    if !host.is_empty() {
+        return StepPlan::Launched(host);
+    }
+    let on_device = sorted_marks(
+        capture
+            .rows::<DeviceSpan>(device.0)
+            .filter(|s| s.kind == SpanKind::Step)
+            .map(|s| (s.start, s.name))
+            .take(MAX_STEPS)
+            .collect(),
+    );
+    if !on_device.is_empty() {
+        return StepPlan::OnDevice(on_device);
+    }
+    anchor(capture, device).map_or(StepPlan::None, StepPlan::Anchor)
+}
+
+fn sorted_marks(mut marks: Vec<(TimeNs, StringId)>) -> Vec<(TimeNs, StringId)> {
+    marks.sort_unstable();
+    marks.dedup_by_key(|m| m.0);
+    marks
+}
+
+/// Step ranges on the threads of the processes that used the device.
+fn host_marks<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<(TimeNs, StringId)> {
+    let tables = capture.tables();
+    let Some(row) = tables.device(device) else { return Vec::new() };
+    let mut best: Vec<(TimeNs, StringId)> = Vec::new();
+    for key in capture.keys(RecordKind::HostSpan) {
+        if tables.thread(ThreadId(key)).is_none_or(|t| !row.processes.contains(&t.process)) {
+            continue;
+        }
+        let marks = sorted_marks(thread_marks(capture, key));
+        // Several threads may mark the same steps; the one that marks most is the loop.
+        if marks.len() > best.len() {
+            best = marks;
+        }
+    }
+    best
+}
+
+fn thread_marks<S: ReadAt>(capture: &Capture<S>, thread: u32) -> Vec<(TimeNs, StringId)> {
+    let set = ColumnSet::of(&[host_span::KIND, host_span::NAME]);
+    let mut merged = capture.merged::<HostSpan>(thread, set);
+    let mut marks = Vec::new();
+    let step = u64::from(SpanKind::Step.id());
+    while let Some(run) = merged.next_run() {
+        let Run::Rows(columns, range) = run else { continue };
+        let kinds = columns.column(host_span::KIND).get(range.clone()).unwrap_or_default();
+        for at in range.clone().zip(kinds).filter(|(_, k)| **k == step).map(|(at, _)| at) {
+            let of = |c: u16| columns.column(c).get(at).copied().unwrap_or(0);
+            let name = StringId(u32::try_from(of(host_span::NAME)).unwrap_or(0));
+            marks.push((TimeNs(of(host_span::START).cast_signed()), name));
+            if marks.len() >= MAX_STEPS {
+                return marks;
+            }
+        }
+    }
+    marks
+}
+
+/// Operations that are looked at to find a period: seconds of a busy device.
+const PERIOD_SAMPLE: usize = 1 << 20;
+
+/// Fewest returns of an operation that make a period: two intervals can agree by chance, three rarely.
+const LEAST_RETURNS: usize = 4;
+
+/// Most that the middle half of the intervals may differ from their median, as a share of it.
+const MOST_JITTER: f64 = 0.2;
+
+/// The operation whose regular return marks a step: among names that come back regularly over most of the sample, the
+/// one with the longest period, because the loop that users think of is the outermost.
+fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId> {
+    let mut starts: HashMap<u32, Vec<i64>> = HashMap::new();
+    let mut seen = 0usize;
+    let (mut first, mut last) = (i64::MAX, i64::MIN);
+    let mut merged = capture.merged::<GpuOp>(device.0, ColumnSet::of(&[gpu_op::NAME]));
+    while let Some(run) = merged.next_run() {
+        let Run::Rows(columns, range) = run else { continue };
+        let names = columns.column(gpu_op::NAME).get(range.clone()).unwrap_or_default();
+        let begins = columns.column(gpu_op::START).get(range).unwrap_or_default();
+        for (&name, &start) in names.iter().zip(begins) {
+            let start = start.cast_signed();
+            (first, last) = (first.min(start), last.max(start));
+            let list = starts.entry(u32::try_from(name).unwrap_or(0)).or_default();
+            // A name that returns this often is not a step but its inside.
+            if list.len() <= 4096 {
+                list.push(start);
+            }
+        }
+        seen += names.len();
+        if seen >= PERIOD_SAMPLE {
+            break;
+        }
+    }
+    let span = last.checked_sub(first).filter(|&s| s > 0)?;
+    let mut best: Option<(i64, i64, u32)> = None;
+    for (name, list) in starts {
+        if list.len() < LEAST_RETURNS || list.len() > 4096 {
+            continue;
+        }
+        let (Some(from), Some(to)) = (list.first(), list.last()) else { continue };
+        if (to - from) < span / 2 {
+            continue;
+        }
+        let Some(period) = regular_period(&list) else { continue };
+        // Longest period first; of equal ones the operation that comes first in the step.
+        let better = best.is_none_or(|(p, f, n)| (period, -from, n) > (p + p / 100, -f, name));
+        if better {
+            best = Some((period, *from, name));
+        }
+    }
+    best.map(|(_, _, name)| StringId(name))
+}
+
+/// The median interval, when at least half of all intervals lie close to it.
+fn regular_period(starts: &[i64]) -> Option<i64> {
+    let mut intervals: Vec<i64> = starts.windows(2).filter_map(|w| Some(w.get(1)? - w.first()?)).collect();
+    intervals.sort_unstable();
+    let at = |share: usize| intervals.get(intervals.len() * share / 4).copied();
+    let (low, median, high) = (at(1)?, at(2)?, at(3)?);
+    let jitter = (high - low) as f64 / median.max(1) as f64;
+    (median > 0 && jitter <= MOST_JITTER).then_some(median)
+}
+
+/// A step that took notably longer than the others.
+///
+/// Slow is longer than the median by more than three scaled median absolute deviations (the usual robust 3σ) and by more
+/// than a tenth: in a very regular loop the first alone would flag noise.
+#[must_use]
+pub fn slow_steps(walls_ns: &[u64]) -> Vec<usize> {
+    let Some((median, mad)) = median_and_mad(walls_ns) else { return Vec::new() };
+    let limit = (median as f64 + 3.0 * 1.4826 * mad as f64).max(median as f64 * 1.1);
+    walls_ns.iter().enumerate().filter(|(_, w)| **w as f64 > limit).map(|(i, _)| i).collect()
+}
+
+/// Median and median absolute deviation; `None` for fewer than four values.
+#[must_use]
+pub fn median_and_mad(values: &[u64]) -> Option<(u64, u64)> {
+    if values.len() < 4 {
+        return None;
+    }
+    let median = percentile(values, 50)?;
+    let deviations: Vec<u64> = values.iter().map(|v| v.abs_diff(median)).collect();
+    Some((median, percentile(&deviations, 50)?))
+}
+
+/// The nearest-rank percentile of unsorted values.
+#[must_use]
+pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(rank).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{percentile, regular_period, slow_steps};
+
+    #[test]
+    fn a_step_three_times_as_long_is_slow_and_noise_is_not() {
+        let walls = [100, 101, 99, 100, 102, 300, 98, 100];
+        assert_eq!(slow_steps(&walls), [5]);
+        assert!(slow_steps(&[100, 104, 96, 100, 103, 97]).is_empty());
+        assert!(slow_steps(&[100, 900, 100]).is_empty(), "three steps are too few to call one slow");
+    }
+
+    #[test]
+    fn regular_returns_have_a_period_and_bursts_do_not() {
+        assert_eq!(regular_period(&[0, 100, 200, 299, 400]), Some(100));
+        assert_eq!(regular_period(&[0, 1, 2, 500, 501, 502, 1000]), None);
+    }
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        assert_eq!(percentile(&[5, 1, 4, 2, 3], 50), Some(3));
+        assert_eq!(percentile(&[1, 2], 95), Some(2));
+        assert_eq!(percentile(&[], 50), None);
+    }
+}

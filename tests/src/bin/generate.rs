@@ -1,0 +1,62 @@
+//! Makes the files that tests and benchmarks read. Same parameters, same bytes.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use stallscope_tests::{big_capture, demo, repeat};
+
+#[derive(Debug, Parser)]
+#[command(about = "Makes fixtures and large inputs from models; the same parameters give the same bytes")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The demonstration traces and their known answers (tests/fixtures/demo)
+    Demo {
+        /// Folder to write to; the fixture's own by default
+        #[arg(long)]
+        to: Option<PathBuf>,
+    },
+    /// A trace repeated, with times and ids moved on, until it has a size
+    Repeat {
+        /// Kineto JSON, plain or gzipped
+        trace: PathBuf,
+        /// Size to reach, MB (10^6 bytes)
+        #[arg(long)]
+        megabytes: u64,
+        /// File to write; compressed where the name ends in .gz
+        #[arg(short)]
+        output: PathBuf,
+    },
+    /// A capture of a made-up job
+    Capture {
+        /// GPUs
+        #[arg(long, default_value_t = 8)]
+        gpus: u32,
+        /// Operations on each GPU
+        #[arg(long, default_value_t = 18_000_000)]
+        ops: u64,
+        /// File to write
+        #[arg(short)]
+        output: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().what {
+        What::Demo { to } => demo::write_fixture(&to.unwrap_or_else(demo::folder)),
+        What::Repeat { trace, megabytes, output } => {
+            let written = repeat::repeat_to_file(&trace, megabytes * 1_000_000, &output)?;
+            println!("{written} bytes");
+            Ok(())
+        }
+        What::Capture { gpus, ops, output } => {
+            let bytes = big_capture::write_file(&output, gpus, ops)?;
+            println!("{bytes} bytes");
+            Ok(())
+        }
+    }
+}
