@@ -156,7 +156,8 @@ impl Host {
 
     /// Runs `body` inside a Python function.
     pub fn python<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> T) -> T {
-        let kind = HostKind::Python { id: self.next_python, parent: self.python.last().copied().unwrap_or(0) };
+        let kind =
+            HostKind::Python { id: self.next_python, parent: self.python.last().copied().unwrap_or(0) };
         self.python.push(self.next_python);
         self.next_python += 1;
         let result = self.within(kind, name, body);
@@ -180,7 +181,15 @@ impl Host {
     }
 
     /// Puts an operation of about `mean_ns` on a stream. The host goes on; the device begins when it can.
-    pub fn launch(&mut self, call: &str, stream: usize, work: Work, name: &'static str, mean_ns: u64, after: u64) -> usize {
+    pub fn launch(
+        &mut self,
+        call: &str,
+        stream: usize,
+        work: Work,
+        name: &'static str,
+        mean_ns: u64,
+        after: u64,
+    ) -> usize {
         let start = self.now;
         self.work(4_200);
         let correlation = self.call(call, start);
@@ -204,7 +213,15 @@ impl Host {
         let correlation = self.call("cudaMemcpyAsync", call_start);
         let name = "Memcpy HtoD (Pageable -> Device)";
         let work = Work::Copy(bytes);
-        self.ops.push(DeviceOp { work, name, stream: COMPUTE_STREAM, start, duration, correlation, waited_for: 0 });
+        self.ops.push(DeviceOp {
+            work,
+            name,
+            stream: COMPUTE_STREAM,
+            start,
+            duration,
+            correlation,
+            waited_for: 0,
+        });
     }
 
     /// Waits until the compute stream is empty.

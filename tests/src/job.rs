@@ -41,8 +41,10 @@ const GEMM: &str = "sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n_tilesize128x128x64_
 const LAYER_NORM: &str = "void at::native::(anonymous namespace)::vectorized_layer_norm_kernel<c10::BFloat16, float>(int, float, c10::BFloat16 const*)";
 const GELU: &str = "void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl(at::TensorIteratorBase&)>(int)";
 const FLASH: &str = "flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4>, false, true>";
-const FLASH_BACKWARD: &str = "flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<64, 128, 128, 8>>";
-const ADAM: &str = "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>";
+const FLASH_BACKWARD: &str =
+    "flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<Flash_bwd_kernel_traits<64, 128, 128, 8>>";
+const ADAM: &str =
+    "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>";
 const ALL_REDUCE: &str = "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage<4096ul>)";
 
 impl Job {
@@ -52,7 +54,8 @@ impl Job {
         let mut hosts: Vec<Host> = (0..self.ranks).map(|rank| Host::new(rank, self.seed)).collect();
         for step in 0..self.steps {
             let started: Vec<u64> = hosts.iter().map(|h| h.now).collect();
-            let buckets: Vec<Vec<Bucket>> = hosts.iter_mut().map(|host| self.until_backward(host, step)).collect();
+            let buckets: Vec<Vec<Bucket>> =
+                hosts.iter_mut().map(|host| self.until_backward(host, step)).collect();
             meet(&mut hosts, &buckets);
             for ((host, buckets), started) in hosts.iter_mut().zip(&buckets).zip(started) {
                 self.optimize(host, buckets, step);
@@ -198,7 +201,9 @@ fn meet(hosts: &mut [Host], buckets: &[Vec<Bucket>]) {
         let asked: Vec<(usize, u64, u64)> = hosts
             .iter()
             .zip(buckets)
-            .filter_map(|(h, b)| b.get(at).map(|b| (b.op, h.ops[b.op].start.max(before + 700), b.transfer_ns)))
+            .filter_map(|(h, b)| {
+                b.get(at).map(|b| (b.op, h.ops[b.op].start.max(before + 700), b.transfer_ns))
+            })
             .collect();
         let end = asked.iter().map(|(_, start, transfer)| start + transfer).max().unwrap_or(0);
         for (host, (op, start, _)) in hosts.iter_mut().zip(asked) {

@@ -51,8 +51,11 @@ fn device_properties(id: u32) -> Value {
 
 fn write_events(host: &Host, ranks: &[u32], out: &mut impl Write) -> io::Result<()> {
     let mut events: Vec<&HostEvent> = host.events.iter().collect();
-    events.sort_by_key(|e| (matches!(e.kind, HostKind::Runtime { .. }), e.start, std::cmp::Reverse(e.duration)));
-    let launched: std::collections::HashMap<u64, &DeviceOp> = host.ops.iter().map(|op| (op.correlation, op)).collect();
+    events.sort_by_key(|e| {
+        (matches!(e.kind, HostKind::Runtime { .. }), e.start, std::cmp::Reverse(e.duration))
+    });
+    let launched: std::collections::HashMap<u64, &DeviceOp> =
+        host.ops.iter().map(|op| (op.correlation, op)).collect();
     for (at, event) in events.iter().enumerate() {
         host_event(host.rank, at, event, out)?;
         let HostKind::Runtime { correlation } = event.kind else { continue };
@@ -61,8 +64,14 @@ fn write_events(host: &Host, ranks: &[u32], out: &mut impl Write) -> io::Result<
             let flow = format!("\"cat\": \"ac2g\", \"name\": \"ac2g\"");
             let (from, to) = (micros(event.start), micros(op.start));
             let (pid, device, stream) = (pid(host.rank), host.rank, op.stream);
-            writeln!(out, "  {{\"ph\": \"s\", \"id\": {correlation}, \"pid\": {pid}, \"tid\": {tid}, \"ts\": {from}, {flow}}},")?;
-            writeln!(out, "  {{\"ph\": \"f\", \"id\": {correlation}, \"pid\": {device}, \"tid\": {stream}, \"ts\": {to}, {flow}, \"bp\": \"e\"}},")?;
+            writeln!(
+                out,
+                "  {{\"ph\": \"s\", \"id\": {correlation}, \"pid\": {pid}, \"tid\": {tid}, \"ts\": {from}, {flow}}},"
+            )?;
+            writeln!(
+                out,
+                "  {{\"ph\": \"f\", \"id\": {correlation}, \"pid\": {device}, \"tid\": {stream}, \"ts\": {to}, {flow}, \"bp\": \"e\"}},"
+            )?;
             device_op(host.rank, op, ranks, out)?;
         }
     }
@@ -71,14 +80,20 @@ fn write_events(host: &Host, ranks: &[u32], out: &mut impl Write) -> io::Result<
         let args = json!({"cuda_sync_kind": "Stream Wait Event", "wait_on_stream": wait.on_stream,
                           "wait_on_cuda_event_record_corr_id": 0, "wait_on_cuda_event_id": 1,
                           "stream": wait.stream, "correlation": wait.correlation, "device": device, "context": 1});
-        writeln!(out, "  {{\"ph\": \"X\", \"cat\": \"cuda_sync\", \"name\": \"Stream Wait Event\", \"pid\": {device}, \"tid\": {}, \"ts\": {ts}, \"dur\": 0.001, \"args\": {args}}},", wait.stream)?;
+        writeln!(
+            out,
+            "  {{\"ph\": \"X\", \"cat\": \"cuda_sync\", \"name\": \"Stream Wait Event\", \"pid\": {device}, \"tid\": {}, \"ts\": {ts}, \"dur\": 0.001, \"args\": {args}}},",
+            wait.stream
+        )?;
     }
     metadata(host, out)
 }
 
 fn host_event(rank: u32, at: usize, event: &HostEvent, out: &mut impl Write) -> io::Result<()> {
     let (category, args) = match event.kind {
-        HostKind::Operator => ("cpu_op", json!({"External id": at + 1, "Record function id": 0, "Ev Idx": at})),
+        HostKind::Operator => {
+            ("cpu_op", json!({"External id": at + 1, "Record function id": 0, "Ev Idx": at}))
+        }
         HostKind::Annotation => {
             ("user_annotation", json!({"External id": at + 1, "Record function id": 0, "Ev Idx": at}))
         }
@@ -86,7 +101,9 @@ fn host_event(rank: u32, at: usize, event: &HostEvent, out: &mut impl Write) -> 
             let parent = if parent == 0 { Value::Null } else { parent.into() };
             ("python_function", json!({"Python id": id, "Python parent id": parent, "Ev Idx": at}))
         }
-        HostKind::Runtime { correlation } => ("cuda_runtime", json!({"cbid": 211, "correlation": correlation})),
+        HostKind::Runtime { correlation } => {
+            ("cuda_runtime", json!({"cbid": 211, "correlation": correlation}))
+        }
     };
     let tid = pid(rank) + event.thread as u64;
     let head = head(category, &event.name, pid(rank), tid, event.start, event.duration);
@@ -123,7 +140,10 @@ fn device_op(rank: u32, op: &DeviceOp, ranks: &[u32], out: &mut impl Write) -> i
 fn metadata(host: &Host, out: &mut impl Write) -> io::Result<()> {
     let (pid, device) = (pid(host.rank), host.rank);
     let mut line = |name: &str, pid: u64, tid: u64, args: Value| {
-        writeln!(out, "  {{\"name\": \"{name}\", \"ph\": \"M\", \"ts\": 0.000, \"pid\": {pid}, \"tid\": {tid}, \"args\": {args}}},")
+        writeln!(
+            out,
+            "  {{\"name\": \"{name}\", \"ph\": \"M\", \"ts\": 0.000, \"pid\": {pid}, \"tid\": {tid}, \"args\": {args}}},"
+        )
     };
     line("process_name", pid, 0, json!({"name": "python"}))?;
     line("process_labels", pid, 0, json!({"labels": "CPU"}))?;
@@ -137,8 +157,14 @@ fn metadata(host: &Host, out: &mut impl Write) -> io::Result<()> {
         line("thread_name", device.into(), stream as u64, json!({"name": format!("stream {stream}")}))?;
     }
     let end = micros(host.now);
-    writeln!(out, "  {{\"ph\": \"X\", \"cat\": \"Trace\", \"ts\": 0.000, \"dur\": {end}, \"pid\": \"Spans\", \"tid\": \"PyTorch Profiler\", \"name\": \"PyTorch Profiler (0)\", \"args\": {{\"Op count\": 0}}}},")?;
-    writeln!(out, "  {{\"name\": \"Record Window End\", \"ph\": \"i\", \"s\": \"g\", \"pid\": \"\", \"tid\": \"\", \"ts\": {end}}}")
+    writeln!(
+        out,
+        "  {{\"ph\": \"X\", \"cat\": \"Trace\", \"ts\": 0.000, \"dur\": {end}, \"pid\": \"Spans\", \"tid\": \"PyTorch Profiler\", \"name\": \"PyTorch Profiler (0)\", \"args\": {{\"Op count\": 0}}}},"
+    )?;
+    writeln!(
+        out,
+        "  {{\"name\": \"Record Window End\", \"ph\": \"i\", \"s\": \"g\", \"pid\": \"\", \"tid\": \"\", \"ts\": {end}}}"
+    )
 }
 
 fn head(category: &str, name: &str, pid: u64, tid: u64, start: u64, duration: u64) -> String {

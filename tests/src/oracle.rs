@@ -174,7 +174,8 @@ mod tests {
             let sum = direct.compute_ns + direct.comm_exposed_ns + direct.memcpy_exposed_ns + direct.idle_ns;
             assert_eq!(sum, t.wall_ns);
             let i = &t.idle;
-            let idle = i.host_ns + i.driver_ns + i.sync_ns + i.launch_ns + i.dep_ns + i.device_ns + i.unknown_ns;
+            let idle =
+                i.host_ns + i.driver_ns + i.sync_ns + i.launch_ns + i.dep_ns + i.device_ns + i.unknown_ns;
             assert_eq!(idle, direct.idle_ns);
         }
     }
@@ -184,8 +185,9 @@ mod tests {
         let (slow, even) = (job(), crate::job::Job { slow_steps: Vec::new(), ..job() });
         let ledgers = |job: &crate::job::Job| -> Vec<_> { job.run().iter().map(truth).collect() };
         let (slow_ledgers, even_ledgers) = (ledgers(&slow), ledgers(&even));
-        let lost = slow.slow_load_ns * slow.slow_steps.len() as u64 * 8 / 10;
+        // The host runs ahead of its GPU, which hides a part of what the loader takes.
+        let lost = slow.slow_load_ns * slow.slow_steps.len() as u64 / 2;
         assert!(slow_ledgers[1].idle.host_ns > even_ledgers[1].idle.host_ns + lost);
-        assert!(slow_ledgers[0].direct.comm_exposed_ns > even_ledgers[0].direct.comm_exposed_ns + lost / 2);
+        assert!(slow_ledgers[0].direct.comm_exposed_ns > even_ledgers[0].direct.comm_exposed_ns + lost);
     }
 }

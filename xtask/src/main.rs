@@ -1,6 +1,90 @@
-fn main() -> anyhow::Result<()> {
-    let d = planus_translation::translate_files(&["schemas/capture.fbs"]).expect("schema");
-    let code = planus_codegen::generate_rust(&d, true).map_err(|e| anyhow::anyhow!("{e}"))?;
-    std::fs::write("schemas/src/capture_generated.rs", code)?;
-    Ok(())
+//! `cargo xtask`: everything that a developer or a CI machine does with this repository.
+//!
+//! Each task is a module. Tasks that need the program's own types (scoreboard, benchmarks, generators) live in the
+//! tests crate and are only started from here, so that this executable builds in seconds on a bare machine.
+
+mod check;
+mod codegen;
+mod delegate;
+mod fuzz;
+mod setup;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Development tasks of Stallscope")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the project needs on this machine: packages, Python tools, cargo tools
+    Setup {
+        /// Only what `cargo xtask test` needs
+        #[arg(long)]
+        test_only: bool,
+    },
+    /// Everything that CI checks: format, lints, spelling, licences, generated code, tests, goldens, scoreboard
+    Test,
+    /// Import the shipped trace, print its ledger, draw its idle time
+    Demo,
+    /// Compare results with known answers of real traces (needs ../shared/ground-truth)
+    Scoreboard {
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure import, sweep, size and memory, each beside its floor
+    Bench {
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+        /// Smaller inputs: minutes instead of half an hour
+        #[arg(long)]
+        quick: bool,
+        /// Only these benchmarks (part of a name)
+        only: Vec<String>,
+    },
+    /// Fuzz the readers of foreign bytes
+    Fuzz {
+        /// kineto, nsys or capture; all of them by default
+        target: Option<String>,
+        /// Time for each target, minutes
+        #[arg(long, default_value_t = 1)]
+        minutes: u32,
+        /// Write the outcome to docs/fuzz.md
+        #[arg(long)]
+        report: bool,
+    },
+    /// Regenerate schemas/src/capture_generated.rs from capture.fbs
+    Codegen {
+        /// Change nothing; fail where the committed file differs
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().task {
+        Task::Setup { test_only } => setup::setup(test_only),
+        Task::Test => check::test(),
+        Task::Demo => delegate::demo(),
+        Task::Scoreboard { json } => delegate::scoreboard(json),
+        Task::Bench { json, quick, only } => delegate::bench(json, quick, &only),
+        Task::Fuzz { target, minutes, report } => fuzz::fuzz(target.as_deref(), minutes, report),
+        Task::Codegen { check: true } => codegen::check(),
+        Task::Codegen { check: false } => codegen::write(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

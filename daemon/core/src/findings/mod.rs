@@ -1,0 +1,317 @@
+//! Findings: what is worth a person's attention, ranked, each with its evidence and one thing to try.
+//!
+//! A finding is a share of a device's wall time that one rule speaks of. Nothing is said below a rule's first threshold.
+
+mod host_work;
+pub mod rules;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use stallscope_schemas::record::CopyKind;
+
+use crate::capture::Tables;
+use crate::classify::{OpClass, communication_library};
+use crate::ledger::causes::{Amount, Cause};
+use crate::ledger::device::Tally;
+use crate::ledger::{DeviceLedger, IdleLeaf, Leaf};
+use crate::report::text::{duration, percent, short_name};
+use crate::steps::{median_and_mad, slow_steps};
+
+pub(crate) use host_work::host_work;
+use rules::rule;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Describes the run; nothing is wrong.
+    Info,
+    /// Worth knowing.
+    Notice,
+    /// A problem.
+    Warning,
+    /// The first thing to mend.
+    Critical,
+}
+
+/// One finding.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// Group: idle, communication, memcpy, compute, steps, capture.
+    pub category: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Name of the rule that speaks.
+    pub rule: &'static str,
+    /// Identity of the device.
+    pub device: String,
+    /// Time that the finding is about, ns.
+    pub ns: u64,
+    /// `ns` as a share of the device's wall time, 0 to 1.
+    pub share: f64,
+    /// One line: what was seen.
+    pub summary: String,
+    /// What in the capture says so.
+    pub evidence: String,
+    /// One concrete thing to try.
+    #[serde(rename = "try")]
+    pub advice: &'static str,
+}
+
+/// Causes of idle time that one rule speaks of, together.
+#[derive(Default)]
+struct Group {
+    ns: u64,
+    count: u64,
+    longest_ns: u64,
+    what: &'static str,
+    /// The largest single cause, for the evidence, with the frame that named it.
+    top: Option<(Cause, Amount)>,
+    top_frame: Option<String>,
+}
+
+/// The rule that speaks of a cause of idle time, and what to call the cause.
+fn idle_rule(cause: &Cause, names: &[&str]) -> (String, &'static str, Option<String>) {
+    let (id, what) = match cause.leaf {
+        IdleLeaf::Host => {
+            let (work, frame) = host_work(names);
+            return (format!("idle-{}", work.kind), work.what, frame.map(str::to_owned));
+        }
+        IdleLeaf::Driver => ("idle-driver", "driver calls"),
+        IdleLeaf::Sync => ("idle-sync", "synchronisation calls"),
+        IdleLeaf::Launch => ("idle-launch", "launch calls"),
+        IdleLeaf::Dep => ("idle-dependency", "a dependency on other work"),
+        IdleLeaf::Device => ("idle-device", "the device's own latency"),
+        IdleLeaf::Graph => ("idle-graph", "gaps inside graph replays"),
+        IdleLeaf::Unknown => ("idle-unknown", "an unknown cause"),
+    };
+    (id.to_owned(), what, None)
+}
+
+/// All findings of one device, unranked.
+pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec<Finding> {
+    let wall = ledger.end.since(ledger.start);
+    let mut found = Found { id, wall, out: Vec::new() };
+    idle(ledger, tables, &mut found);
+    communication(ledger, tables, &mut found);
+    copies(ledger, &mut found);
+    compute(ledger, tables, &mut found);
+    steps(ledger, tables, &mut found);
+    let unknown = ledger.sums.get(Leaf::Unknown);
+    found.add("capture-unknown", unknown, || {
+        let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
+        (summary, "records of this time are missing or damaged".to_owned())
+    });
+    found.out
+}
+
+/// Orders findings: the worst first, then the largest.
+pub(crate) fn rank(findings: &mut [Finding]) {
+    findings.sort_by(|a, b| {
+        (b.severity, b.ns).cmp(&(a.severity, a.ns)).then_with(|| (a.rule, &a.device).cmp(&(b.rule, &b.device)))
+    });
+}
+
+struct Found<'a> {
+    id: &'a str,
+    wall: u64,
+    out: Vec<Finding>,
+}
+
+impl Found<'_> {
+    fn share(&self, ns: u64) -> f64 {
+        if self.wall == 0 { 0.0 } else { ns as f64 / self.wall as f64 }
+    }
+
+    /// Adds a finding where the rule's thresholds say so.
+    fn add(&mut self, id: &str, ns: u64, text: impl FnOnce() -> (String, String)) {
+        if let Some(severity) = rule(id).severity(self.share(ns)) {
+            self.push(id, severity, ns, text());
+        }
+    }
+
+    fn push(&mut self, id: &str, severity: Severity, ns: u64, (summary, evidence): (String, String)) {
+        let rule = rule(id);
+        self.out.push(Finding {
+            category: rule.category,
+            severity,
+            rule: rule.id,
+            device: self.id.to_owned(),
+            ns,
+            share: self.share(ns),
+            summary,
+            evidence,
+            advice: rule.advice,
+        });
+    }
+}
+
+fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for (cause, amount) in ledger.causes.ranked() {
+        let ids = ledger.tree.names(cause.node);
+        let names: Vec<&str> = ids.iter().map(|&n| tables.string(n)).collect();
+        let (id, what, frame) = idle_rule(&cause, &names);
+        let group = groups.entry(id).or_default();
+        group.ns += amount.ns;
+        group.count += amount.count;
+        group.longest_ns = group.longest_ns.max(amount.longest_ns);
+        group.what = what;
+        if group.top.is_none() {
+            group.top = Some((cause, amount));
+            group.top_frame = frame;
+        }
+    }
+    for (id, group) in groups {
+        let wall = found.wall;
+        found.add(&id, group.ns, || {
+            let of_idle = percent(group.ns, ledger.sums.get(Leaf::Idle));
+            let summary = match id.as_str() {
+                "idle-unknown" => format!("the device is idle for {} without a recorded cause", percent(group.ns, wall)),
+                "idle-launch" | "idle-graph" | "idle-device" | "idle-dependency" | "idle-driver" | "idle-sync" => {
+                    format!("the device is idle for {} of the time because of {}", percent(group.ns, wall), group.what)
+                }
+                _ => format!(
+                    "the device waits {} of the time for the host, which is busy with {}",
+                    percent(group.ns, wall),
+                    group.what
+                ),
+            };
+            (summary, idle_evidence(ledger, tables, &group, &of_idle))
+        });
+    }
+}
+
+fn idle_evidence(ledger: &DeviceLedger, tables: &Tables, group: &Group, of_idle: &str) -> String {
+    let mut text = format!(
+        "{} in {} pieces, the longest {} ({of_idle} of the idle time)",
+        duration(group.ns),
+        group.count,
+        duration(group.longest_ns)
+    );
+    let Some((cause, amount)) = group.top else { return text };
+    let call = tables.string(cause.call);
+    if !call.is_empty() {
+        text.push_str(&format!("; most in {call}"));
+    }
+    let names = ledger.tree.names(cause.node);
+    let frames: Vec<String> = names.iter().map(|&n| short_name(tables.string(n), 70)).collect();
+    if let Some(frame) = &group.top_frame {
+        text.push_str(&format!("; seen in {}", short_name(frame, 90)));
+    }
+    if let Some(innermost) = frames.get(frames.len().saturating_sub(3)..).filter(|f| !f.is_empty()) {
+        text.push_str(&format!("; the largest stack ({}) ends in {}", duration(amount.ns), innermost.join(" → ")));
+    }
+    let reason = cause.reason.text();
+    if !reason.is_empty() {
+        text.push_str(&format!("; {reason}"));
+    }
+    if let Some(thread) = cause.thread.and_then(|t| tables.thread(t)) {
+        text.push_str(&format!("; thread {}", thread.tid));
+    }
+    text
+}
+
+/// The names of a class with the most time, largest first.
+fn top_names(ledger: &DeviceLedger, class: OpClass) -> Vec<(stallscope_schemas::units::StringId, Tally)> {
+    let mut names: Vec<_> =
+        ledger.by_name.iter().filter(|(_, (c, _))| *c == class).map(|(n, (_, t))| (*n, *t)).collect();
+    names.sort_by_key(|(name, tally)| (std::cmp::Reverse(tally.ns), *name));
+    names
+}
+
+fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let exposed = ledger.sums.get(Leaf::CommExposed);
+    let names = top_names(ledger, OpClass::Comm);
+    let Some(&(name, tally)) = names.first() else { return };
+    let text = || {
+        let kernel = tables.string(name);
+        let library = communication_library(kernel).map_or_else(String::new, |l| format!(" ({l})"));
+        let summary = format!(
+            "communication takes {} of the time, {} of it not hidden behind computation",
+            percent(ledger.comm_ns, found.wall),
+            percent(exposed, ledger.comm_ns)
+        );
+        let ops: u64 = names.iter().map(|(_, t)| t.count).sum();
+        let evidence = format!(
+            "{ops} operations, {} resident in all, {} of it exposed; most in {}{library}, {} times, {} on average",
+            duration(ledger.comm_ns),
+            duration(exposed),
+            short_name(kernel, 90),
+            tally.count,
+            duration(tally.ns / tally.count.max(1))
+        );
+        (summary, evidence)
+    };
+    // Communication is always mentioned; exposed communication from the rule's thresholds on is more than a mention.
+    let severity = rule("communication-exposed").severity(found.share(exposed)).unwrap_or(Severity::Info);
+    let (ns, text) = (if severity == Severity::Info { ledger.comm_ns } else { exposed }, text());
+    found.push("communication-exposed", severity, ns, text);
+}
+
+fn copies(ledger: &DeviceLedger, found: &mut Found<'_>) {
+    let exposed = ledger.sums.get(Leaf::MemcpyExposed);
+    let mut kinds: Vec<(CopyKind, Tally)> = ledger.copies.iter().map(|(k, t)| (*k, *t)).collect();
+    kinds.sort_by_key(|(kind, tally)| (std::cmp::Reverse(tally.ns), *kind));
+    let wall = found.wall;
+    found.add("memcpy-exposed", exposed, || {
+        let summary = format!("copies hold the device up for {} of the time", percent(exposed, wall));
+        let each: Vec<String> = kinds
+            .iter()
+            .take(3)
+            .map(|(kind, t)| {
+                let rate = if t.ns == 0 { 0.0 } else { t.bytes as f64 / t.ns as f64 };
+                format!("{} × {}, {} at {rate:.1} GB/s", t.count, kind.name(), duration(t.ns))
+            })
+            .collect();
+        (summary, format!("{} exposed; {}", duration(exposed), each.join("; ")))
+    });
+}
+
+fn compute(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let Some((name, tally)) = top_names(ledger, OpClass::Compute).into_iter().next() else { return };
+    // A fifth of the wall time in one kernel: worth naming, never a problem by itself.
+    if tally.ns.saturating_mul(5) < found.wall {
+        return;
+    }
+    let kernel = short_name(tables.string(name), 90);
+    let summary = format!("one kernel takes {} of the time: {kernel}", percent(tally.ns, found.wall));
+    let evidence =
+        format!("{} times, {} on average", tally.count, duration(tally.ns / tally.count.max(1)));
+    found.push("compute-dominant-kernel", Severity::Info, tally.ns, (summary, evidence));
+}
+
+fn steps(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let walls: Vec<u64> = ledger.steps.iter().map(|s| s.end.since(s.start)).collect();
+    let slow = slow_steps(&walls);
+    let Some((median, _)) = median_and_mad(&walls) else { return };
+    let excess: u64 = slow.iter().filter_map(|&i| walls.get(i)).map(|w| w.saturating_sub(median)).sum();
+    found.add("steps-slow", excess, || {
+        let summary = format!(
+            "{} of {} steps are slow: {} more than if they took the median of {}",
+            slow.len(),
+            walls.len(),
+            duration(excess),
+            duration(median)
+        );
+        let worst = slow.iter().copied().max_by_key(|&i| walls.get(i)).unwrap_or(0);
+        let Some(step) = ledger.steps.get(worst) else { return (summary, String::new()) };
+        let name = tables.string(step.name);
+        let name = if name.is_empty() { format!("step {}", worst + 1) } else { name.to_owned() };
+        (summary, format!("the slowest is {name}: {}, of which {}", duration(step.end.since(step.start)), grown(ledger, step)))
+    });
+}
+
+/// The leaf by which a step exceeds the median of all steps most.
+fn grown(ledger: &DeviceLedger, step: &crate::ledger::Step) -> String {
+    let excess = Leaf::ALL.iter().filter_map(|&leaf| {
+        let all: Vec<u64> = ledger.steps.iter().map(|s| s.sums.get(leaf)).collect();
+        let (median, _) = median_and_mad(&all)?;
+        Some((step.sums.get(leaf).saturating_sub(median), leaf))
+    });
+    match excess.max_by_key(|(ns, _)| *ns) {
+        Some((ns, leaf)) if ns > 0 => format!("{} more {} than usual", duration(ns), leaf.text()),
+        _ => "no single leaf stands out".to_owned(),
+    }
+}

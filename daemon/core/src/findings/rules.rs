@@ -1,0 +1,106 @@
+//! The rule table: what is worth saying, from which share on it counts as a problem, and what to try.
+//!
+//! Shares are of the device's wall time. Below `notice` nothing is said; from `notice` on it is mentioned, from `warning`
+//! on it is called a problem. The thresholds are judgements, kept in one place so that they can be argued about: a percent
+//! or two of idle time is what dispatch costs in a healthy job, a twentieth is worth a person's hour, a fifth is what
+//! fleets find when they first look. docs/findings.md shows the same table to users, and a test holds the two together.
+
+use super::Severity;
+
+/// One rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Stable name.
+    pub id: &'static str,
+    /// Group in JSON.
+    pub category: &'static str,
+    /// Shares of wall time from which the severity is notice, warning, critical. Above 1 means never.
+    pub thresholds: [f64; 3],
+    /// One concrete thing to try.
+    pub advice: &'static str,
+}
+
+const NEVER: f64 = 2.0;
+
+macro_rules! rules {
+    ($($id:literal $category:literal [$n:expr, $w:expr, $c:expr] $advice:literal;)*) => {
+        /// All rules.
+        pub const RULES: &[Rule] = &[$(Rule {
+            id: $id, category: $category, thresholds: [$n, $w, $c], advice: $advice,
+        }),*];
+    };
+}
+
+rules! {
+    "idle-data-loading" "idle" [0.02, 0.05, 0.20]
+        "give the DataLoader workers (num_workers > 0, persistent_workers, prefetch_factor, pin_memory) or cheaper decoding, so that the next batch is ready before the step ends";
+    "idle-checkpoint" "idle" [0.02, 0.05, 0.20]
+        "write checkpoints asynchronously (torch.distributed.checkpoint.async_save) or less often";
+    "idle-compilation" "idle" [0.02, 0.05, 0.20]
+        "warm up before measuring, mark dynamic shapes, and keep a persistent compile cache";
+    "idle-garbage-collection" "idle" [0.02, 0.05, 0.20]
+        "call gc.freeze() after start-up and collect by hand every N steps, at the same step on all ranks";
+    "idle-device-read" "idle" [0.02, 0.05, 0.20]
+        "keep the value on the device: log it every N steps, or copy it without blocking and read it a step later";
+    "idle-logging" "idle" [0.02, 0.05, 0.20]
+        "log every N steps, from another thread";
+    "idle-optimizer" "idle" [0.02, 0.05, 0.20]
+        "use the fused or foreach optimizer (fused=True) and zero_grad(set_to_none=True)";
+    "idle-collective-call" "idle" [0.02, 0.05, 0.20]
+        "bucket small collectives together, and issue them from a thread that is not behind";
+    "idle-backward" "idle" [0.02, 0.05, 0.20]
+        "the host cannot launch the backward pass fast enough: torch.compile, CUDA graphs or a larger batch give the device more work per launch";
+    "idle-framework" "idle" [0.02, 0.05, 0.20]
+        "the host cannot launch fast enough: torch.compile (mode=\"reduce-overhead\"), CUDA graphs or a larger batch give the device more work per launch";
+    "idle-host-unseen" "idle" [0.02, 0.05, 0.20]
+        "nothing was recorded on the launching thread then: profile with with_stack=True, or record on the host";
+    "idle-launch" "idle" [0.02, 0.10, 0.30]
+        "launch less: CUDA graphs, torch.compile or fused kernels";
+    "idle-sync" "idle" [0.02, 0.05, 0.15]
+        "remove the synchronisation: .item(), .cpu(), print of a tensor and torch.cuda.synchronize() stop the launching thread until the device is empty";
+    "idle-driver" "idle" [0.01, 0.03, 0.10]
+        "let the caching allocator keep its memory (expandable_segments:True, no empty_cache() in the loop), and load modules before the loop";
+    "idle-dependency" "idle" [0.02, 0.05, 0.20]
+        "the next kernel waits for another stream or device: look at what that stream was doing";
+    "idle-graph" "idle" [0.02, 0.10, 0.30]
+        "the gaps are between nodes of one graph: fewer, larger nodes help";
+    "idle-device" "idle" [0.02, 0.10, 0.30]
+        "kernels are so short that the device's own start-up latency shows: fuse them or use a graph";
+    "idle-unknown" "idle" [0.02, 0.10, NEVER]
+        "record with the host side on (ProfilerActivity.CPU, nsys -t cuda,nvtx,osrt), so that the gaps can be explained";
+    "communication-exposed" "communication" [0.02, 0.10, 0.30]
+        "overlap it with computation (bucket sizes, prefetch in FSDP, a separate stream), and check whether one rank is late";
+    "memcpy-exposed" "memcpy" [0.02, 0.05, 0.15]
+        "copy from pinned memory with non_blocking=True on a stream of its own, a batch ahead";
+    "compute-dominant-kernel" "compute" [NEVER, NEVER, NEVER]
+        "to go faster from here, this kernel is where the time is";
+    "steps-slow" "steps" [0.01, 0.03, 0.10]
+        "compare a slow step with a usual one: report --json has a ledger for each";
+    "capture-unknown" "capture" [0.01, 0.05, 0.20]
+        "records are missing for this time; the losses below say why";
+}
+
+/// The rule of that name. A name that is not in the table is a defect that the tests find; it reads as a rule that never
+/// fires.
+#[must_use]
+pub fn rule(id: &str) -> Rule {
+    let missing = Rule { id: "", category: "", thresholds: [NEVER; 3], advice: "" };
+    RULES.iter().find(|r| r.id == id).copied().unwrap_or(missing)
+}
+
+impl Rule {
+    /// How bad a share is; `None` below the rule's first threshold.
+    #[must_use]
+    pub fn severity(&self, share: f64) -> Option<Severity> {
+        let [notice, warning, critical] = self.thresholds;
+        if share >= critical {
+            Some(Severity::Critical)
+        } else if share >= warning {
+            Some(Severity::Warning)
+        } else if share >= notice {
+            Some(Severity::Notice)
+        } else {
+            None
+        }
+    }
+}

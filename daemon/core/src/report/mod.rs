@@ -1,0 +1,383 @@
+//! The report: ledgers and findings of a capture as one value, rendered as JSON or as text.
+//!
+//! The JSON form is the stable interface (docs/report-json.md): keys are added, never renamed or dropped, without a new
+//! `schema_version`.
+
+mod diff;
+mod render;
+pub mod text;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use stallscope_schemas::loss::LossCounter;
+use stallscope_schemas::record::device_kind;
+
+use crate::capture::{Capture, Device, ReadAt, Tables};
+use crate::classify::OpClass;
+use crate::findings::{self, Finding};
+use crate::ledger::causes::{Amount, Cause};
+use crate::ledger::{DeviceLedger, IdleLeaf, Leaf, Step, Sums};
+use crate::steps::{percentile, slow_steps};
+
+pub use diff::{Diff, DiffDevice};
+pub use render::{render, render_diff};
+
+/// Version of the JSON form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Entries of each list of largest things.
+const TOP: usize = 10;
+
+/// Everything that `stallscope report` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The capture.
+    pub capture: CaptureReport,
+    /// One entry a device, in the order of rank and number.
+    pub devices: Vec<DeviceReport>,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// Where a capture comes from and whether it is whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct CaptureReport {
+    /// Host name, or null.
+    pub host: Option<String>,
+    /// Boot id, or null.
+    pub boot_id: Option<String>,
+    /// From the first to the last moment of any device's window.
+    pub window: Window,
+    /// Inputs.
+    pub sources: Vec<SourceReport>,
+    /// Labels given when it was recorded.
+    pub labels: Map<String, Value>,
+    /// Records lost on the way, by counter.
+    pub losses: Vec<LossReport>,
+}
+
+/// A stretch of time, Unix ns where the source says how its clock relates to Unix time.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Window {
+    /// Begin, ns.
+    pub start_ns: i64,
+    /// End, ns.
+    pub end_ns: i64,
+}
+
+/// One input.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceReport {
+    /// Path as given.
+    pub path: String,
+    /// What it was.
+    pub format: String,
+}
+
+/// One loss counter.
+#[derive(Clone, Debug, Serialize)]
+pub struct LossReport {
+    /// Stable name.
+    pub counter: String,
+    /// Records.
+    pub count: u64,
+    /// What was lost and what that means.
+    pub meaning: String,
+}
+
+/// One device.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceReport {
+    /// UUID, or a made-up identity.
+    pub id: String,
+    /// `gpu` or `cpu`.
+    pub kind: &'static str,
+    /// Number by which its process knows it.
+    pub ordinal: u32,
+    /// Rank, or null.
+    pub rank: Option<u32>,
+    /// Ranks in the job, or null.
+    pub world_size: Option<u32>,
+    /// Processes that used it.
+    pub pids: Vec<i64>,
+    /// Job, or null.
+    pub job: Option<String>,
+    /// Host, or null.
+    pub host: Option<String>,
+    /// Model, or null.
+    pub model: Option<String>,
+    /// Length of its window, ns.
+    pub wall_ns: u64,
+    /// Its window.
+    pub window: Window,
+    /// Exclusive leaves; they sum to `wall_ns`.
+    pub direct: Map<String, Value>,
+    /// Unions that may overlap: all communication, all copies.
+    pub totals: Totals,
+    /// Exclusive leaves of idle time; they sum to `direct.idle_ns`.
+    pub idle: Map<String, Value>,
+    /// Operations in the window.
+    pub operations: u64,
+    /// Of those, with a recorded launch.
+    pub launched_operations: u64,
+    /// Operations that precede the window.
+    pub operations_before_window: u64,
+    /// Idle gaps.
+    pub gaps: Gaps,
+    /// Largest causes of idle time.
+    pub idle_causes: Vec<CauseReport>,
+    /// Kernels and copies with the most time.
+    pub top_operations: Vec<OperationReport>,
+    /// Steps, or null where none could be told.
+    pub steps: Option<StepsReport>,
+}
+
+/// Unions of classes, exposed or not.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Totals {
+    /// Communication, ns.
+    pub comm_ns: u64,
+    /// Copies, ns.
+    pub memcpy_ns: u64,
+}
+
+/// How idle time is spread.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Gaps {
+    /// Number of gaps.
+    pub count: u64,
+    /// The longest, ns.
+    pub longest_ns: u64,
+    /// When it began, ns.
+    pub longest_start_ns: i64,
+}
+
+/// One cause of idle time.
+#[derive(Clone, Debug, Serialize)]
+pub struct CauseReport {
+    /// Key of the idle leaf.
+    pub leaf: &'static str,
+    /// The call that was open, or null.
+    pub call: Option<String>,
+    /// Stack of the thread, outermost first.
+    pub stack: Vec<String>,
+    /// Thread id, or null.
+    pub tid: Option<i64>,
+    /// Why nothing better is known, or null.
+    pub reason: Option<&'static str>,
+    /// Time, ns.
+    pub ns: u64,
+    /// Pieces of gaps.
+    pub count: u64,
+    /// The longest piece, ns.
+    pub longest_ns: u64,
+}
+
+/// Operations of one name.
+#[derive(Clone, Debug, Serialize)]
+pub struct OperationReport {
+    /// Kernel or copy.
+    pub name: String,
+    /// `compute`, `communication` or `copy`.
+    pub class: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Sum of their durations, ns.
+    pub ns: u64,
+}
+
+/// Steps of a device.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepsReport {
+    /// Where they come from.
+    pub source: &'static str,
+    /// How many.
+    pub count: usize,
+    /// Median length, ns.
+    pub median_ns: u64,
+    /// 95th percentile of the length, ns.
+    pub p95_ns: u64,
+    /// Each step, in order.
+    pub each: Vec<StepReport>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// The trace's name, or null.
+    pub name: Option<String>,
+    /// Begin on the device, ns.
+    pub start_ns: i64,
+    /// Length, ns.
+    pub wall_ns: u64,
+    /// Whether it stands out.
+    pub slow: bool,
+    /// Exclusive leaves.
+    pub direct: Map<String, Value>,
+    /// Exclusive leaves of idle time.
+    pub idle: Map<String, Value>,
+}
+
+fn direct_map(sums: &Sums) -> Map<String, Value> {
+    Leaf::ALL.iter().map(|&leaf| (leaf.key().to_owned(), sums.get(leaf).into())).collect()
+}
+
+fn idle_map(sums: &Sums) -> Map<String, Value> {
+    IdleLeaf::ALL.iter().map(|&leaf| (leaf.key().to_owned(), sums.idle(leaf).into())).collect()
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+impl Report {
+    /// Puts ledgers and findings together.
+    pub fn build<S: ReadAt>(capture: &Capture<S>, ledgers: &[DeviceLedger]) -> Self {
+        let tables = capture.tables();
+        let mut devices = Vec::new();
+        let mut findings = Vec::new();
+        for ledger in ledgers {
+            let report = device_report(ledger, tables);
+            findings.extend(findings::of_device(ledger, &report.id, tables));
+            devices.push(report);
+        }
+        devices.sort_by_key(|d| (d.rank.unwrap_or(u32::MAX), d.ordinal, d.id.clone()));
+        findings::rank(&mut findings);
+        Self { schema_version: SCHEMA_VERSION, capture: capture_report(capture, &devices), devices, findings }
+    }
+
+    /// The JSON form, indented.
+    ///
+    /// # Errors
+    /// None in practice: every key is a string.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
+}
+
+fn capture_report<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceReport]) -> CaptureReport {
+    let tables = capture.tables();
+    let start_ns = devices.iter().map(|d| d.window.start_ns).min().unwrap_or(0);
+    let end_ns = devices.iter().map(|d| d.window.end_ns).max().unwrap_or(0);
+    CaptureReport {
+        host: some(capture.host()),
+        boot_id: some(capture.boot_id()),
+        window: Window { start_ns, end_ns },
+        sources: tables
+            .sources()
+            .iter()
+            .map(|s| SourceReport { path: s.path.clone(), format: s.format.clone() })
+            .collect(),
+        labels: tables.labels().iter().map(|(k, v)| (k.clone(), v.clone().into())).collect(),
+        losses: capture.losses().into_iter().map(|(counter, count)| loss_report(counter, count)).collect(),
+    }
+}
+
+/// A loss counter in words; one of a newer version keeps its number.
+#[must_use]
+pub fn loss_report(counter: u16, count: u64) -> LossReport {
+    match LossCounter::from_id(counter) {
+        Some(known) => {
+            LossReport { counter: known.name().to_owned(), count, meaning: known.explanation().to_owned() }
+        }
+        None => LossReport {
+            counter: format!("counter_{counter}"),
+            count,
+            meaning: "A loss that this version of stallscope does not know.".to_owned(),
+        },
+    }
+}
+
+fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
+    let unknown = Device::default();
+    let device = tables.device(ledger.device).unwrap_or(&unknown);
+    let processes: Vec<_> = device.processes.iter().filter_map(|&p| tables.process(p)).collect();
+    let id = some(&device.id).unwrap_or_else(|| format!("device-{}", ledger.device.0));
+    DeviceReport {
+        id,
+        kind: if device.kind == device_kind::CPU { "cpu" } else { "gpu" },
+        ordinal: device.ordinal,
+        rank: processes.iter().find_map(|p| p.rank),
+        world_size: processes.iter().find_map(|p| p.world_size),
+        pids: processes.iter().map(|p| p.pid).collect(),
+        job: processes.iter().find_map(|p| some(&p.job)),
+        host: processes.iter().find_map(|p| some(&p.host)),
+        model: some(&device.model),
+        wall_ns: ledger.end.since(ledger.start),
+        window: Window { start_ns: ledger.start.0, end_ns: ledger.end.0 },
+        direct: direct_map(&ledger.sums),
+        totals: Totals { comm_ns: ledger.comm_ns, memcpy_ns: ledger.memcpy_ns },
+        idle: idle_map(&ledger.sums),
+        operations: ledger.ops,
+        launched_operations: ledger.launched_ops,
+        operations_before_window: ledger.ops_before_window,
+        gaps: Gaps {
+            count: ledger.gaps,
+            longest_ns: ledger.longest_gap.1,
+            longest_start_ns: ledger.longest_gap.0.0,
+        },
+        idle_causes: ledger
+            .causes
+            .ranked()
+            .into_iter()
+            .take(TOP)
+            .map(|(cause, amount)| cause_report(ledger, tables, cause, amount))
+            .collect(),
+        top_operations: top_operations(ledger, tables),
+        steps: steps_report(ledger, tables),
+    }
+}
+
+fn cause_report(ledger: &DeviceLedger, tables: &Tables, cause: Cause, amount: Amount) -> CauseReport {
+    CauseReport {
+        leaf: cause.leaf.key(),
+        call: some(tables.string(cause.call)),
+        stack: ledger.tree.names(cause.node).into_iter().map(|n| tables.string(n).to_owned()).collect(),
+        tid: cause.thread.and_then(|t| tables.thread(t)).map(|t| t.tid),
+        reason: Some(cause.reason.text()).filter(|r| !r.is_empty()),
+        ns: amount.ns,
+        count: amount.count,
+        longest_ns: amount.longest_ns,
+    }
+}
+
+fn top_operations(ledger: &DeviceLedger, tables: &Tables) -> Vec<OperationReport> {
+    let mut all: Vec<_> = ledger.by_name.iter().collect();
+    all.sort_by_key(|(name, (_, tally))| (std::cmp::Reverse(tally.ns), **name));
+    all.into_iter()
+        .take(TOP)
+        .map(|(&name, &(class, tally))| OperationReport {
+            name: tables.string(name).to_owned(),
+            class: match class {
+                OpClass::Compute => "compute",
+                OpClass::Comm => "communication",
+                OpClass::Copy => "copy",
+            },
+            count: tally.count,
+            ns: tally.ns,
+        })
+        .collect()
+}
+
+fn steps_report(ledger: &DeviceLedger, tables: &Tables) -> Option<StepsReport> {
+    let source = ledger.step_source?.name();
+    let walls: Vec<u64> = ledger.steps.iter().map(|s| s.end.since(s.start)).collect();
+    let slow = slow_steps(&walls);
+    let each = |(i, step): (usize, &Step)| StepReport {
+        name: some(tables.string(step.name)),
+        start_ns: step.start.0,
+        wall_ns: step.end.since(step.start),
+        slow: slow.binary_search(&i).is_ok(),
+        direct: direct_map(&step.sums),
+        idle: idle_map(&step.sums),
+    };
+    Some(StepsReport {
+        source,
+        count: walls.len(),
+        median_ns: percentile(&walls, 50)?,
+        p95_ns: percentile(&walls, 95)?,
+        each: ledger.steps.iter().enumerate().map(each).collect(),
+    })
+}

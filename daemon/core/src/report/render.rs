@@ -1,0 +1,310 @@
+//! The report and the comparison as text for a terminal or a ticket: at most 110 columns, no colours, nothing to scroll.
+
+use std::fmt::{self, Write};
+
+use serde_json::{Map, Value};
+
+use super::diff::Diff;
+use super::text::{bar, duration, percent, short_name};
+use super::{DeviceReport, Report};
+use crate::findings::{Finding, Severity};
+use crate::ledger::{IdleLeaf, Leaf};
+
+/// Columns of prose.
+const WIDTH: usize = 100;
+/// Cells of the longest bar.
+const BAR: u32 = 32;
+/// Findings shown with everything; the rest are counted.
+const SHOWN: usize = 6;
+
+fn value(map: &Map<String, Value>, key: &str) -> u64 {
+    map.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn plural(n: usize, one: &str) -> String {
+    if n == 1 { format!("{n} {one}") } else { format!("{n} {one}s") }
+}
+
+/// Writes the report.
+///
+/// # Errors
+/// Only those of `out`.
+pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
+    headline(report, out)?;
+    whole(report, out)?;
+    if report.devices.len() > 1 {
+        each_device(report, out)?;
+    }
+    steps(report, out)?;
+    findings(report, out)?;
+    losses(report, out)
+}
+
+fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let devices = &report.devices;
+    let kind = if devices.iter().all(|d| d.kind == "gpu") { "GPU" } else { "device" };
+    let mut parts = vec![plural(devices.len(), kind)];
+    let ranks = devices.iter().filter(|d| d.rank.is_some()).count();
+    if ranks > 1 {
+        parts.insert(0, plural(ranks, "rank"));
+    }
+    let wall = devices.iter().map(|d| d.wall_ns).max().unwrap_or(0);
+    parts.push(duration(wall));
+    if let Some(steps) = devices.iter().find_map(|d| d.steps.as_ref()) {
+        parts.push(format!(
+            "{} of {} (p95 {})",
+            plural(steps.count, "step"),
+            duration(steps.median_ns),
+            duration(steps.p95_ns)
+        ));
+    }
+    parts.push(lost(report));
+    let name = devices.iter().find_map(|d| d.job.clone()).or_else(|| {
+        report.capture.sources.first().map(|s| s.path.rsplit('/').next().unwrap_or(&s.path).to_owned())
+    });
+    let more = report.capture.sources.len().saturating_sub(1);
+    let more = if more > 0 { format!(" and {}", plural(more, "more file")) } else { String::new() };
+    writeln!(out, "{}{more} · {}", name.unwrap_or_else(|| "capture".to_owned()), parts.join(" · "))?;
+    let models: std::collections::BTreeSet<&str> = devices.iter().filter_map(|d| d.model.as_deref()).collect();
+    if !models.is_empty() {
+        let host = report.capture.host.as_deref().map_or_else(String::new, |h| format!(" on {h}"));
+        writeln!(out, "{}{host}", models.into_iter().collect::<Vec<_>>().join(", "))?;
+    }
+    Ok(())
+}
+
+fn lost(report: &Report) -> String {
+    let lost: u64 = report.capture.losses.iter().map(|l| l.count).sum();
+    format!("records lost or unmatched {lost}")
+}
+
+fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let total: u64 = report.devices.iter().map(|d| d.wall_ns).sum();
+    writeln!(out, "\nwhere {} of GPU time went", duration(total))?;
+    let sum = |pick: &dyn Fn(&DeviceReport) -> u64| -> u64 { report.devices.iter().map(pick).sum() };
+    for &leaf in Leaf::ALL {
+        let ns = sum(&|d| value(&d.direct, leaf.key()));
+        if ns == 0 && leaf != Leaf::Compute && leaf != Leaf::Idle {
+            continue;
+        }
+        line(out, "  ", leaf.text(), ns, total)?;
+        if leaf == Leaf::Idle {
+            for &idle in IdleLeaf::ALL {
+                let ns = sum(&|d| value(&d.idle, idle.key()));
+                if ns > 0 {
+                    line(out, "    ", idle.text(), ns, total)?;
+                }
+            }
+        }
+    }
+    let (comm, copies) = (sum(&|d| d.totals.comm_ns), sum(&|d| d.totals.memcpy_ns));
+    if comm > 0 || copies > 0 {
+        writeln!(
+            out,
+            "  (communication in all {}, copies in all {}, hidden behind computation or not)",
+            duration(comm),
+            duration(copies)
+        )?;
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl Write, indent: &str, name: &str, ns: u64, total: u64) -> fmt::Result {
+    let width = 30 - indent.len();
+    let text = format!(
+        "{indent}{name:<width$}{:>10} {:>8}  {}",
+        duration(ns),
+        percent(ns, total),
+        bar(ns, total, BAR)
+    );
+    writeln!(out, "{}", text.trim_end())
+}
+
+fn each_device(report: &Report, out: &mut impl Write) -> fmt::Result {
+    writeln!(
+        out,
+        "\n{:<26}{:>5}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}",
+        "device", "rank", "wall", "compute", "exp.comm", "exp.copy", "idle", "unknown"
+    )?;
+    for device in &report.devices {
+        let share = |leaf: Leaf| percent(value(&device.direct, leaf.key()), device.wall_ns);
+        writeln!(
+            out,
+            "{:<26}{:>5}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            short_name(&device.id, 25),
+            device.rank.map_or_else(|| "-".to_owned(), |r| r.to_string()),
+            duration(device.wall_ns),
+            share(Leaf::Compute),
+            share(Leaf::CommExposed),
+            share(Leaf::MemcpyExposed),
+            share(Leaf::Idle),
+            share(Leaf::Unknown),
+        )?;
+    }
+    Ok(())
+}
+
+/// Steps of a device shown one by one: all, where they are few, else the slow ones.
+const FEW_STEPS: usize = 12;
+
+fn steps(report: &Report, out: &mut impl Write) -> fmt::Result {
+    for device in &report.devices {
+        let Some(steps) = &device.steps else { continue };
+        let slow = steps.each.iter().filter(|s| s.slow).count();
+        if report.devices.len() > 1 && slow == 0 {
+            continue;
+        }
+        let of = if report.devices.len() > 1 { format!(" of {}", device.id) } else { String::new() };
+        writeln!(
+            out,
+            "\nsteps{of} (from {}): {} of {}, p95 {}, {slow} slow",
+            steps.source,
+            steps.count,
+            duration(steps.median_ns),
+            duration(steps.p95_ns)
+        )?;
+        let few = steps.count <= FEW_STEPS;
+        let shown = steps.each.iter().enumerate().filter(|(_, s)| s.slow || few).take(FEW_STEPS);
+        for (i, step) in shown {
+            let name = step.name.clone().unwrap_or_else(|| format!("step {}", i + 1));
+            let share = |leaf: Leaf| percent(value(&step.direct, leaf.key()), step.wall_ns);
+            writeln!(
+                out,
+                "  {:<24}{:>10}  compute {:>7}  exp.comm {:>7}  exp.copy {:>7}  idle {:>7}{}",
+                short_name(&name, 23),
+                duration(step.wall_ns),
+                share(Leaf::Compute),
+                share(Leaf::CommExposed),
+                share(Leaf::MemcpyExposed),
+                share(Leaf::Idle),
+                if step.slow { "  slow" } else { "" }
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn severity_mark(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Notice => "notice",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    }
+}
+
+fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let problems = report.findings.iter().filter(|f| f.severity >= Severity::Warning).count();
+    if problems == 0 {
+        writeln!(out, "\nnothing here is a problem by the rules of docs/findings.md")?;
+    }
+    // The same rule on several devices is one story: the worst device tells it.
+    let mut told: Vec<(&Finding, usize)> = Vec::new();
+    for finding in &report.findings {
+        match told.iter_mut().find(|(f, _)| f.rule == finding.rule) {
+            Some((_, devices)) => *devices += 1,
+            None => told.push((finding, 1)),
+        }
+    }
+    for (number, (finding, devices)) in told.iter().take(SHOWN).enumerate() {
+        let on = match (report.devices.len(), *devices) {
+            (1, _) => String::new(),
+            (_, 1) => format!(" (on {})", finding.device),
+            (all, n) => format!(" (on {n} of {all} devices, worst on {})", finding.device),
+        };
+        let head = format!("{}{on}", finding.summary);
+        writeln!(out)?;
+        paragraph(out, &format!("{:<3}{:<9} ", number + 1, severity_mark(finding.severity)), &head)?;
+        paragraph(out, "   because   ", &finding.evidence)?;
+        if finding.severity > Severity::Info {
+            paragraph(out, "   try       ", finding.advice)?;
+        }
+    }
+    let hidden = told.len().saturating_sub(SHOWN);
+    if hidden > 0 {
+        writeln!(out, "\n… and {hidden} more of less weight (report --json has all)")?;
+    }
+    Ok(())
+}
+
+/// Wraps text at the report's width, with the lead on the first line and blanks of its length on the rest.
+fn paragraph(out: &mut impl Write, lead: &str, text: &str) -> fmt::Result {
+    let indent = lead.chars().count();
+    let mut column = indent;
+    write!(out, "{lead}")?;
+    for (i, word) in text.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if i > 0 && column + 1 + length > WIDTH {
+            write!(out, "\n{:indent$}", "")?;
+            column = indent;
+        } else if i > 0 {
+            write!(out, " ")?;
+            column += 1;
+        }
+        write!(out, "{word}")?;
+        column += length;
+    }
+    writeln!(out)
+}
+
+fn losses(report: &Report, out: &mut impl Write) -> fmt::Result {
+    if report.capture.losses.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nlost or unmatched")?;
+    for loss in &report.capture.losses {
+        paragraph(out, &format!("  {:>9} × {:<24} ", loss.count, loss.counter), &loss.meaning)?;
+    }
+    Ok(())
+}
+
+/// Writes a comparison.
+///
+/// # Errors
+/// Only those of `out`.
+pub fn render_diff(diff: &Diff, out: &mut impl Write) -> fmt::Result {
+    writeln!(
+        out,
+        "{:<26}{:>12}{:>12}{:>12}{:>10}{:>10}{:>10}",
+        "GPU time by leaf", "before", "after", "change", "before", "after", "points"
+    )?;
+    for row in &diff.total.rows {
+        let change = i128::from(row.after_ns) - i128::from(row.before_ns);
+        let sign = if change < 0 { "-" } else { "+" };
+        let magnitude = duration(u64::try_from(change.unsigned_abs()).unwrap_or(u64::MAX));
+        writeln!(
+            out,
+            "{:<26}{:>12}{:>12}{:>12}{:>9.1}%{:>9.1}%{:>+10.1}",
+            row.name,
+            duration(row.before_ns),
+            duration(row.after_ns),
+            format!("{sign}{magnitude}"),
+            row.before_share * 100.0,
+            row.after_share * 100.0,
+            (row.after_share - row.before_share) * 100.0
+        )?;
+    }
+    if let (Some(before), Some(after)) = (diff.total.before_step_ns, diff.total.after_step_ns) {
+        let ratio = after as f64 / before.max(1) as f64;
+        writeln!(
+            out,
+            "\nmedian step {} → {} ({})",
+            duration(before),
+            duration(after),
+            if ratio < 1.0 {
+                format!("{:.1} % shorter", (1.0 - ratio) * 100.0)
+            } else {
+                format!("{:.1} % longer", (ratio - 1.0) * 100.0)
+            }
+        )?;
+    }
+    for note in &diff.notes {
+        paragraph(out, "note  ", note)?;
+    }
+    for (word, findings) in [("gone", &diff.gone), ("new", &diff.new)] {
+        for finding in findings {
+            paragraph(out, &format!("{word:<6}"), &format!("{}: {}", severity_mark(finding.severity), finding.summary))?;
+        }
+    }
+    Ok(())
+}

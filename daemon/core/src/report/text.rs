@@ -1,0 +1,112 @@
+//! Numbers and names for people.
+
+/// A duration in the unit that keeps three or four digits: `412 ns`, `17.3 µs`, `96.2 ms`, `30.0 s`.
+#[must_use]
+pub fn duration(ns: u64) -> String {
+    let value = ns as f64;
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} µs", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", value / 1e6),
+        1_000_000_000..100_000_000_000 => format!("{:.2} s", value / 1e9),
+        _ => format!("{:.0} s", value / 1e9),
+    }
+}
+
+/// A share in percent with one decimal; tiny but real shares are not shown as 0.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 || part == 0 {
+        return "0.0 %".to_owned();
+    }
+    let share = part as f64 / whole as f64 * 100.0;
+    if share < 0.05 { "<0.1 %".to_owned() } else { format!("{share:.1} %") }
+}
+
+/// A bar of at most `width` cells, in eighths.
+#[must_use]
+pub fn bar(part: u64, whole: u64, width: u32) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    if whole == 0 {
+        return String::new();
+    }
+    let cells = u128::from(part) * u128::from(width) * 8 / u128::from(whole);
+    let cells = usize::try_from(cells).unwrap_or(0).min(width as usize * 8);
+    let mut bar = "█".repeat(cells / 8);
+    if let Some(last) = EIGHTHS.get(cells % 8).filter(|_| cells % 8 > 0) {
+        bar.push(*last);
+    }
+    if bar.is_empty() && part > 0 { "▏".to_owned() } else { bar }
+}
+
+/// A name of at most `width` characters: template and call arguments go first, then the middle.
+#[must_use]
+pub fn short_name(name: &str, width: usize) -> String {
+    let clean: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut name = clean.as_str();
+    if name.chars().count() > width
+        && let Some(at) = argument_list(name)
+    {
+        name = name.get(..at).unwrap_or(name);
+    }
+    let count = name.chars().count();
+    if count <= width {
+        return name.to_owned();
+    }
+    let head = width * 2 / 3;
+    let tail = width - head - 1;
+    let start: String = name.chars().take(head).collect();
+    let end: String = name.chars().skip(count - tail).collect();
+    format!("{start}…{end}")
+}
+
+/// Where the argument list at the end of a demangled name begins, if anything precedes it.
+fn argument_list(name: &str) -> Option<usize> {
+    if !name.ends_with(')') {
+        return None;
+    }
+    let mut depth = 0usize;
+    for (at, c) in name.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return (at > 0).then_some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bar, duration, percent, short_name};
+
+    #[test]
+    fn durations_keep_their_digits() {
+        assert_eq!(duration(412), "412 ns");
+        assert_eq!(duration(17_300), "17.3 µs");
+        assert_eq!(duration(96_200_000), "96.2 ms");
+        assert_eq!(duration(30_000_000_000), "30.00 s");
+        assert_eq!(duration(240_000_000_000), "240 s");
+    }
+
+    #[test]
+    fn a_small_share_is_not_shown_as_nothing() {
+        assert_eq!(percent(1, 1_000_000), "<0.1 %");
+        assert_eq!(percent(0, 5), "0.0 %");
+        assert_eq!(bar(1, 1_000_000, 20), "▏");
+        assert_eq!(bar(1, 2, 10), "█████");
+    }
+
+    #[test]
+    fn long_kernel_names_lose_their_arguments_first() {
+        let name = "void at::native::reduce_kernel<512>(at::native::ReduceOp<float, float, unsigned int, 4>)";
+        assert_eq!(short_name(name, 40), "void at::native::reduce_kernel<512>");
+        assert_eq!(short_name("short", 40), "short");
+        assert_eq!(short_name(&"x".repeat(100), 10).chars().count(), 10);
+    }
+}

@@ -1,0 +1,103 @@
+//! `stallscope import`.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use stallscope_core::report::loss_report;
+
+use crate::args::ImportArgs;
+use crate::failure::{Failure, Outcome};
+use crate::files::{Output, beside, import_one, open, print, start_capture, write_failure};
+
+/// What a capture begins with: such a file may be overwritten by another.
+const SIGNATURE: &[u8] = b"\x89STALL\r\n";
+
+pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
+    let default = || args.traces.first().map_or_else(|| "capture.stall".into(), |t| beside(t, ".stall"));
+    let path = args.output.clone().unwrap_or_else(default);
+    let output = Output::create(&path, &[SIGNATURE])?;
+    let mut ingest = start_capture(output, &path)?;
+    for (key, value) in &args.label {
+        ingest.writer().add_label(key, value);
+    }
+    let mut imported = Vec::new();
+    let mut left_out = Vec::new();
+    for trace in &args.traces {
+        match import_one(trace, &mut ingest) {
+            Ok(file) => {
+                ingest.end_scopes().map_err(|e| write_failure(&path, e))?;
+                imported.push((trace, file));
+            }
+            // A capture that cannot be written will not be with the next file either.
+            Err(failure @ (Failure::Output { .. } | Failure::Write { .. })) => return Err(failure),
+            Err(failure) if args.traces.len() == 1 => return Err(failure),
+            Err(failure) => {
+                eprintln!("stallscope: left out: {failure}");
+                left_out.push((trace, failure));
+            }
+        }
+    }
+    if imported.is_empty()
+        && let Some((_, failure)) = left_out.pop()
+    {
+        return Err(failure);
+    }
+    let (output, _) = ingest.finish().map_err(|e| write_failure(&path, e))?;
+    let to_stdout = output.path() == std::path::Path::new("-");
+    output.commit()?;
+    if !to_stdout {
+        summarise(args, &path, &imported, left_out.len())?;
+    }
+    Ok(if left_out.is_empty() { Outcome::Done } else { Outcome::Partial })
+}
+
+fn summarise(
+    args: &ImportArgs,
+    path: &std::path::Path,
+    imported: &[(&std::path::PathBuf, stallscope_import::Imported)],
+    left_out: usize,
+) -> Result<(), Failure> {
+    // Read back: what counts is what the file says.
+    let capture = open(path)?;
+    let losses: BTreeMap<u16, u64> = capture.losses().into_iter().collect();
+    if args.json {
+        let files: Vec<_> = imported
+            .iter()
+            .map(|(trace, file)| {
+                json!({
+                    "path": trace.display().to_string(),
+                    "format": file.format.name(),
+                    "gpu_operations": file.gpu_ops,
+                    "host_records": file.host_records,
+                    "bytes": file.bytes,
+                })
+            })
+            .collect();
+        let losses: Vec<_> = losses.iter().map(|(&c, &n)| json!(loss_report(c, n))).collect();
+        let summary = json!({
+            "schema_version": 1,
+            "capture": path.display().to_string(),
+            "bytes": capture.file_len(),
+            "devices": capture.tables().devices().len(),
+            "files": files,
+            "files_left_out": left_out,
+            "losses": losses,
+        });
+        return print(&format!("{summary:#}\n"));
+    }
+    let ops: u64 = imported.iter().map(|(_, f)| f.gpu_ops).sum();
+    let host: u64 = imported.iter().map(|(_, f)| f.host_records).sum();
+    let devices = capture.tables().devices().len();
+    let mut text = format!(
+        "{}: {ops} GPU operations on {devices} device{}, {host} host records, {:.1} MB\n",
+        path.display(),
+        if devices == 1 { "" } else { "s" },
+        capture.file_len() as f64 / 1e6
+    );
+    for (&counter, &count) in &losses {
+        let loss = loss_report(counter, count);
+        text.push_str(&format!("  {count} × {}: {}\n", loss.counter, loss.meaning));
+    }
+    text.push_str(&format!("next: stallscope report {}\n", path.display()));
+    print(&text)
+}

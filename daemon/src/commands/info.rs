@@ -1,0 +1,126 @@
+//! `stallscope info`.
+
+use std::fmt::Write;
+
+use serde_json::json;
+use stallscope_core::capture::{Capture, FORMAT_MAJOR, FORMAT_MINOR};
+use stallscope_core::report::loss_report;
+use stallscope_core::report::text::duration;
+use stallscope_schemas::record::RecordKind;
+
+use crate::args::InfoArgs;
+use crate::failure::{Failure, Outcome};
+use crate::files::{CaptureFile, open, print};
+
+pub(crate) fn run(args: &InfoArgs) -> Result<Outcome, Failure> {
+    let capture = open(&args.capture)?;
+    let text = if args.json { json_text(&capture) } else { plain_text(&capture) };
+    print(&text)?;
+    Ok(Outcome::Done)
+}
+
+fn kind_name(id: u16) -> String {
+    RecordKind::from_id(id.into()).map_or_else(|| format!("kind {id} (of a newer version)"), |k| k.name().to_owned())
+}
+
+fn per_row(bytes: u64, rows: u64) -> f64 {
+    if rows == 0 { 0.0 } else { bytes as f64 / rows as f64 }
+}
+
+fn json_text(capture: &Capture<CaptureFile>) -> String {
+    let tables = capture.tables();
+    let kinds: Vec<_> = capture
+        .sizes()
+        .into_iter()
+        .map(|(kind, rows, bytes)| {
+            json!({"kind": kind_name(kind), "id": kind, "rows": rows, "bytes": bytes, "bytes_per_row": per_row(bytes, rows)})
+        })
+        .collect();
+    let sources: Vec<_> = tables.sources().iter().map(|s| json!({"path": s.path, "format": s.format})).collect();
+    let devices: Vec<_> = tables
+        .devices()
+        .iter()
+        .map(|d| json!({"id": d.id, "ordinal": d.ordinal, "model": d.model}))
+        .collect();
+    let losses: Vec<_> = capture.losses().into_iter().map(|(c, n)| json!(loss_report(c, n))).collect();
+    let info = json!({
+        "schema_version": 1,
+        "format_version": format!("{FORMAT_MAJOR}.{FORMAT_MINOR}"),
+        "writer": capture.writer(),
+        "host": capture.host(),
+        "boot_id": capture.boot_id(),
+        "file_bytes": capture.file_len(),
+        "segments": capture.segments(),
+        "table_bytes": capture.header_bytes(),
+        "damaged_stretches": capture.holes().len(),
+        "kinds": kinds,
+        "strings": tables.string_count(),
+        "stack_frames": tables.stack_count(),
+        "processes": tables.processes().len(),
+        "threads": tables.threads().len(),
+        "devices": devices,
+        "sources": sources,
+        "labels": tables.labels().iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "losses": losses,
+    });
+    format!("{info:#}\n")
+}
+
+fn plain_text(capture: &Capture<CaptureFile>) -> String {
+    let tables = capture.tables();
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_plain(capture, &mut out);
+    for source in tables.sources() {
+        let _ = writeln!(out, "from {} ({})", source.path, source.format);
+    }
+    for (key, value) in tables.labels() {
+        let _ = writeln!(out, "label {key}={value}");
+    }
+    for (counter, count) in capture.losses() {
+        let loss = loss_report(counter, count);
+        let _ = writeln!(out, "lost {count} × {}: {}", loss.counter, loss.meaning);
+    }
+    out
+}
+
+fn write_plain(capture: &Capture<CaptureFile>, out: &mut String) -> std::fmt::Result {
+    let tables = capture.tables();
+    writeln!(
+        out,
+        "capture format {FORMAT_MAJOR}.{FORMAT_MINOR}, {} bytes in {} segments, written by {}",
+        capture.file_len(),
+        capture.segments(),
+        if capture.writer().is_empty() { "an unknown program" } else { capture.writer() }
+    )?;
+    if !capture.host().is_empty() {
+        writeln!(out, "host {} {}", capture.host(), capture.boot_id())?;
+    }
+    writeln!(out, "\n{:<26}{:>14}{:>16}{:>14}", "records", "rows", "bytes", "bytes a row")?;
+    for (kind, rows, bytes) in capture.sizes() {
+        writeln!(out, "{:<26}{rows:>14}{bytes:>16}{:>14.2}", kind_name(kind), per_row(bytes, rows))?;
+    }
+    writeln!(
+        out,
+        "{:<26}{:>14}{:>16}",
+        "tables",
+        tables.string_count() + tables.stack_count(),
+        capture.header_bytes()
+    )?;
+    writeln!(
+        out,
+        "\n{} processes, {} threads, {} devices",
+        tables.processes().len(),
+        tables.threads().len(),
+        tables.devices().len()
+    )?;
+    for key in capture.keys(RecordKind::GpuOp) {
+        let device = tables.devices().get(key as usize);
+        let name = device.map_or_else(|| format!("device {key}"), |d| d.id.clone());
+        let model = device.map_or("", |d| d.model.as_str());
+        if let Some((from, to)) = capture.extent(RecordKind::GpuOp, key) {
+            writeln!(out, "  {name} {model}: {} from {}", duration(to.since(from)), from)?;
+        }
+    }
+    Ok(())
+}

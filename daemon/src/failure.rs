@@ -1,0 +1,106 @@
+//! What can end a command, and the exit code of each.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 2 | the command line is wrong (clap) |
+//! | 3 | an input cannot be read or understood |
+//! | 4 | the output cannot be written |
+//! | 5 | done, but some inputs were left out (`import` of several files) |
+//! | 70 | a defect of stallscope: a ledger that does not close |
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use stallscope_core::capture::{CaptureError, WriteError};
+use stallscope_core::ledger::NotConserved;
+use stallscope_import::ImportError;
+
+/// How a command ended that did its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// Written, without some of the inputs.
+    Partial,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Partial => Self::from(5),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A capture that cannot be opened.
+    Capture { path: PathBuf, source: CaptureError },
+    /// A file of another tool that cannot be imported.
+    Import(ImportError),
+    /// The capture opened, and there is nothing in it to report on.
+    Nothing { path: PathBuf, what: &'static str },
+    /// A file that exists and that nobody would want overwritten.
+    WouldOverwrite(PathBuf),
+    /// Output that cannot be written.
+    Output { path: PathBuf, source: io::Error },
+    /// A capture that cannot be written.
+    Write { path: PathBuf, source: WriteError },
+    /// The ledger does not close.
+    Defect(NotConserved),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Capture { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Import(source) => write!(f, "{source}"),
+            Self::Nothing { path, what } => write!(f, "{} holds no {what}", path.display()),
+            Self::WouldOverwrite(path) => {
+                write!(f, "{} exists and is not a file that stallscope wrote; it is left as it is", path.display())
+            }
+            Self::Output { path, source } => write!(f, "cannot write {}: {source}", path.display()),
+            Self::Write { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Defect(source) => write!(f, "{source}"),
+        }
+    }
+}
+
+impl Failure {
+    /// What to do about it, where the message does not say already.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Nothing { what: "GPU operations", .. } => {
+                Some("`stallscope info` shows what is in it; a trace without GPU activity has no GPU ledger")
+            }
+            Self::Nothing { .. } => Some("`stallscope info` shows what is in it"),
+            Self::WouldOverwrite(_) => Some("name another output with -o"),
+            Self::Output { .. } | Self::Write { .. } => {
+                Some("check that the folder exists, that you may write there and that the disk has room")
+            }
+            Self::Capture { .. } | Self::Import(_) | Self::Defect(_) => None,
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Capture { .. } | Self::Import(_) | Self::Nothing { .. } => 3,
+            Self::WouldOverwrite(_) | Self::Output { .. } | Self::Write { .. } => 4,
+            Self::Defect(_) => 70,
+        })
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        Self::Import(error)
+    }
+}
+
+impl From<NotConserved> for Failure {
+    fn from(error: NotConserved) -> Self {
+        Self::Defect(error)
+    }
+}

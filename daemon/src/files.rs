@@ -1,0 +1,202 @@
+//! Files in and out: captures by positioned reads, traces imported on the way, outputs that appear whole or not at all.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use stallscope_core::capture::{Capture, CaptureError, CaptureWriter, ReadAt, WriteError, WriterOptions};
+use stallscope_core::ingest::Ingest;
+use stallscope_import::import_file;
+use tempfile::NamedTempFile;
+
+use crate::failure::Failure;
+use crate::progress::Progress;
+
+/// Bytes that the program waits to gather before it writes.
+const WRITE_BUFFER: usize = 1 << 20;
+
+/// Name and version for the captures that this program writes.
+pub(crate) fn writer_name() -> String {
+    format!("stallscope {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A capture's bytes.
+#[derive(Debug)]
+pub(crate) struct CaptureFile(File);
+
+impl ReadAt for CaptureFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+/// Opens a capture; a trace of another tool is imported into a temporary file first.
+pub(crate) fn open(path: &Path) -> Result<Capture<CaptureFile>, Failure> {
+    let capture = |source| Failure::Capture { path: path.to_owned(), source };
+    let metadata = std::fs::metadata(path).map_err(|e| capture(e.into()))?;
+    if !metadata.is_dir() && begins_like_a_capture(path).map_err(|e| capture(e.into()))? {
+        let file = File::open(path).map_err(|e| capture(e.into()))?;
+        return Capture::open(CaptureFile(file)).map_err(capture);
+    }
+    let file = tempfile::tempfile().map_err(|e| capture(CaptureError::Input(e)))?;
+    let copy = file.try_clone().map_err(|e| capture(CaptureError::Input(e)))?;
+    let mut ingest = start_capture(BufWriter::with_capacity(WRITE_BUFFER, copy), path)?;
+    import_one(path, &mut ingest)?;
+    let (buffer, _) = ingest.finish().map_err(|source| Failure::Write { path: path.to_owned(), source })?;
+    buffer.into_inner().map_err(|e| capture(CaptureError::Input(e.into_error())))?;
+    Capture::open(CaptureFile(file)).map_err(capture)
+}
+
+/// Whether a file begins with the signature of a capture, or is cut within it.
+fn begins_like_a_capture(path: &Path) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(8).read_to_end(&mut head)?;
+    Ok(head.starts_with(b"\x89STALL") || (!head.is_empty() && b"\x89STALL".starts_with(&head)))
+}
+
+/// Starts a capture on an output.
+pub(crate) fn start_capture<W: Write>(out: W, path: &Path) -> Result<Ingest<W>, Failure> {
+    let options = WriterOptions { writer: writer_name(), ..WriterOptions::default() };
+    let writer = CaptureWriter::new(out, options).map_err(|e| write_failure(path, e))?;
+    Ok(Ingest::new(writer))
+}
+
+/// Imports one trace with a progress bar.
+pub(crate) fn import_one<W: Write>(
+    path: &Path,
+    ingest: &mut Ingest<W>,
+) -> Result<stallscope_import::Imported, Failure> {
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut progress = Progress::new(&format!("importing {name}"));
+    Ok(import_file(path, ingest, &mut |done, total| progress.update(done, total))?)
+}
+
+pub(crate) fn write_failure(path: &Path, source: WriteError) -> Failure {
+    match source {
+        WriteError::Output(source) => Failure::Output { path: path.to_owned(), source },
+        full @ WriteError::Full(_) => Failure::Write { path: path.to_owned(), source: full },
+    }
+}
+
+/// An output file that replaces what was there only when it is complete, or standard output.
+pub(crate) struct Output {
+    path: PathBuf,
+    to: To,
+}
+
+enum To {
+    File(BufWriter<NamedTempFile>),
+    /// Something that cannot be replaced (a pipe, a device): written in place.
+    Special(BufWriter<File>),
+    Stdout(BufWriter<io::Stdout>),
+}
+
+impl Output {
+    /// Begins an output. `signatures` are beginnings of files that may be overwritten: what this program writes there.
+    pub(crate) fn create(path: &Path, signatures: &[&[u8]]) -> Result<Self, Failure> {
+        let failed = |source| Failure::Output { path: path.to_owned(), source };
+        if path == Path::new("-") {
+            let to = To::Stdout(BufWriter::with_capacity(WRITE_BUFFER, io::stdout()));
+            return Ok(Self { path: path.to_owned(), to });
+        }
+        if let Ok(metadata) = std::fs::metadata(path) {
+            if metadata.is_dir() {
+                return Err(failed(io::ErrorKind::IsADirectory.into()));
+            }
+            if !metadata.is_file() {
+                let file = File::options().write(true).open(path).map_err(failed)?;
+                let to = To::Special(BufWriter::with_capacity(WRITE_BUFFER, file));
+                return Ok(Self { path: path.to_owned(), to });
+            }
+            let mut head = Vec::new();
+            File::open(path).and_then(|f| f.take(16).read_to_end(&mut head)).map_err(failed)?;
+            if !head.is_empty() && !signatures.iter().any(|s| head.starts_with(s)) {
+                return Err(Failure::WouldOverwrite(path.to_owned()));
+            }
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new()
+            .prefix(".stallscope-")
+            .suffix(".partial")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(failed)?;
+        let to = To::File(BufWriter::with_capacity(WRITE_BUFFER, file));
+        Ok(Self { path: path.to_owned(), to })
+    }
+
+    /// Puts the complete output in its place.
+    pub(crate) fn commit(self) -> Result<(), Failure> {
+        let failed = |source| Failure::Output { path: self.path.clone(), source };
+        match self.to {
+            To::File(buffer) => {
+                let file = buffer.into_inner().map_err(|e| failed(e.into_error()))?;
+                file.persist(&self.path).map_err(|e| failed(e.error))?;
+            }
+            To::Special(mut buffer) => buffer.flush().map_err(failed)?,
+            To::Stdout(mut buffer) => buffer.flush().map_err(failed)?,
+        }
+        Ok(())
+    }
+
+    /// Where it goes, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.to {
+            To::File(out) => out.write(bytes),
+            To::Special(out) => out.write(bytes),
+            To::Stdout(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.to {
+            To::File(out) => out.flush(),
+            To::Special(out) => out.flush(),
+            To::Stdout(out) => out.flush(),
+        }
+    }
+}
+
+/// A name in this folder made from an input's: `runs/a.json.gz` with `.stall` gives `a.stall`.
+pub(crate) fn beside(input: &Path, suffix: &str) -> PathBuf {
+    let name = input.file_name().map_or_else(|| "capture".to_owned(), |n| n.to_string_lossy().into_owned());
+    let mut stem = name.as_str();
+    for known in [".gz", ".json", ".sqlite", ".db", ".stall"] {
+        stem = stem.strip_suffix(known).unwrap_or(stem);
+    }
+    let stem = stem.strip_suffix(".pt.trace").unwrap_or(stem);
+    PathBuf::from(format!("{stem}{suffix}"))
+}
+
+/// Prints to standard output; a reader that has gone away is reported as such.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| Failure::Output { path: PathBuf::from("standard output"), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::beside;
+
+    #[test]
+    fn output_names_come_from_input_names() {
+        assert_eq!(beside(Path::new("runs/a.json.gz"), ".stall"), PathBuf::from("a.stall"));
+        assert_eq!(beside(Path::new("w0.1234.pt.trace.json"), ".stall"), PathBuf::from("w0.1234.stall"));
+        assert_eq!(beside(Path::new("x.stall"), ".gpu-idle.svg"), PathBuf::from("x.gpu-idle.svg"));
+    }
+}

@@ -1,0 +1,155 @@
+//! `cargo xtask test`: everything that CI checks, one after the other, all of them even where one fails.
+//!
+//! A check that cannot run says why and is shown as skipped; only what is known to be absent by design (no network, no
+//! ground truth) may be skipped. A missing tool is a failure.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::shell::{cargo, command, find, root, run, venv};
+use crate::{codegen, delegate, setup};
+
+enum Outcome {
+    Passed,
+    Skipped(String),
+}
+
+type Check = (&'static str, fn() -> anyhow::Result<Outcome>);
+
+/// Cheap checks first: they tell most mistakes within seconds.
+const CHECKS: &[Check] = &[
+    ("format", format),
+    ("generated code", generated_code),
+    ("spelling", spelling),
+    ("licences, bans, sources", licences),
+    ("security advisories", advisories),
+    ("lints", lints),
+    ("tests", tests),
+    ("documentation tests", doc_tests),
+    ("fuzz targets", fuzz_targets),
+    ("exports in their own viewers' parsers", export_parsers),
+    ("scoreboard", scoreboard),
+];
+
+/// Runs all checks and prints a summary; an error where one failed.
+pub(crate) fn test() -> anyhow::Result<()> {
+    let mut failed = 0;
+    let mut lines = Vec::new();
+    if let Err(error) = setup::for_test() {
+        failed += 1;
+        lines.push(format!("FAILED   setup: {error:#}"));
+    }
+    for (name, check) in CHECKS {
+        eprintln!("\n== {name}");
+        let start = Instant::now();
+        let outcome = check();
+        let took = seconds(start.elapsed());
+        lines.push(match outcome {
+            Ok(Outcome::Passed) => format!("passed   {name} ({took})"),
+            Ok(Outcome::Skipped(why)) => format!("skipped  {name}: {why}"),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{error:#}");
+                format!("FAILED   {name} ({took}): {error:#}")
+            }
+        });
+    }
+    println!("\n{}", lines.join("\n"));
+    if failed > 0 {
+        anyhow::bail!("{failed} checks failed");
+    }
+    println!("all checks passed");
+    Ok(())
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+fn passed(command: &mut Command) -> anyhow::Result<Outcome> {
+    run(command).map(|()| Outcome::Passed)
+}
+
+fn format() -> anyhow::Result<Outcome> {
+    passed(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn generated_code() -> anyhow::Result<Outcome> {
+    codegen::check().map(|()| Outcome::Passed)
+}
+
+fn spelling() -> anyhow::Result<Outcome> {
+    let typos = find("typos").context("typos is not installed; run cargo xtask setup")?;
+    passed(&mut command(typos))
+}
+
+fn deny() -> anyhow::Result<Command> {
+    let deny = find("cargo-deny").context("cargo-deny is not installed; run cargo xtask setup")?;
+    let mut command = command(deny);
+    command.args(["--workspace", "check"]);
+    Ok(command)
+}
+
+fn licences() -> anyhow::Result<Outcome> {
+    passed(deny()?.args(["licenses", "bans", "sources"]))
+}
+
+/// Advisories live in a Git repository; without a way to it nothing can be said.
+fn advisories() -> anyhow::Result<Outcome> {
+    let reachable = std::net::ToSocketAddrs::to_socket_addrs("github.com:443").is_ok_and(|mut addresses| {
+        addresses.any(|a| std::net::TcpStream::connect_timeout(&a, Duration::from_secs(5)).is_ok())
+    });
+    if !reachable {
+        return Ok(Outcome::Skipped(
+            "github.com, which has the list, cannot be reached from here".to_owned(),
+        ));
+    }
+    passed(deny()?.arg("advisories"))
+}
+
+fn lints() -> anyhow::Result<Outcome> {
+    passed(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+}
+
+fn tests() -> anyhow::Result<Outcome> {
+    if find("cargo-nextest").is_some() {
+        return passed(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]));
+    }
+    passed(cargo().args(["test", "--workspace", "--no-fail-fast", "--all-targets"]))
+}
+
+fn doc_tests() -> anyhow::Result<Outcome> {
+    passed(cargo().args(["test", "--workspace", "--doc"]))
+}
+
+/// The fuzz crate is outside of the workspace; that its targets compile is checked where libFuzzer can be built.
+fn fuzz_targets() -> anyhow::Result<Outcome> {
+    if find("c++").is_none() {
+        return Ok(Outcome::Skipped("no C++ compiler for libFuzzer".to_owned()));
+    }
+    passed(
+        cargo()
+            .args(["check", "--quiet", "--manifest-path", "tests/fuzz/Cargo.toml"])
+            .arg("--target-dir")
+            .arg(crate::shell::target_dir()),
+    )
+}
+
+fn export_parsers() -> anyhow::Result<Outcome> {
+    let script = root().join("tests/export_parsers/run.py");
+    if !script.is_file() {
+        return Ok(Outcome::Skipped("tests/export_parsers/run.py is not there".to_owned()));
+    }
+    run(cargo().args(["build", "--quiet", "--package", "stallscope"]))?;
+    let program = crate::shell::target_dir().join("debug/stallscope");
+    passed(command(venv().join("bin/python")).arg(script).env("STALLSCOPE", program))
+}
+
+fn scoreboard() -> anyhow::Result<Outcome> {
+    if !root().join("../shared/ground-truth").is_dir() {
+        return Ok(Outcome::Skipped("../shared/ground-truth is not there".to_owned()));
+    }
+    passed(&mut delegate::scoreboard_command(false, true))
+}

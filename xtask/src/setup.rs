@@ -1,0 +1,200 @@
+//! `cargo xtask setup`: what the project needs beyond Rust, on Debian and Ubuntu.
+//!
+//! Every need is looked for first, so that a second run is quick and changes nothing. Where this may not install
+//! (not root and no password-free sudo), it says the exact command and goes on with what it may do.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::shell::{cargo, command, find, output, run, succeeds, venv};
+
+/// A program from the distribution.
+struct Package {
+    name: &'static str,
+    /// Any of these programs says that it is there.
+    programs: &'static [&'static str],
+    reason: &'static str,
+    /// Whether `cargo xtask test` fails without it.
+    for_test: bool,
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "gcc",
+        programs: &["cc", "gcc", "clang"],
+        reason: "links, and compiles the bundled SQLite",
+        for_test: true,
+    },
+    Package {
+        name: "g++",
+        programs: &["c++", "g++", "clang++"],
+        reason: "compiles libFuzzer",
+        for_test: false,
+    },
+    Package { name: "libc6-dev", programs: &[], reason: "headers for the bundled SQLite", for_test: true },
+    Package { name: "python3", programs: &["python3"], reason: "export parsers", for_test: true },
+    Package { name: "python3-venv", programs: &[], reason: "pinned Python tools", for_test: true },
+];
+
+/// Tools from PyPI, pinned: what they accept and how they are called is part of the checks.
+const PYTHON_TOOLS: &[(&str, &str)] = &[("typos", "1.52.0")];
+
+/// Requirements of the export parsers, kept beside them.
+const EXPORT_REQUIREMENTS: &str = "tests/export_parsers/requirements.txt";
+
+/// A tool that cargo builds.
+struct CargoTool {
+    name: &'static str,
+    version: &'static str,
+    for_test: bool,
+}
+
+const CARGO_TOOLS: &[CargoTool] = &[
+    CargoTool { name: "cargo-deny", version: "0.20.2", for_test: true },
+    CargoTool { name: "cargo-fuzz", version: "0.13.2", for_test: false },
+];
+
+/// Installs what is missing.
+pub(crate) fn setup(test_only: bool) -> anyhow::Result<()> {
+    let mut left = Vec::new();
+    packages(test_only, &mut left)?;
+    components(&mut left);
+    python(&mut left);
+    cargo_tools(test_only, &mut left);
+    if left.is_empty() {
+        println!("setup: everything is there");
+        return Ok(());
+    }
+    println!("\nsetup: to be done by hand:");
+    for line in &left {
+        println!("  {line}");
+    }
+    bail!("{} of the project's needs are not met", left.len())
+}
+
+fn packages(test_only: bool, left: &mut Vec<String>) -> anyhow::Result<()> {
+    let missing: Vec<&Package> =
+        PACKAGES.iter().filter(|p| (p.for_test || !test_only) && !package_is_there(p)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for package in &missing {
+        println!("setup: {} is missing: {}", package.name, package.reason);
+    }
+    let names: Vec<&str> = missing.iter().map(|p| p.name).collect();
+    if find("apt-get").is_none() {
+        left.push(format!("install with this system's package manager: {}", names.join(" ")));
+        return Ok(());
+    }
+    let Some(prefix) = root_prefix() else {
+        left.push(format!("sudo apt-get update && sudo apt-get install --yes {}", names.join(" ")));
+        return Ok(());
+    };
+    let apt = |args: &[&str]| {
+        let mut words = prefix.iter().chain(&["apt-get"]);
+        let mut command = command(words.next().unwrap_or(&"apt-get"));
+        command.args(words).args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    let install: Vec<&str> =
+        ["install", "--yes", "--no-install-recommends"].into_iter().chain(names).collect();
+    // A fresh machine has no package lists; one that has them need not wait for new ones.
+    if !succeeds(&mut apt(&install)) {
+        run(&mut apt(&["update"]))?;
+        run(&mut apt(&install))?;
+    }
+    Ok(())
+}
+
+fn package_is_there(package: &Package) -> bool {
+    if package.programs.is_empty() {
+        return match package.name {
+            "python3-venv" => succeeds(command("python3").args(["-c", "import ensurepip, venv"])),
+            _ => output(command("dpkg-query").args(["--show", "--showformat", "${Status}", package.name]))
+                // A system without dpkg has its headers where it keeps them.
+                .is_none_or(|status| status.ends_with(" installed")),
+        };
+    }
+    package.programs.iter().any(|program| find(program).is_some())
+}
+
+/// What to put before a command that needs root: nothing as root, sudo where it asks no password.
+fn root_prefix() -> Option<&'static [&'static str]> {
+    let is_root = output(command("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    if is_root {
+        return Some(&[]);
+    }
+    succeeds(command("sudo").args(["--non-interactive", "true"])).then_some(&["sudo", "--non-interactive"])
+}
+
+/// rustfmt and clippy, which a minimal toolchain lacks.
+fn components(left: &mut Vec<String>) {
+    for component in ["rustfmt", "clippy"] {
+        let there =
+            succeeds(cargo().args([if component == "clippy" { "clippy" } else { "fmt" }, "--version"]));
+        if !there && run(command("rustup").args(["component", "add", component])).is_err() {
+            left.push(format!("rustup component add {component}"));
+        }
+    }
+}
+
+fn python(left: &mut Vec<String>) {
+    let wanted: Vec<String> =
+        PYTHON_TOOLS.iter().map(|(name, version)| format!("{name}=={version}")).collect();
+    let requirements = crate::shell::root().join(EXPORT_REQUIREMENTS);
+    let listed = std::fs::read_to_string(&requirements).unwrap_or_default();
+    let stamp = venv().join("installed.txt");
+    let content = format!("{}\n{listed}", wanted.join("\n"));
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == content) {
+        return;
+    }
+    if let Err(error) = install_python(&wanted, !listed.is_empty()) {
+        println!("setup: {error:#}");
+        left.push(format!(
+            "python3 -m venv {0} && {0}/bin/pip install {1}{2}",
+            venv().display(),
+            wanted.join(" "),
+            if listed.is_empty() { String::new() } else { format!(" -r {EXPORT_REQUIREMENTS}") },
+        ));
+        return;
+    }
+    // Without the stamp the next run only looks again.
+    let _ = std::fs::write(stamp, content);
+}
+
+fn install_python(wanted: &[String], with_requirements: bool) -> anyhow::Result<()> {
+    if !venv().join("bin/pip").is_file() {
+        run(command("python3").args(["-m", "venv"]).arg(venv()))?;
+    }
+    let mut pip = command(venv().join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted);
+    if with_requirements {
+        pip.args(["-r", EXPORT_REQUIREMENTS]);
+    }
+    run(&mut pip)
+}
+
+fn cargo_tools(test_only: bool, left: &mut Vec<String>) {
+    for tool in CARGO_TOOLS.iter().filter(|t| t.for_test || !test_only) {
+        if installed_version(tool.name).is_some_and(|v| v == tool.version) {
+            continue;
+        }
+        let mut install = cargo();
+        install.args(["install", tool.name, "--version", tool.version, "--locked"]);
+        if run(&mut install).is_err() {
+            left.push(format!("cargo install {} --version {} --locked", tool.name, tool.version));
+        }
+    }
+}
+
+fn installed_version(tool: &str) -> Option<String> {
+    let path = find(tool)?;
+    let text = output(Command::new(path).arg("--version"))?;
+    text.split_whitespace().nth(1).map(str::to_owned)
+}
+
+/// Installs what `cargo xtask test` needs, if anything is missing.
+pub(crate) fn for_test() -> anyhow::Result<()> {
+    setup(true).context("some checks cannot run")
+}
