@@ -5,7 +5,7 @@
 //! `docs/capture-format.md` before making one.
 #![deny(unsafe_code)]
 
-
+#[rustfmt::skip]
 #[allow(
     clippy::all,
     clippy::pedantic,

@@ -27,6 +27,21 @@ macro_rules! loss_counters {
                 match self { $(Self::$variant => $doc),* }
             }
 
+            /// Whether a record is gone; the others say that something about a record that was kept is missing or doubtful.
+            #[must_use]
+            pub fn is_loss(self) -> bool {
+                !matches!(
+                    self,
+                    Self::EventWithoutDuration
+                        | Self::CorrelationDuplicate
+                        | Self::LaunchEvicted
+                        | Self::LaunchMissing
+                        | Self::StringTableFull
+                        | Self::StreamOverlap
+                        | Self::TableMissing
+                )
+            }
+
             /// The counter with this number, if this version knows it.
             #[must_use]
             pub fn from_id(id: u16) -> Option<Self> {

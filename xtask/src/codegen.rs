@@ -8,8 +8,9 @@ const SCHEMA: &str = "schemas/capture.fbs";
 const MIRROR: &str = "schemas/src/capture_generated.rs";
 
 fn generate() -> anyhow::Result<String> {
-    let schema = root().join(SCHEMA);
-    let declarations = planus_translation::translate_files(&[&schema])
+    // The path as given stands in the generated comments, so it has to be the relative one.
+    std::env::set_current_dir(root())?;
+    let declarations = planus_translation::translate_files(&[SCHEMA])
         .with_context(|| format!("{SCHEMA} is not valid; the errors are above"))?;
     planus_codegen::generate_rust(&declarations, true)
         .map_err(|e| anyhow::anyhow!("cannot generate {MIRROR}: {e}"))

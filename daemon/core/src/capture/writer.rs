@@ -261,12 +261,6 @@ impl<W: Write> CaptureWriter<W> {
         &self.tables
     }
 
-    /// Loss counters so far, by number.
-    #[must_use]
-    pub fn tables_and_rows_waiting(&self) -> (&Tables, usize) {
-        (&self.tables, self.waiting_rows)
-    }
-
     /// Says what is now known of the host.
     pub fn set_host(&mut self, host: &str) {
         if self.origin.host.is_empty() {
@@ -353,7 +347,9 @@ impl<W: Write> CaptureWriter<W> {
 
     /// Counts lost records.
     pub fn count_loss(&mut self, counter: LossCounter, count: u64) {
-        *self.losses.entry(counter.id()).or_default() += count;
+        if count > 0 {
+            *self.losses.entry(counter.id()).or_default() += count;
+        }
     }
 
     /// Writes everything that waits as a segment, so that it survives a crash.

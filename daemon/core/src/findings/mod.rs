@@ -16,7 +16,8 @@ use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::device::Tally;
 use crate::ledger::{DeviceLedger, IdleLeaf, Leaf};
 use crate::report::text::{duration, percent, short_name};
-use crate::steps::{median_and_mad, slow_steps};
+use crate::steps::{StepSource, median_and_mad, slow_steps};
+use crate::timeline::host::Node;
 
 pub(crate) use host_work::host_work;
 use rules::rule;
@@ -69,6 +70,8 @@ struct Group {
     /// The largest single cause, for the evidence, with the frame that named it.
     top: Option<(Cause, Amount)>,
     top_frame: Option<String>,
+    /// Time under each stack node, its callees included.
+    inclusive: BTreeMap<Node, u64>,
 }
 
 /// The rule that speaks of a cause of idle time, and what to call the cause.
@@ -162,6 +165,9 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
             group.top = Some((cause, amount));
             group.top_frame = frame;
         }
+        for node in ledger.tree.path(cause.node) {
+            *group.inclusive.entry(node).or_default() += amount.ns;
+        }
     }
     for (id, group) in groups {
         let wall = found.wall;
@@ -190,18 +196,16 @@ fn idle_evidence(ledger: &DeviceLedger, tables: &Tables, group: &Group, of_idle:
         group.count,
         duration(group.longest_ns)
     );
-    let Some((cause, amount)) = group.top else { return text };
+    let Some((cause, _)) = group.top else { return text };
     let call = tables.string(cause.call);
     if !call.is_empty() {
         text.push_str(&format!("; most in {call}"));
     }
-    let names = ledger.tree.names(cause.node);
-    let frames: Vec<String> = names.iter().map(|&n| short_name(tables.string(n), 70)).collect();
     if let Some(frame) = &group.top_frame {
         text.push_str(&format!("; seen in {}", short_name(frame, 90)));
     }
-    if let Some(innermost) = frames.get(frames.len().saturating_sub(3)..).filter(|f| !f.is_empty()) {
-        text.push_str(&format!("; the largest stack ({}) ends in {}", duration(amount.ns), innermost.join(" → ")));
+    if let Some((path, ns)) = hot_path(ledger, tables, group) {
+        text.push_str(&format!("; {} of it under {path}", percent(ns, group.ns)));
     }
     let reason = cause.reason.text();
     if !reason.is_empty() {
@@ -211,6 +215,23 @@ fn idle_evidence(ledger: &DeviceLedger, tables: &Tables, group: &Group, of_idle:
         text.push_str(&format!("; thread {}", thread.tid));
     }
     text
+}
+
+/// Follows the stacks of a group down the heaviest branch for as long as it holds most of the time: the last frames of
+/// that way, and the time under its end.
+fn hot_path(ledger: &DeviceLedger, tables: &Tables, group: &Group) -> Option<(String, u64)> {
+    let mut end = None;
+    // Nodes are numbered after their parents, so the last one with enough time ends the longest heavy way.
+    for (&node, &ns) in &group.inclusive {
+        if node != Node(0) && ns.saturating_mul(2) > group.ns {
+            end = Some((node, ns));
+        }
+    }
+    let (node, ns) = end?;
+    let names = ledger.tree.names(node);
+    let last = names.get(names.len().saturating_sub(3)..).unwrap_or_default();
+    let frames: Vec<String> = last.iter().map(|&n| short_name(tables.string(n), 60)).collect();
+    Some((frames.join(" → "), ns))
 }
 
 /// The names of a class with the most time, largest first.
@@ -287,9 +308,13 @@ fn steps(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     let slow = slow_steps(&walls);
     let Some((median, _)) = median_and_mad(&walls) else { return };
     let excess: u64 = slow.iter().filter_map(|&i| walls.get(i)).map(|w| w.saturating_sub(median)).sum();
+    // A period may be a layer or a phase, whose lengths differ for good reasons: only marked steps are judged.
+    if ledger.step_source == Some(StepSource::Period) {
+        return;
+    }
     found.add("steps-slow", excess, || {
         let summary = format!(
-            "{} of {} steps are slow: {} more than if they took the median of {}",
+            "{} of {} steps took longer than the rest: {} more in all than at the median of {}",
             slow.len(),
             walls.len(),
             duration(excess),

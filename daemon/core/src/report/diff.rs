@@ -81,9 +81,9 @@ impl Diff {
                 after.devices.len()
             ));
         }
-        let lost = |r: &Report| r.capture.losses.iter().map(|l| l.count).sum::<u64>();
+        let lost = |r: &Report| r.capture.losses.iter().filter(|l| l.lost).map(|l| l.count).sum::<u64>();
         if lost(before) + lost(after) > 0 {
-            notes.push(format!("records lost or unmatched: {} before, {} after", lost(before), lost(after)));
+            notes.push(format!("records lost: {} before, {} after", lost(before), lost(after)));
         }
         let devices =
             after.devices.iter().enumerate().filter_map(|(i, a)| Some(pair(matching(before, a, i)?, a))).collect();

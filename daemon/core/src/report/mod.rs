@@ -81,6 +81,8 @@ pub struct SourceReport {
 pub struct LossReport {
     /// Stable name.
     pub counter: String,
+    /// Whether records are gone; else something about records that were kept is missing or doubtful.
+    pub lost: bool,
     /// Records.
     pub count: u64,
     /// What was lost and what that means.
@@ -280,10 +282,12 @@ fn capture_report<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceReport]) -> 
 pub fn loss_report(counter: u16, count: u64) -> LossReport {
     match LossCounter::from_id(counter) {
         Some(known) => {
-            LossReport { counter: known.name().to_owned(), count, meaning: known.explanation().to_owned() }
+            let (counter, meaning) = (known.name().to_owned(), known.explanation().to_owned());
+            LossReport { counter, lost: known.is_loss(), count, meaning }
         }
         None => LossReport {
             counter: format!("counter_{counter}"),
+            lost: true,
             count,
             meaning: "A loss that this version of stallscope does not know.".to_owned(),
         },

@@ -74,8 +74,8 @@ fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
 }
 
 fn lost(report: &Report) -> String {
-    let lost: u64 = report.capture.losses.iter().map(|l| l.count).sum();
-    format!("records lost or unmatched {lost}")
+    let lost: u64 = report.capture.losses.iter().filter(|l| l.lost).map(|l| l.count).sum();
+    format!("records lost {lost}")
 }
 
 fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
@@ -251,7 +251,7 @@ fn losses(report: &Report, out: &mut impl Write) -> fmt::Result {
     if report.capture.losses.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\nlost or unmatched")?;
+    writeln!(out, "\nlost or doubtful")?;
     for loss in &report.capture.losses {
         paragraph(out, &format!("  {:>9} × {:<24} ", loss.count, loss.counter), &loss.meaning)?;
     }

@@ -39,11 +39,15 @@ pub fn bar(part: u64, whole: u64, width: u32) -> String {
     if bar.is_empty() && part > 0 { "▏".to_owned() } else { bar }
 }
 
-/// A name of at most `width` characters: template and call arguments go first, then the middle.
+/// A name of at most `width` characters: where Python is installed, then template and call arguments, go first, then the
+/// middle.
 #[must_use]
 pub fn short_name(name: &str, width: usize) -> String {
     let clean: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut name = clean.as_str();
+    for installed in ["/site-packages/", "/dist-packages/"] {
+        name = name.rsplit_once(installed).map_or(name, |(_, module)| module);
+    }
     if name.chars().count() > width
         && let Some(at) = argument_list(name)
     {
@@ -107,6 +111,7 @@ mod tests {
         let name = "void at::native::reduce_kernel<512>(at::native::ReduceOp<float, float, unsigned int, 4>)";
         assert_eq!(short_name(name, 40), "void at::native::reduce_kernel<512>");
         assert_eq!(short_name("short", 40), "short");
+        assert_eq!(short_name("/opt/lib/python3.7/site-packages/torch/x.py(5): f", 60), "torch/x.py(5): f");
         assert_eq!(short_name(&"x".repeat(100), 10).chars().count(), 10);
     }
 }

@@ -47,17 +47,23 @@ impl StackTree {
         node
     }
 
+    /// The nodes from the outermost frame to `node`, without the empty stack. A parent has a lower number.
+    #[must_use]
+    pub fn path(&self, mut node: Node) -> Vec<Node> {
+        let mut path = Vec::new();
+        while node.0 != 0 {
+            path.push(node);
+            node = self.nodes.get(node.0 as usize).map_or(Node(0), |(parent, _)| *parent);
+        }
+        path.reverse();
+        path
+    }
+
     /// Names from the outermost frame to the node.
     #[must_use]
-    pub fn names(&self, mut node: Node) -> Vec<StringId> {
-        let mut names = Vec::new();
-        while node.0 != 0 {
-            let Some(&(parent, name)) = self.nodes.get(node.0 as usize) else { break };
-            names.push(name);
-            node = parent;
-        }
-        names.reverse();
-        names
+    pub fn names(&self, node: Node) -> Vec<StringId> {
+        let name = |n: Node| self.nodes.get(n.0 as usize).map(|(_, name)| *name);
+        self.path(node).into_iter().filter_map(name).collect()
     }
 }
 

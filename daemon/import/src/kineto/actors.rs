@@ -196,6 +196,13 @@ impl Actors {
         self.thread_names.get(&place).map(AsRef::as_ref)
     }
 
+    /// Adds a process where the trace has none: a trace of devices alone still has a rank, and ranks are of processes.
+    pub(super) fn ensure_process<W: Write>(&mut self, writer: &mut CaptureWriter<W>) {
+        if self.processes.is_empty() {
+            self.process(writer, 0);
+        }
+    }
+
     /// Whether a process of this pid has rows.
     pub(super) fn has_pid(&self, pid: i64) -> bool {
         self.by_pid.contains_key(&pid)

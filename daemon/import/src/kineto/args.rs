@@ -166,7 +166,7 @@ fn element_size(name: &[u8]) -> u64 {
         (16, &["complexdouble", "complex128"]),
     ];
     let is = |known: &&str| known.as_bytes().eq_ignore_ascii_case(name);
-    SIZES.iter().find(|(_, names)| names.iter().any(|n| is(n))).map_or(0, |&(size, _)| size)
+    SIZES.iter().find(|(_, names)| names.iter().any(is)).map_or(0, |&(size, _)| size)
 }
 
 /// Between what a copy moved data, by a name such as "Memcpy HtoD (Pinned -> Device)", "CopyHostToDevice", "MemcpyD2H"

@@ -70,11 +70,6 @@ impl<R: Read> Input<R> {
         self.passed
     }
 
-    /// The reader below.
-    pub(super) fn reader(&self) -> &R {
-        &self.reader
-    }
-
     /// The error that ended the input, if one did.
     pub(super) fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()

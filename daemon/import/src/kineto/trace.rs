@@ -434,6 +434,9 @@ impl<'i, W: Write> Trace<'i, W> {
         if !host.is_empty() {
             writer.set_host(&host);
         }
+        if self.counts.gpu_ops > 0 {
+            self.actors.ensure_process(writer);
+        }
         let processes = self.actors.finish(writer, rank, self.metadata.world_size, &host);
         let owner = rank.map_or_else(|| stem.to_owned(), |rank| format!("rank{rank}"));
         self.devices.finish(writer, &owner, &self.metadata.models, &processes);

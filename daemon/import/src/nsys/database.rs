@@ -5,6 +5,8 @@
 //! checked.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use hashbrown::HashMap;
@@ -74,15 +76,16 @@ impl Database {
             ))
             .map_err(|e| malformed(&e))?;
         let tables = read_tables(&connection).map_err(|e| malformed(&e))?;
-        let unfinished = UNFINISHED.iter().any(|suffix| {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(suffix);
-            std::fs::metadata(beside).is_ok_and(|m| m.len() > 0)
-        });
+        let unfinished = is_cut_short(path)
+            || UNFINISHED.iter().any(|suffix| {
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(suffix);
+                std::fs::metadata(beside).is_ok_and(|m| m.len() > 0)
+            });
         Ok(Self { connection, tables, unfinished })
     }
 
-    /// Whether a journal lies beside the file: its writer did not finish.
+    /// Whether the file is shorter than it says, or a journal lies beside it: its writer did not finish.
     pub(super) fn is_unfinished(&self) -> bool {
         self.unfinished
     }
@@ -239,6 +242,24 @@ fn immutable_uri(path: &Path) -> String {
     }
     uri.push_str("?mode=ro&immutable=1");
     uri
+}
+
+/// Whether the file has fewer bytes than the pages that its header counts. SQLite reads what is missing as zeros.
+fn is_cut_short(path: &Path) -> bool {
+    let mut head = [0; 100];
+    let Ok(mut file) = File::open(path) else { return false };
+    let (Ok(()), Ok(metadata)) = (file.read_exact(&mut head), file.metadata()) else { return true };
+    let number = |at: usize| {
+        head.get(at..at + 4)
+            .and_then(|b| b.first_chunk())
+            .map_or(0, |b: &[u8; 4]| u64::from(u32::from_be_bytes(*b)))
+    };
+    // The count is valid where the last writer knew of it: both counters then agree. 1 stands for pages of 64 KiB.
+    let page_bytes = match number(16) >> 16 {
+        1 => 65536,
+        bytes => bytes,
+    };
+    number(24) == number(92) && metadata.len() < number(28) * page_bytes
 }
 
 /// What SQLite says, with what to do about it.

@@ -11,25 +11,25 @@ use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::RecordKind;
 
 /// A database in a folder of its own.
-pub struct Export {
+pub(crate) struct Export {
     folder: tempfile::TempDir,
 }
 
 /// A serialised id of a process and thread.
-pub fn gid(pid: i64, tid: i64) -> i64 {
+pub(crate) fn gid(pid: i64, tid: i64) -> i64 {
     1 << 48 | pid << 24 | tid
 }
 
 impl Export {
     /// A database without tables.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let export = Self { folder: tempfile::tempdir().unwrap() };
         export.sql("CREATE TABLE gone (a); DROP TABLE gone;");
         export
     }
 
     /// The usual tables, without rows of activity.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let export = Self::empty();
         export.sql(
             "CREATE TABLE StringIds (id INTEGER NOT NULL PRIMARY KEY, value TEXT NOT NULL);
@@ -46,7 +46,7 @@ impl Export {
     }
 
     /// One kernel on device 0 from 100 to 200.
-    pub fn with_kernel() -> Self {
+    pub(crate) fn with_kernel() -> Self {
         let export = Self::new();
         export.sql(
             "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL (start, end, deviceId, streamId, correlationId, shortName)
@@ -56,7 +56,7 @@ impl Export {
     }
 
     /// Many kernels with their launches.
-    pub fn with_many_kernels(count: u32) -> Self {
+    pub(crate) fn with_many_kernels(count: u32) -> Self {
         let export = Self::new();
         export.sql(&format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
@@ -71,36 +71,36 @@ impl Export {
     }
 
     /// The usual tables and an empty table of ranges.
-    pub fn with_nvtx() -> Self {
+    pub(crate) fn with_nvtx() -> Self {
         let export = Self::new();
         export.add_nvtx();
         export
     }
 
-    pub fn add_nvtx(&self) {
+    pub(crate) fn add_nvtx(&self) {
         self.sql("CREATE TABLE NVTX_EVENTS (start, end, eventType, text, textId, domainId, globalTid);");
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("trace.sqlite")
     }
 
-    pub fn sql(&self, sql: &str) {
+    pub(crate) fn sql(&self, sql: &str) {
         rusqlite::Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 }
 
 /// What a capture holds.
-pub struct Read {
-    pub capture: Capture<Vec<u8>>,
-    pub imported: Imported,
+pub(crate) struct Read {
+    pub(crate) capture: Capture<Vec<u8>>,
+    pub(crate) imported: Imported,
     /// With the key of the device, by start.
-    pub ops: Vec<(u32, GpuOp)>,
+    pub(crate) ops: Vec<(u32, GpuOp)>,
     /// With the key of the thread.
-    pub spans: Vec<(u32, HostSpan)>,
-    pub calls: Vec<(u32, ApiCall)>,
-    pub waits: Vec<StreamWait>,
-    pub losses: Vec<(u16, u64)>,
+    pub(crate) spans: Vec<(u32, HostSpan)>,
+    pub(crate) calls: Vec<(u32, ApiCall)>,
+    pub(crate) waits: Vec<StreamWait>,
+    pub(crate) losses: Vec<(u16, u64)>,
 }
 
 impl std::fmt::Debug for Read {
@@ -110,16 +110,16 @@ impl std::fmt::Debug for Read {
 }
 
 impl Read {
-    pub fn tables(&self) -> &Tables {
+    pub(crate) fn tables(&self) -> &Tables {
         self.capture.tables()
     }
 
-    pub fn loss(&self, counter: LossCounter) -> u64 {
+    pub(crate) fn loss(&self, counter: LossCounter) -> u64 {
         self.losses.iter().find(|(id, _)| *id == counter.id()).map_or(0, |(_, n)| *n)
     }
 }
 
-pub fn import(path: impl AsRef<Path>) -> Result<Read, ImportError> {
+pub(crate) fn import(path: impl AsRef<Path>) -> Result<Read, ImportError> {
     let mut ingest = Ingest::new(CaptureWriter::new(Vec::new(), WriterOptions::default()).unwrap());
     let imported = import_file(path.as_ref(), &mut ingest, &mut |_, _| {})?;
     let (bytes, _) = ingest.finish().unwrap();
@@ -149,11 +149,11 @@ pub fn import(path: impl AsRef<Path>) -> Result<Read, ImportError> {
     Ok(Read { imported, ops, spans, calls, waits, losses, capture })
 }
 
-pub fn read(export: &Export) -> Read {
+pub(crate) fn read(export: &Export) -> Read {
     import(export.path()).unwrap()
 }
 
-pub fn only_op(read: &Read) -> GpuOp {
+pub(crate) fn only_op(read: &Read) -> GpuOp {
     assert_eq!(read.ops.len(), 1);
     read.ops[0].1
 }
