@@ -10,7 +10,13 @@ use stallscope_core::weights::Weight;
 /// Stallscope gives every nanosecond of every GPU to exactly one cause: computing, communicating, copying, or idle, and
 /// says what the host was doing while a GPU was idle.
 #[derive(Debug, Parser)]
-#[command(name = "stallscope", version, propagate_version = true, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "stallscope",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -59,7 +59,11 @@ impl std::fmt::Display for Failure {
             Self::Import(source) => write!(f, "{source}"),
             Self::Nothing { path, what } => write!(f, "{} holds no {what}", path.display()),
             Self::WouldOverwrite(path) => {
-                write!(f, "{} exists and is not a file that stallscope wrote; it is left as it is", path.display())
+                write!(
+                    f,
+                    "{} exists and is not a file that stallscope wrote; it is left as it is",
+                    path.display()
+                )
             }
             Self::Output { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Self::Write { path, source } => write!(f, "{}: {source}", path.display()),

@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     match commands::run(args) {
         Ok(outcome) => outcome.into(),
         // Whoever reads our output has seen enough (`stallscope report … | head`).
-        Err(Failure::Output { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
             eprintln!("stallscope: {failure}");
             if let Some(advice) = failure.advice() {

@@ -6,9 +6,11 @@
 //! - a true answer is computed from the model, by arithmetic of its own, never by the code under test;
 //! - the program is driven from outside, through its command line and its JSON, as a user would.
 
+pub mod bench;
 pub mod big_capture;
 pub mod cli;
 pub mod demo;
+pub mod fuzzing;
 pub mod host;
 pub mod job;
 pub mod kineto_json;

@@ -2,7 +2,7 @@
 //! own, against all operations and all calls.
 //!
 //! This follows the published rules (the taxonomy and the equations at the head of the ledger's gap rules), not the code
-//! that implements them, and knows things that a trace does not say: which operation an operation really waited for.
+//! that implements them, and takes from the model what the program has to infer: which operations waited for another.
 
 use serde::{Deserialize, Serialize};
 
@@ -127,10 +127,12 @@ fn explain(host: &Host, a: u64, b: u64, idle: &mut Idle) {
     } else {
         idle.launch_ns += h1 - h0;
     }
-    let waited = if op.waited_for > 0 { op.waited_for.clamp(h1, b) } else { h1 };
-    idle.dep_ns += waited - h1;
-    let floor = (waited + DEVICE_FLOOR_NS).min(b);
-    idle.device_ns += floor - waited;
+    if op.waited_for > 0 {
+        idle.dep_ns += b - h1;
+        return;
+    }
+    let floor = (h1 + DEVICE_FLOOR_NS).min(b);
+    idle.device_ns += floor - h1;
     idle.unknown_ns += b - floor;
 }
 

@@ -182,7 +182,12 @@ impl<W: Write> Ingest<W> {
         Ok(())
     }
 
-    fn write_joined(&mut self, device: DeviceId, mut op: GpuOp, by: &WaitingLaunch) -> Result<(), WriteError> {
+    fn write_joined(
+        &mut self,
+        device: DeviceId,
+        mut op: GpuOp,
+        by: &WaitingLaunch,
+    ) -> Result<(), WriteError> {
         op.launch = Some(Launch {
             thread: by.thread,
             start: by.call.start,

@@ -4,8 +4,8 @@
 //! columns and never build rows.
 
 use stallscope_schemas::record::{
-    CopyKind, OpKind, RecordKind, SpanKind, api_call, collective, device_span, gpu_op, host_span, loss_window,
-    op_flags, stream_wait,
+    CopyKind, OpKind, RecordKind, SpanKind, api_call, collective, device_span, gpu_op, host_span,
+    loss_window, op_flags, stream_wait,
 };
 use stallscope_schemas::units::{CorrelationId, StackId, StringId, ThreadId, TimeNs};
 

@@ -1,5 +1,11 @@
 //! What a capture promises: rows come back, a cut file opens up to its last whole segment, damage costs what it covers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "tests fail by panicking, and their numbers are small"
+)]
 
 use stallscope_core::capture::{
     Capture, CaptureError, CaptureWriter, Clock, Device, Process, Source, Thread, WriterOptions,
@@ -13,7 +19,7 @@ use stallscope_schemas::units::{CorrelationId, DeviceId, SourceId, StackId, Thre
 fn op(writer: &mut CaptureWriter<Vec<u8>>, thread: ThreadId, i: u64) -> GpuOp {
     let name = writer.intern(&format!("kernel_{}", i % 7));
     let launch_name = writer.intern("cudaLaunchKernel");
-    let start = TimeNs(1_000_000 + (i * 10_000) as i64);
+    let start = TimeNs(1_000_000 + (i * 10_000).cast_signed());
     GpuOp {
         start,
         duration_ns: 3_000 + i % 11 * 100,
@@ -24,7 +30,7 @@ fn op(writer: &mut CaptureWriter<Vec<u8>>, thread: ThreadId, i: u64) -> GpuOp {
         correlation: CorrelationId(i),
         bytes: 0,
         copy_kind: CopyKind::Unknown,
-        launch: (i % 5 != 0).then_some(Launch {
+        launch: (!i.is_multiple_of(5)).then_some(Launch {
             thread,
             start: TimeNs(start.0 - 5_000),
             duration_ns: 2_000,
@@ -39,7 +45,8 @@ fn capture_bytes(ops: u64) -> (Vec<u8>, Vec<GpuOp>, Vec<usize>) {
     let source = writer.add_source(Source { path: "t".into(), format: "test".into() });
     let process = writer.add_process(Process { source, pid: 42, ..Process::default() });
     let thread = writer.add_thread(Thread { process, tid: 43, name: "main".into() });
-    let device = writer.add_device(Device { source, id: "gpu".into(), processes: vec![process], ..Device::default() });
+    let device =
+        writer.add_device(Device { source, id: "gpu".into(), processes: vec![process], ..Device::default() });
     let mut rows = Vec::new();
     for i in 0..ops {
         let row = op(&mut writer, thread, i);
@@ -181,7 +188,8 @@ fn the_clock_of_a_source_moves_all_its_times() {
     let row = op(&mut writer, thread, 1);
     writer.push_gpu_op(device, row).unwrap();
     let name = writer.intern("span");
-    let span = HostSpan { start: TimeNs(5), duration_ns: 9, name, kind: SpanKind::Operator, stack: StackId(0) };
+    let span =
+        HostSpan { start: TimeNs(5), duration_ns: 9, name, kind: SpanKind::Operator, stack: StackId(0) };
     writer.push_host_span(thread, span).unwrap();
     // The relation may become known last: Kineto writes baseTimeNanoseconds at the end.
     writer.set_clock(Clock { source: SourceId(0), offset_ns: 1 << 60, error_ns: 0, note: String::new() });

@@ -20,7 +20,8 @@ pub(crate) fn run(args: &InfoArgs) -> Result<Outcome, Failure> {
 }
 
 fn kind_name(id: u16) -> String {
-    RecordKind::from_id(id.into()).map_or_else(|| format!("kind {id} (of a newer version)"), |k| k.name().to_owned())
+    RecordKind::from_id(id.into())
+        .map_or_else(|| format!("kind {id} (of a newer version)"), |k| k.name().to_owned())
 }
 
 fn per_row(bytes: u64, rows: u64) -> f64 {
@@ -36,7 +37,8 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
             json!({"kind": kind_name(kind), "id": kind, "rows": rows, "bytes": bytes, "bytes_per_row": per_row(bytes, rows)})
         })
         .collect();
-    let sources: Vec<_> = tables.sources().iter().map(|s| json!({"path": s.path, "format": s.format})).collect();
+    let sources: Vec<_> =
+        tables.sources().iter().map(|s| json!({"path": s.path, "format": s.format})).collect();
     let devices: Vec<_> = tables
         .devices()
         .iter()

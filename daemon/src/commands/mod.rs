@@ -29,7 +29,11 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Failure> {
 }
 
 /// The ledgers of a capture; one without any device is an error that says so.
-fn ledgers(capture: &Capture<CaptureFile>, path: &Path, options: Options) -> Result<Vec<DeviceLedger>, Failure> {
+fn ledgers(
+    capture: &Capture<CaptureFile>,
+    path: &Path,
+    options: Options,
+) -> Result<Vec<DeviceLedger>, Failure> {
     let ledgers = all_ledgers(capture, options)?;
     if ledgers.is_empty() {
         return Err(Failure::Nothing { path: path.to_owned(), what: "GPU operations" });

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use stallscope_tests::{big_capture, demo, repeat};
+use stallscope_tests::{big_capture, cli, demo, fuzzing, repeat};
 
 #[derive(Debug, Parser)]
 #[command(about = "Makes fixtures and large inputs from models; the same parameters give the same bytes")]
@@ -20,6 +20,8 @@ enum What {
         #[arg(long)]
         to: Option<PathBuf>,
     },
+    /// The committed corpora of the fuzz targets (tests/fuzz/corpus)
+    Corpus,
     /// A trace repeated, with times and ids moved on, until it has a size
     Repeat {
         /// Kineto JSON, plain or gzipped
@@ -48,6 +50,14 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Demo { to } => demo::write_fixture(&to.unwrap_or_else(demo::folder)),
+        What::Corpus => {
+            for (target, name, bytes) in fuzzing::corpus()? {
+                let folder = cli::root().join("tests/fuzz/corpus").join(target);
+                std::fs::create_dir_all(&folder)?;
+                std::fs::write(folder.join(name), bytes)?;
+            }
+            Ok(())
+        }
         What::Repeat { trace, megabytes, output } => {
             let written = repeat::repeat_to_file(&trace, megabytes * 1_000_000, &output)?;
             println!("{written} bytes");

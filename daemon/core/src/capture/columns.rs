@@ -153,7 +153,9 @@ pub(crate) fn encode(shape: Shape, values: &[u64], durations: &[u64], scratch: &
             };
             Encoded { transform, encoding: Encoding::Packed, bytes }
         }
-        Shape::Measure => Encoded { transform: Transform::Plain, encoding: Encoding::Packed, bytes: pack(values) },
+        Shape::Measure => {
+            Encoded { transform: Transform::Plain, encoding: Encoding::Packed, bytes: pack(values) }
+        }
         Shape::Repeating => smaller(Transform::Plain, values),
         Shape::Counter => {
             delta(values, scratch);
@@ -302,8 +304,9 @@ fn pack(values: &[u64]) -> Vec<u8> {
         let width = best_width(&lengths, block.len());
         let mask = if width == 64 { u64::MAX } else { (1u64 << width) - 1 };
         let exceptions = block.iter().filter(|&&v| v - least > mask).count();
-        out.push(width as u8 & 0x7f);
-        out.push(u8::try_from(exceptions).unwrap_or(u8::MAX));
+        // Both fit: a width is at most 64, and a block has 128 values.
+        out.push(low_byte(width));
+        out.push(low_byte(exceptions));
         put_varint(&mut out, least);
         let mut pending = 0u128;
         let mut pending_bits = 0usize;
@@ -321,12 +324,20 @@ fn pack(values: &[u64]) -> Vec<u8> {
         }
         for (at, &v) in block.iter().enumerate() {
             if v - least > mask {
-                out.push(at as u8 & 0x7f);
+                out.push(low_byte(at));
                 put_varint(&mut out, (v - least) >> width);
             }
         }
     }
     out
+}
+
+fn low_byte(value: usize) -> u8 {
+    value.to_le_bytes().first().copied().unwrap_or(0)
+}
+
+fn low_word(value: u128) -> u64 {
+    (value & u128::from(u64::MAX)) as u64
 }
 
 fn unpack(mut bytes: &[u8], rows: usize, out: &mut Vec<u64>) -> Option<()> {
@@ -375,7 +386,8 @@ fn unpack_narrow(bytes: &[u8], packed_len: usize, width: usize, least: u64, bloc
     let mask = (1u64 << width) - 1;
     let mut bit = 0usize;
     for slot in block {
-        let word = window.get(bit >> 3..).and_then(|b| b.first_chunk::<8>()).map_or(0, |b| u64::from_le_bytes(*b));
+        let word =
+            window.get(bit >> 3..).and_then(|b| b.first_chunk::<8>()).map_or(0, |b| u64::from_le_bytes(*b));
         *slot = least.wrapping_add((word >> (bit & 7)) & mask);
         bit += width;
     }
@@ -391,7 +403,7 @@ fn unpack_wide(packed: &[u8], width: usize, least: u64, block: &mut [u64]) {
             pending |= u128::from(bytes.next().copied().unwrap_or(0)) << pending_bits;
             pending_bits += 8;
         }
-        *slot = least.wrapping_add((pending & u128::from(mask)) as u64);
+        *slot = least.wrapping_add(low_word(pending) & mask);
         pending >>= width;
         pending_bits -= width;
     }

@@ -20,12 +20,16 @@ pub(super) enum FileHead {
     NotACapture,
 }
 
+/// Writes parts one after the other.
+fn fill(out: &mut [u8], parts: &[&[u8]]) {
+    let bytes = parts.iter().copied().flatten();
+    out.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+}
+
 pub(super) fn file_head() -> [u8; FILE_HEAD_LEN] {
     let mut head = [0u8; FILE_HEAD_LEN];
     let (content, crc) = head.split_at_mut(12);
-    content[..8].copy_from_slice(&MAGIC);
-    content[8..10].copy_from_slice(&FORMAT_MAJOR.to_le_bytes());
-    content[10..12].copy_from_slice(&FORMAT_MINOR.to_le_bytes());
+    fill(content, &[&MAGIC, &FORMAT_MAJOR.to_le_bytes(), &FORMAT_MINOR.to_le_bytes()]);
     crc.copy_from_slice(&crc32c::crc32c(content).to_le_bytes());
     head
 }
@@ -55,10 +59,15 @@ impl Prefix {
     pub(super) fn to_bytes(self) -> [u8; PREFIX_LEN] {
         let mut out = [0u8; PREFIX_LEN];
         let (content, crc) = out.split_at_mut(20);
-        content[..4].copy_from_slice(&SEGMENT_MAGIC);
-        content[4..8].copy_from_slice(&self.header_len.to_le_bytes());
-        content[8..16].copy_from_slice(&self.body_len.to_le_bytes());
-        content[16..20].copy_from_slice(&self.header_crc.to_le_bytes());
+        fill(
+            content,
+            &[
+                &SEGMENT_MAGIC,
+                &self.header_len.to_le_bytes(),
+                &self.body_len.to_le_bytes(),
+                &self.header_crc.to_le_bytes(),
+            ],
+        );
         crc.copy_from_slice(&crc32c::crc32c(content).to_le_bytes());
         out
     }

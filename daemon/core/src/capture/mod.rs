@@ -9,16 +9,20 @@
 //! - what a damaged part held is counted, and its time becomes a loss window;
 //! - memory is bounded by the file's own size, never by what a header claims.
 
+mod batch;
 pub mod columns;
 mod frame;
+mod merge;
 mod read_at;
 mod reader;
 mod segment;
 mod tables;
 mod writer;
 
+pub use batch::{BatchColumns, ColumnSet};
+pub use merge::{Merged, MergedRows, Run};
 pub use read_at::ReadAt;
-pub use reader::{BatchColumns, BatchInfo, Capture, CaptureError, ColumnSet, Hole, Merged, MergedRows, Run};
+pub use reader::{BatchInfo, Capture, CaptureError, Hole};
 pub use tables::{Clock, Device, Frame, Process, Source, Tables, Thread};
 pub use writer::{CaptureWriter, WriteError, WriterOptions};
 

@@ -23,7 +23,8 @@ impl ReadAt for Vec<u8> {
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let range = usize::try_from(offset).ok().and_then(|from| self.get(from..from.checked_add(buffer.len())?));
+        let range =
+            usize::try_from(offset).ok().and_then(|from| self.get(from..from.checked_add(buffer.len())?));
         let bytes = range.ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
         Ok(())

@@ -1,8 +1,6 @@
 //! Reads a capture: opens by headers alone, decodes batches on demand, merges a key's batches by time.
 
 use std::io;
-use std::marker::PhantomData;
-use std::ops::Range;
 use std::sync::Mutex;
 
 use hashbrown::HashMap;
@@ -11,10 +9,10 @@ use stallscope_schemas::record::RecordKind;
 use stallscope_schemas::units::TimeNs;
 
 use super::FORMAT_MAJOR;
+use super::batch::{BatchColumns, ColumnSet};
 use super::columns::{ColumnSpec, Encoding, Shape, Transform, decode};
-use super::frame::{
-    FILE_HEAD_LEN, FileHead, PREFIX_LEN, Prefix, SEGMENT_MAGIC, parse_file_head,
-};
+use super::frame::{FILE_HEAD_LEN, FileHead, PREFIX_LEN, Prefix, SEGMENT_MAGIC, parse_file_head};
+use super::merge::{Merged, MergedRows};
 use super::read_at::ReadAt;
 use super::segment::{BatchPlace, ColumnPlace, parse, source_of};
 use super::tables::Tables;
@@ -44,56 +42,6 @@ pub enum CaptureError {
         /// Major version of this program.
         supported: u16,
     },
-}
-
-/// The columns of one batch, decoded. Columns that were not asked for are empty.
-#[derive(Debug, Default)]
-pub struct BatchColumns {
-    columns: Vec<Vec<u64>>,
-    rows: usize,
-    body: Vec<u8>,
-    scratch: Vec<u8>,
-}
-
-impl BatchColumns {
-    /// Values of a column, in the order of the rows; empty where it was not asked for.
-    #[must_use]
-    pub fn column(&self, id: u16) -> &[u64] {
-        self.columns.get(usize::from(id)).map_or(&[], Vec::as_slice)
-    }
-
-    /// Number of rows.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    fn starts(&self) -> &[u64] {
-        self.column(0)
-    }
-
-    fn row<R: Row>(&self, at: usize) -> R {
-        R::load(|column| self.column(column).get(at).copied().unwrap_or(0))
-    }
-}
-
-/// Which columns to decode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ColumnSet(u64);
-
-impl ColumnSet {
-    /// Every column.
-    pub const ALL: Self = Self(u64::MAX);
-
-    /// These columns, with the starts and durations that reading always needs.
-    #[must_use]
-    pub fn of(columns: &[u16]) -> Self {
-        Self(columns.iter().fold(0b11, |set, &c| set | 1u64.checked_shl(c.into()).unwrap_or(0)))
-    }
-
-    fn has(self, column: u16) -> bool {
-        1u64.checked_shl(column.into()).is_some_and(|bit| self.0 & bit != 0)
-    }
 }
 
 /// One batch of the file.
@@ -290,8 +238,7 @@ impl<S: ReadAt> Capture<S> {
             let bytes = window.get_mut(..len).unwrap_or_default();
             self.source.read_exact_at(from, bytes)?;
             let hit = bytes.windows(PREFIX_LEN).position(|w| {
-                w.starts_with(&SEGMENT_MAGIC)
-                    && w.first_chunk().and_then(Prefix::from_bytes).is_some()
+                w.starts_with(&SEGMENT_MAGIC) && w.first_chunk().and_then(Prefix::from_bytes).is_some()
             });
             if let Some(hit) = hit {
                 return Ok(Some(from + hit as u64));
@@ -342,7 +289,8 @@ impl<S: ReadAt> Capture<S> {
     /// Keys (devices or threads) that have records of a kind, ascending.
     #[must_use]
     pub fn keys(&self, kind: RecordKind) -> Vec<u32> {
-        let mut keys: Vec<u32> = self.by_key.keys().filter(|(k, _)| *k == kind.id()).map(|(_, key)| *key).collect();
+        let mut keys: Vec<u32> =
+            self.by_key.keys().filter(|(k, _)| *k == kind.id()).map(|(_, key)| *key).collect();
         keys.sort_unstable();
         keys
     }
@@ -410,7 +358,12 @@ impl<S: ReadAt> Capture<S> {
     }
 
     /// Decodes columns of a batch. `None` for a damaged batch, which is counted.
-    pub fn read_batch<R: Row>(&self, batch: &BatchInfo, set: ColumnSet, into: &mut BatchColumns) -> Option<()> {
+    pub fn read_batch<R: Row>(
+        &self,
+        batch: &BatchInfo,
+        set: ColumnSet,
+        into: &mut BatchColumns,
+    ) -> Option<()> {
         let decoded = self.try_read_batch::<R>(batch, set, into);
         if decoded.is_none() {
             into.rows = 0;
@@ -419,7 +372,12 @@ impl<S: ReadAt> Capture<S> {
         decoded
     }
 
-    fn try_read_batch<R: Row>(&self, batch: &BatchInfo, set: ColumnSet, into: &mut BatchColumns) -> Option<()> {
+    fn try_read_batch<R: Row>(
+        &self,
+        batch: &BatchInfo,
+        set: ColumnSet,
+        into: &mut BatchColumns,
+    ) -> Option<()> {
         let BatchColumns { columns, rows, body, scratch } = into;
         *rows = batch.rows as usize;
         body.resize(batch.stored_len as usize, 0);
@@ -437,7 +395,9 @@ impl<S: ReadAt> Capture<S> {
             let place = batch.columns.iter().find(|c| c.id == spec.id);
             if let (true, Some(place)) = (set.has(spec.id), place) {
                 let durations = match spec.shape {
-                    Shape::Start { duration } => columns.get(usize::from(duration)).map_or(&[][..], Vec::as_slice),
+                    Shape::Start { duration } => {
+                        columns.get(usize::from(duration)).map_or(&[][..], Vec::as_slice)
+                    }
                     _ => &[],
                 };
                 let from = place.offset as usize;
@@ -466,21 +426,21 @@ impl<S: ReadAt> Capture<S> {
         let durations = columns.get(1)?;
         let sorted = starts.is_sorted_by_key(|s| s.cast_signed());
         let first = starts.first().map(|s| TimeNs(s.cast_signed()));
-        let ends_inside = starts.iter().zip(durations).all(|(&s, &d)| {
-            d < 1 << 62 && TimeNs(s.cast_signed()).plus(d) <= batch.max
-        });
+        let ends_inside = starts
+            .iter()
+            .zip(durations)
+            .all(|(&s, &d)| d < 1 << 62 && TimeNs(s.cast_signed()).plus(d) <= batch.max);
         (sorted && first == Some(batch.min) && ends_inside).then_some(())
     }
 
     /// Rows of one key in the order of their starts, as runs of columns.
     pub fn merged<R: Row>(&self, key: u32, set: ColumnSet) -> Merged<'_, S, R> {
-        let pending: Vec<&BatchInfo> = self.batches_of(R::KIND, key).collect();
-        Merged { capture: self, set, pending, next: 0, active: Vec::new(), spare: Vec::new(), row: PhantomData }
+        Merged::new(self, set, self.batches_of(R::KIND, key).collect())
     }
 
     /// Rows of one key in the order of their starts, one by one. Damaged batches are skipped (and counted).
     pub fn rows<R: Row>(&self, key: u32) -> MergedRows<'_, S, R> {
-        MergedRows { merged: self.merged(key, ColumnSet::ALL), run: None }
+        MergedRows::new(self.merged(key, ColumnSet::ALL))
     }
 
     /// Counts rows in the file of each kind, with their bytes: `(kind number, rows, bytes)`.
@@ -505,7 +465,10 @@ impl<S: ReadAt> Capture<S> {
     #[must_use]
     pub fn extent(&self, kind: RecordKind, key: u32) -> Option<(TimeNs, TimeNs)> {
         let (min, max) = self.batches_of(kind, key).fold((None, None), |(min, max), b| {
-            (Some(min.map_or(b.min, |m: TimeNs| m.min(b.min))), Some(max.map_or(b.max, |m: TimeNs| m.max(b.max))))
+            (
+                Some(min.map_or(b.min, |m: TimeNs| m.min(b.min))),
+                Some(max.map_or(b.max, |m: TimeNs| m.max(b.max))),
+            )
         });
         min.zip(max)
     }
@@ -531,98 +494,4 @@ enum Step {
     Segment(u64),
     CutShort,
     Damaged,
-}
-
-/// A decoded batch with the part that has not been handed out.
-#[derive(Debug)]
-struct Active {
-    columns: BatchColumns,
-    at: usize,
-}
-
-impl Active {
-    fn head(&self) -> Option<i64> {
-        self.columns.starts().get(self.at).map(|s| s.cast_signed())
-    }
-}
-
-/// A stretch of consecutive rows, or the place of rows that could not be read.
-#[derive(Debug)]
-pub enum Run<'a> {
-    /// These rows of these columns come next.
-    Rows(&'a BatchColumns, Range<usize>),
-    /// A damaged batch held the rows of this stretch of time.
-    Damaged(TimeNs, TimeNs),
-}
-
-/// Merges the batches of one key by start. A batch is decoded when its first row is due, so that memory is the decoded
-/// size of the batches that overlap in time; on a time-ordered file that is one.
-#[derive(Debug)]
-pub struct Merged<'a, S, R> {
-    capture: &'a Capture<S>,
-    set: ColumnSet,
-    pending: Vec<&'a BatchInfo>,
-    next: usize,
-    active: Vec<Active>,
-    spare: Vec<BatchColumns>,
-    row: PhantomData<R>,
-}
-
-impl<S: ReadAt, R: Row> Merged<'_, S, R> {
-    /// The next run of rows, or `None` at the end.
-    pub fn next_run(&mut self) -> Option<Run<'_>> {
-        loop {
-            while let Some(done) = self.active.iter().position(|a| a.head().is_none()) {
-                self.spare.push(self.active.swap_remove(done).columns);
-            }
-            let head = self.active.iter().filter_map(Active::head).min();
-            let due = self.pending.get(self.next).filter(|b| head.is_none_or(|h| b.min.0 <= h));
-            let Some(due) = due.copied() else { break };
-            self.next += 1;
-            let mut columns = self.spare.pop().unwrap_or_default();
-            if self.capture.read_batch::<R>(due, self.set, &mut columns).is_some() {
-                self.active.push(Active { columns, at: 0 });
-            } else {
-                self.spare.push(columns);
-                return Some(Run::Damaged(due.min, due.max));
-            }
-        }
-        let first = self.active.iter().enumerate().filter_map(|(i, a)| a.head().map(|h| (h, i))).min()?.1;
-        let others = self.active.iter().enumerate().filter(|(i, _)| *i != first).filter_map(|(_, a)| a.head()).min();
-        let unopened = self.pending.get(self.next).map(|b| b.min.0);
-        let limit = others.into_iter().chain(unopened).min();
-        let active = self.active.get_mut(first)?;
-        let from = active.at;
-        let rest = active.columns.starts().get(from..)?;
-        let len = limit.map_or(rest.len(), |limit| rest.partition_point(|s| s.cast_signed() <= limit));
-        active.at = from + len.max(1);
-        Some(Run::Rows(&active.columns, from..active.at))
-    }
-}
-
-/// Iterates over rows of one key in the order of their starts.
-#[derive(Debug)]
-pub struct MergedRows<'a, S, R> {
-    merged: Merged<'a, S, R>,
-    /// Rows of the current run that have not been handed out, last first.
-    run: Option<std::vec::IntoIter<R>>,
-}
-
-impl<S: ReadAt, R: Row> Iterator for MergedRows<'_, S, R> {
-    type Item = R;
-
-    fn next(&mut self) -> Option<R> {
-        loop {
-            if let Some(row) = self.run.as_mut().and_then(Iterator::next) {
-                return Some(row);
-            }
-            match self.merged.next_run()? {
-                Run::Rows(columns, range) => {
-                    let rows: Vec<R> = range.map(|at| columns.row(at)).collect();
-                    self.run = Some(rows.into_iter());
-                }
-                Run::Damaged(..) => {}
-            }
-        }
-    }
 }

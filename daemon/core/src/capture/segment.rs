@@ -203,7 +203,12 @@ impl Budget {
 
 /// Puts `row` at `index` of a table that only grows by one at a time, as the writer's does; a gap (a lost segment) is
 /// filled with defaults as far as the header's length makes it plausible.
-fn place<T: Default + Clone>(table: &mut Vec<T>, index: u32, row: T, most_gap: usize) -> Result<(), HeaderError> {
+fn place<T: Default + Clone>(
+    table: &mut Vec<T>,
+    index: u32,
+    row: T,
+    most_gap: usize,
+) -> Result<(), HeaderError> {
     let index = index as usize;
     if index >= table.len() {
         if index - table.len() > most_gap {
@@ -279,7 +284,12 @@ fn parse_strings(
     Ok(())
 }
 
-fn fill_gap(first: usize, have: usize, what: &'static str, push: impl FnMut(usize)) -> Result<(), HeaderError> {
+fn fill_gap(
+    first: usize,
+    have: usize,
+    what: &'static str,
+    push: impl FnMut(usize),
+) -> Result<(), HeaderError> {
     let gap = first.checked_sub(have).ok_or(HeaderError::Overstated(what))?;
     if gap > MOST_LOST_ROWS {
         return Err(HeaderError::Overstated(what));

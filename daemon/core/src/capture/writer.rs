@@ -112,7 +112,9 @@ impl Body {
         let mut places = Vec::with_capacity(R::COLUMNS.len());
         for (spec, column) in R::COLUMNS.iter().zip(columns.iter()) {
             let durations = match spec.shape {
-                Shape::Start { duration } => columns.get(usize::from(duration)).map_or(&[][..], Vec::as_slice),
+                Shape::Start { duration } => {
+                    columns.get(usize::from(duration)).map_or(&[][..], Vec::as_slice)
+                }
                 _ => &[],
             };
             let Encoded { transform, encoding, bytes } =
@@ -141,7 +143,11 @@ impl Body {
         Ok(())
     }
 
-    fn add_waiting<R: Row>(&mut self, waiting: &mut Waiting<R>, at_least: usize) -> Result<usize, WriteError> {
+    fn add_waiting<R: Row>(
+        &mut self,
+        waiting: &mut Waiting<R>,
+        at_least: usize,
+    ) -> Result<usize, WriteError> {
         let mut left = 0;
         for (key, rows) in waiting.by_key.iter_mut().enumerate() {
             if rows.is_empty() || rows.len() < at_least {
@@ -216,7 +222,8 @@ impl<W: Write> CaptureWriter<W> {
     pub fn new(mut out: W, options: WriterOptions) -> Result<Self, WriteError> {
         out.write_all(&file_head())?;
         let tables = Tables::default();
-        let marks = Marks { strings: tables.string_count(), stacks: tables.stack_count(), ..Marks::default() };
+        let marks =
+            Marks { strings: tables.string_count(), stacks: tables.stack_count(), ..Marks::default() };
         Ok(Self {
             out,
             origin: Origin { writer: options.writer, host: options.host, boot_id: options.boot_id },

@@ -129,7 +129,11 @@ pub fn kernel_class(name: &str) -> OpClass {
 #[must_use]
 pub fn communication_library(name: &str) -> Option<&'static str> {
     let lower = name.to_ascii_lowercase();
-    KERNEL_RULES.iter().find(|r| r.matches(&lower)).filter(|r| r.class == OpClass::Comm).map(|r| r.note.as_str())
+    KERNEL_RULES
+        .iter()
+        .find(|r| r.matches(&lower))
+        .filter(|r| r.class == OpClass::Comm)
+        .map(|r| r.note.as_str())
 }
 
 /// The class of an operation: its kind, then the trace's metadata, then the launching range, then the kernel's name.

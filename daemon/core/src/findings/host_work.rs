@@ -14,13 +14,13 @@ pub(crate) struct HostWork {
 /// Frames that no rule names.
 pub(super) const FRAMEWORK: HostWork = HostWork { kind: "framework", what: "Python and framework code" };
 /// No frames at all.
-pub(super) const UNSEEN: HostWork = HostWork { kind: "host-unseen", what: "something that the trace does not show" };
+pub(super) const UNSEEN: HostWork =
+    HostWork { kind: "host-unseen", what: "something that the trace does not show" };
 
 const TABLE: &str = include_str!("host_work.tsv");
 
-static RULES: LazyLock<Vec<(&'static str, HostWork)>> = LazyLock::new(|| {
-    TABLE.lines().filter(|l| !l.starts_with('#')).filter_map(parse).collect()
-});
+static RULES: LazyLock<Vec<(&'static str, HostWork)>> =
+    LazyLock::new(|| TABLE.lines().filter(|l| !l.starts_with('#')).filter_map(parse).collect());
 
 fn parse(line: &'static str) -> Option<(&'static str, HostWork)> {
     let mut fields = line.split('\t');

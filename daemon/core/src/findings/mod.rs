@@ -112,7 +112,9 @@ pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec
 /// Orders findings: the worst first, then the largest.
 pub(crate) fn rank(findings: &mut [Finding]) {
     findings.sort_by(|a, b| {
-        (b.severity, b.ns).cmp(&(a.severity, a.ns)).then_with(|| (a.rule, &a.device).cmp(&(b.rule, &b.device)))
+        (b.severity, b.ns)
+            .cmp(&(a.severity, a.ns))
+            .then_with(|| (a.rule, &a.device).cmp(&(b.rule, &b.device)))
     });
 }
 
@@ -174,9 +176,16 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
         found.add(&id, group.ns, || {
             let of_idle = percent(group.ns, ledger.sums.get(Leaf::Idle));
             let summary = match id.as_str() {
-                "idle-unknown" => format!("the device is idle for {} without a recorded cause", percent(group.ns, wall)),
-                "idle-launch" | "idle-graph" | "idle-device" | "idle-dependency" | "idle-driver" | "idle-sync" => {
-                    format!("the device is idle for {} of the time because of {}", percent(group.ns, wall), group.what)
+                "idle-unknown" => {
+                    format!("the device is idle for {} without a recorded cause", percent(group.ns, wall))
+                }
+                "idle-launch" | "idle-graph" | "idle-device" | "idle-dependency" | "idle-driver"
+                | "idle-sync" => {
+                    format!(
+                        "the device is idle for {} of the time because of {}",
+                        percent(group.ns, wall),
+                        group.what
+                    )
                 }
                 _ => format!(
                     "the device waits {} of the time for the host, which is busy with {}",
@@ -298,8 +307,7 @@ fn compute(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     }
     let kernel = short_name(tables.string(name), 90);
     let summary = format!("one kernel takes {} of the time: {kernel}", percent(tally.ns, found.wall));
-    let evidence =
-        format!("{} times, {} on average", tally.count, duration(tally.ns / tally.count.max(1)));
+    let evidence = format!("{} times, {} on average", tally.count, duration(tally.ns / tally.count.max(1)));
     found.push("compute-dominant-kernel", Severity::Info, tally.ns, (summary, evidence));
 }
 
@@ -324,7 +332,14 @@ fn steps(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
         let Some(step) = ledger.steps.get(worst) else { return (summary, String::new()) };
         let name = tables.string(step.name);
         let name = if name.is_empty() { format!("step {}", worst + 1) } else { name.to_owned() };
-        (summary, format!("the slowest is {name}: {}, of which {}", duration(step.end.since(step.start)), grown(ledger, step)))
+        (
+            summary,
+            format!(
+                "the slowest is {name}: {}, of which {}",
+                duration(step.end.since(step.start)),
+                grown(ledger, step)
+            ),
+        )
     });
 }
 

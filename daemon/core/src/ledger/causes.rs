@@ -21,6 +21,20 @@ pub enum Reason {
     OtherThread,
 }
 
+impl Reason {
+    /// The sentence behind the reason, for reports.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::NoLaunch => "no host call is recorded for the operation that ended the gap",
+            Self::Lost => "records were lost here",
+            Self::Queued => "the operation was queued, and nothing recorded says what it waited for",
+            Self::OtherThread => "nothing is recorded on the launching thread",
+        }
+    }
+}
+
 /// One cause of idle time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause {

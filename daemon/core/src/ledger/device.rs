@@ -1,21 +1,23 @@
 //! The ledger of one device: the sweep, each gap explained, everything booked by step, and the sums checked.
 
-use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use hashbrown::HashMap;
 use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags};
-use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, TimeNs};
 
-use super::causes::{Cause, Causes, Reason};
-use super::gap::{Blamed, Closing, Context};
+use super::causes::Causes;
+use super::explain::Explainer;
+use super::gap::Closing;
 use super::leaf::{Leaf, Sums};
-use crate::capture::{BatchColumns, Capture, ColumnSet, MergedRows, ReadAt, Run, Tables};
-use crate::classify::{ApiClass, OpClass, api_class, kernel_class, op_class};
-use crate::rows::{ApiCall, GpuOp, HostSpan, Launch, LossWindow, StreamWait};
-use crate::steps::{MAX_STEPS, StepPlan, StepSource, plan};
-use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
+use super::op_columns::{OpColumns, narrow, value};
+use super::stepper::{Step, Stepper};
+use crate::capture::{Capture, ColumnSet, ReadAt, Run};
+use crate::classify::{OpClass, op_class};
+use crate::rows::{GpuOp, Launch, LossWindow};
+use crate::steps::{StepSource, plan};
+use crate::timeline::host::StackTree;
 use crate::timeline::sweep::{Cover, Sweep, Visitor};
 
 /// The leaves of a window do not sum to its length: a defect of this program, never of the input.
@@ -35,19 +37,6 @@ pub struct NotConserved {
     pub sum_ns: u64,
     /// Length of the window.
     pub wall_ns: u64,
-}
-
-/// The ledger of one step.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// The trace's name for it; the empty string where the step was found by its period.
-    pub name: StringId,
-    /// When it began on the device.
-    pub start: TimeNs,
-    /// When the next one began, or the window ended.
-    pub end: TimeNs,
-    /// Its time by leaf.
-    pub sums: Sums,
 }
 
 /// Number, time and bytes of the operations of one name or kind.
@@ -120,40 +109,6 @@ pub struct Options {
     pub weigh_ops: bool,
 }
 
-/// Classes of names, looked up once each.
-struct NameClasses<'a> {
-    tables: &'a Tables,
-    kernels: Vec<Cell<Option<OpClass>>>,
-    calls: Vec<Cell<Option<ApiClass>>>,
-}
-
-impl<'a> NameClasses<'a> {
-    fn new(tables: &'a Tables) -> Self {
-        let count = tables.string_count();
-        Self { tables, kernels: vec![Cell::new(None); count], calls: vec![Cell::new(None); count] }
-    }
-
-    fn kernel(&self, name: StringId) -> OpClass {
-        let Some(slot) = self.kernels.get(name.index()) else { return OpClass::Compute };
-        slot.get().unwrap_or_else(|| {
-            let class = kernel_class(self.tables.string(name));
-            slot.set(Some(class));
-            class
-        })
-    }
-
-    fn call(&self, name: StringId) -> ApiClass {
-        let Some(slot) = self.calls.get(name.index()) else { return ApiClass::Unknown };
-        slot.get().unwrap_or_else(|| {
-            let class = api_class(self.tables.string(name));
-            slot.set(Some(class));
-            class
-        })
-    }
-}
-
-type Host<'a, S> = HostTimeline<MergedRows<'a, S, HostSpan>, MergedRows<'a, S, ApiCall>>;
-
 /// Books stretches; a gap is put aside for explanation.
 #[derive(Default)]
 struct Book {
@@ -170,162 +125,6 @@ impl Visitor<()> for Book {
     #[inline]
     fn gap(&mut self, from: TimeNs, to: TimeNs, _: Option<()>) {
         self.gap = Some((from, to));
-    }
-}
-
-/// What the explanation of gaps carries along.
-struct Explainer<'a, S: ReadAt> {
-    capture: &'a Capture<S>,
-    classes: NameClasses<'a>,
-    hosts: HashMap<ThreadId, Host<'a, S>>,
-    waits: std::iter::Peekable<MergedRows<'a, S, StreamWait>>,
-    has_waits: bool,
-    /// By stream: when the host last told it to wait, and when its last operation was launched.
-    told: HashMap<u64, (Option<TimeNs>, Option<TimeNs>)>,
-    running_graph: Option<CorrelationId>,
-    /// The operation before, whose launch call may reach into the gap.
-    last_launch: Option<Launch>,
-    tree: StackTree,
-    causes: Causes,
-    pieces: Vec<Piece>,
-    blamed: Vec<Blamed>,
-    gaps: u64,
-    longest_gap: (TimeNs, u64),
-}
-
-impl<'a, S: ReadAt> Explainer<'a, S> {
-    fn new(capture: &'a Capture<S>, device: DeviceId) -> Self {
-        let mut waits = capture.rows::<StreamWait>(device.0).peekable();
-        let has_waits = waits.peek().is_some();
-        Self {
-            capture,
-            classes: NameClasses::new(capture.tables()),
-            hosts: HashMap::new(),
-            waits,
-            has_waits,
-            told: HashMap::new(),
-            running_graph: None,
-            last_launch: None,
-            tree: StackTree::default(),
-            causes: Causes::default(),
-            pieces: Vec::new(),
-            blamed: Vec::new(),
-            gaps: 0,
-            longest_gap: (TimeNs(0), 0),
-        }
-    }
-
-    /// Explains a gap and books its pieces.
-    fn gap(&mut self, from: TimeNs, to: TimeNs, closing: Option<Closing>, sums: &mut Sums) {
-        self.gaps += 1;
-        if to.since(from) > self.longest_gap.1 {
-            self.longest_gap = (from, to.since(from));
-        }
-        let told_to_wait = self.has_waits && closing.as_ref().is_some_and(|x| self.told_to_wait(x));
-        let launch = closing.and_then(|x| x.launch);
-        let capture = self.capture;
-        let mut host = launch.map(|l| {
-            self.hosts.entry(l.thread).or_insert_with(|| {
-                HostTimeline::new(capture.rows::<HostSpan>(l.thread.0), capture.rows::<ApiCall>(l.thread.0))
-            })
-        });
-        // The call that launched the operation before may still be open: it is launch time, not the host's.
-        if let (Some(host), Some(launch), Some(last)) = (host.as_mut(), launch, self.last_launch)
-            && last.thread == launch.thread
-            && last.start.plus(last.duration_ns) > from
-            && last.start < launch.start
-        {
-            host.add_call(ApiCall {
-                start: last.start,
-                duration_ns: last.duration_ns,
-                name: last.name,
-                correlation: CorrelationId(0),
-            });
-        }
-        let classes = &self.classes;
-        let mut context = Context {
-            host,
-            tree: &mut self.tree,
-            tables: capture.tables(),
-            api_class: |name| classes.call(name),
-            running_graph: self.running_graph,
-            told_to_wait,
-        };
-        context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
-        for piece in &self.blamed {
-            let ns = piece.to.since(piece.from);
-            sums.add_idle(piece.cause.leaf, ns);
-            self.causes.add(piece.cause, ns);
-        }
-    }
-
-    fn told_to_wait(&mut self, x: &Closing) -> bool {
-        let Some(launch) = x.launch else { return false };
-        while let Some(wait) = self.waits.next_if(|w| w.start <= launch.start) {
-            self.told.entry(wait.stream).or_default().0 = Some(wait.start);
-        }
-        let (told, launched) = self.told.get(&x.stream).copied().unwrap_or_default();
-        told.is_some_and(|told| launched.is_none_or(|launched| told > launched))
-    }
-
-    #[inline]
-    fn op_began(&mut self, x: &Closing) {
-        self.running_graph = (x.flags & op_flags::GRAPH_NODE != 0).then_some(x.correlation);
-        self.last_launch = x.launch;
-        if self.has_waits
-            && let Some(launch) = x.launch
-        {
-            self.told.entry(x.stream).or_default().1 = Some(launch.start);
-        }
-    }
-}
-
-/// Splits the time line into steps as operations pass.
-struct Stepper {
-    plan: StepPlan,
-    /// Marks of the plan that have been passed.
-    passed: usize,
-    open: Option<(StringId, TimeNs)>,
-    done: Vec<Step>,
-}
-
-impl Stepper {
-    fn new(plan: StepPlan) -> Self {
-        Self { plan, passed: 0, open: None, done: Vec::new() }
-    }
-
-    /// Whether the operation begins a step: its name and the earliest moment that belongs to it.
-    #[inline]
-    fn begins(&mut self, name: StringId, start: TimeNs, launch: Option<Launch>) -> Option<(StringId, TimeNs)> {
-        if self.done.len() >= MAX_STEPS {
-            return None;
-        }
-        let (marks, clock) = match &self.plan {
-            StepPlan::None => return None,
-            StepPlan::Anchor(anchor) => return (*anchor == name).then_some((StringId(0), start)),
-            StepPlan::Launched(marks) => (marks, launch?.start),
-            StepPlan::OnDevice(marks) => (marks, start),
-        };
-        let mut begun = None;
-        while let Some(&(at, name)) = marks.get(self.passed).filter(|(at, _)| *at <= clock) {
-            begun = Some((name, at));
-            self.passed += 1;
-        }
-        begun
-    }
-
-    /// Ends the open step at `at` with the sums since it began, and opens the next.
-    fn turn(&mut self, at: TimeNs, name: StringId, sums: Sums) {
-        self.close(at, sums);
-        self.open = Some((name, at));
-    }
-
-    fn close(&mut self, at: TimeNs, sums: Sums) {
-        if let Some((name, start)) = self.open.take()
-            && start < at
-        {
-            self.done.push(Step { name, start, end: at, sums });
-        }
     }
 }
 
@@ -360,8 +159,9 @@ pub fn device_ledger<S: ReadAt>(
     while let Some(rows) = merged.next_run() {
         match rows {
             Run::Rows(columns, range) => {
+                let columns = OpColumns::new(columns);
                 for at in range {
-                    run.op(columns, at);
+                    run.op(&columns, at);
                 }
             }
             Run::Damaged(from, to) => run.losses.push(Reverse((from, to))),
@@ -459,15 +259,13 @@ struct DeviceRun<'a, S: ReadAt> {
 
 impl<S: ReadAt> DeviceRun<'_, S> {
     #[inline]
-    fn op(&mut self, columns: &BatchColumns, at: usize) {
-        let of = |column: u16| columns.column(column).get(at).copied().unwrap_or(0);
-        let id = |column: u16| u32::try_from(of(column)).unwrap_or(u32::MAX);
-        let start = TimeNs(of(gpu_op::START).cast_signed());
-        let duration_ns = of(gpu_op::DURATION);
+    fn op(&mut self, columns: &OpColumns<'_>, at: usize) {
+        let start = TimeNs(value(columns.start, at).cast_signed());
+        let duration_ns = value(columns.duration, at);
         let end = start.plus(duration_ns);
-        let flags = of(gpu_op::FLAGS);
-        let name = StringId(id(gpu_op::NAME));
-        let kind = OpKind::from_id(of(gpu_op::KIND)).unwrap_or(OpKind::Other);
+        let flags = value(columns.flags, at);
+        let name = StringId(narrow(value(columns.name, at)));
+        let kind = OpKind::from_id(value(columns.kind, at)).unwrap_or(OpKind::Other);
         let class = op_class(kind, flags, self.explainer.classes.kernel(name));
         let cover = match class {
             OpClass::Compute => Cover::Compute,
@@ -479,18 +277,7 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             self.sweep.cover(cover, start, end);
             return;
         }
-        let x = Closing {
-            stream: of(gpu_op::STREAM),
-            correlation: CorrelationId(of(gpu_op::CORRELATION)),
-            flags,
-            launch: (flags & op_flags::HAS_LAUNCH != 0).then(|| Launch {
-                thread: ThreadId(id(gpu_op::LAUNCH_THREAD)),
-                start: TimeNs(of(gpu_op::LAUNCH_START).cast_signed()),
-                duration_ns: of(gpu_op::LAUNCH_DURATION),
-                name: StringId(id(gpu_op::LAUNCH_NAME)),
-            }),
-            lost: false,
-        };
+        let x = columns.closing(at, flags);
         while self.losses.peek().is_some_and(|Reverse((from, _))| *from <= start) {
             self.lose_next();
         }
@@ -517,18 +304,18 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         }
     }
 
-    fn tally(&mut self, columns: &BatchColumns, at: usize, name: StringId, class: OpClass, ns: u64) {
-        let of = |column: u16| columns.column(column).get(at).copied().unwrap_or(0);
+    #[inline]
+    fn tally(&mut self, columns: &OpColumns<'_>, at: usize, name: StringId, class: OpClass, ns: u64) {
         self.ops += 1;
         let (_, tally) = self.by_name.entry(name).or_insert((class, Tally::default()));
         tally.count += 1;
-        tally.ns += ns;
+        tally.ns = tally.ns.saturating_add(ns);
         if class == OpClass::Copy {
-            let kind = CopyKind::from_id(of(gpu_op::COPY_KIND)).unwrap_or(CopyKind::Unknown);
+            let kind = CopyKind::from_id(value(columns.copy_kind, at)).unwrap_or(CopyKind::Unknown);
             let tally = self.copies.entry(kind).or_default();
             tally.count += 1;
-            tally.ns += ns;
-            tally.bytes = tally.bytes.saturating_add(of(gpu_op::BYTES));
+            tally.ns = tally.ns.saturating_add(ns);
+            tally.bytes = tally.bytes.saturating_add(value(columns.bytes, at));
         }
     }
 
@@ -544,13 +331,8 @@ impl<S: ReadAt> DeviceRun<'_, S> {
     /// Enters the next lost stretch.
     fn lose_next(&mut self) {
         if let Some(Reverse((from, to))) = self.losses.pop() {
-            let nothing = Closing {
-                stream: 0,
-                correlation: CorrelationId(0),
-                flags: 0,
-                launch: None,
-                lost: true,
-            };
+            let nothing =
+                Closing { stream: 0, correlation: CorrelationId(0), flags: 0, launch: None, lost: true };
             self.advance(from, Some(nothing));
             self.sweep.cover(Cover::Lost, from, to);
         }
@@ -572,27 +354,5 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         let sums = self.take_sums();
         self.stepper.close(end, sums);
         end
-    }
-}
-
-impl Reason {
-    /// The sentence behind the reason, for reports.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Plain => "",
-            Self::NoLaunch => "no host call is recorded for the operation that ended the gap",
-            Self::Lost => "records were lost here",
-            Self::Queued => "the operation was queued, and nothing recorded says what it waited for",
-            Self::OtherThread => "nothing is recorded on the launching thread",
-        }
-    }
-}
-
-impl Cause {
-    /// Whether the capture says nothing about what the host was doing.
-    #[must_use]
-    pub fn has_stack(&self) -> bool {
-        self.node != Node(0)
     }
 }

@@ -22,10 +22,10 @@ use stallscope_schemas::units::{CorrelationId, StringId, ThreadId, TimeNs};
 
 use super::causes::{Cause, Reason};
 use super::leaf::IdleLeaf;
+use crate::capture::Tables;
 use crate::classify::ApiClass;
 use crate::rows::{ApiCall, HostSpan, Launch};
 use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
-use crate::capture::Tables;
 
 /// A launch call longer than this did more than launch: 50 times the few microseconds that a launch costs on current
 /// systems (CUDA's and HIP's launch calls take 2-10 µs in every trace of the ground truth).

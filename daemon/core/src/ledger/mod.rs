@@ -6,8 +6,11 @@
 
 pub mod causes;
 pub mod device;
+mod explain;
 pub mod gap;
 pub mod leaf;
+mod op_columns;
+mod stepper;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +18,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use stallscope_schemas::record::RecordKind;
 use stallscope_schemas::units::DeviceId;
 
-pub use device::{DeviceLedger, NotConserved, Options, Step};
+pub use device::{DeviceLedger, NotConserved, Options};
 pub use leaf::{IdleLeaf, Leaf, Sums};
+pub use stepper::Step;
 
 use crate::capture::{Capture, ReadAt};
 
@@ -24,7 +28,10 @@ use crate::capture::{Capture, ReadAt};
 ///
 /// # Errors
 /// The first [`NotConserved`].
-pub fn all_ledgers<S: ReadAt>(capture: &Capture<S>, options: Options) -> Result<Vec<DeviceLedger>, NotConserved> {
+pub fn all_ledgers<S: ReadAt>(
+    capture: &Capture<S>,
+    options: Options,
+) -> Result<Vec<DeviceLedger>, NotConserved> {
     let devices = capture.keys(RecordKind::GpuOp);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(devices.len().max(1));
     let next = AtomicUsize::new(0);

@@ -85,8 +85,12 @@ impl Diff {
         if lost(before) + lost(after) > 0 {
             notes.push(format!("records lost: {} before, {} after", lost(before), lost(after)));
         }
-        let devices =
-            after.devices.iter().enumerate().filter_map(|(i, a)| Some(pair(matching(before, a, i)?, a))).collect();
+        let devices = after
+            .devices
+            .iter()
+            .enumerate()
+            .filter_map(|(i, a)| Some(pair(matching(before, a, i)?, a)))
+            .collect();
         let problem = |f: &&Finding| f.severity >= Severity::Notice;
         let only_in = |one: &Report, other: &Report| -> Vec<Finding> {
             let mut seen: Vec<&str> = Vec::new();
@@ -94,7 +98,12 @@ impl Diff {
                 .iter()
                 .filter(problem)
                 .filter(|f| !other.findings.iter().filter(problem).any(|o| o.rule == f.rule))
-                .filter(|f| !seen.contains(&f.rule) && { seen.push(f.rule); true })
+                .filter(|f| {
+                    !seen.contains(&f.rule) && {
+                        seen.push(f.rule);
+                        true
+                    }
+                })
                 .cloned()
                 .collect()
         };

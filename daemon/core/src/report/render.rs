@@ -65,7 +65,8 @@ fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
     let more = report.capture.sources.len().saturating_sub(1);
     let more = if more > 0 { format!(" and {}", plural(more, "more file")) } else { String::new() };
     writeln!(out, "{}{more} · {}", name.unwrap_or_else(|| "capture".to_owned()), parts.join(" · "))?;
-    let models: std::collections::BTreeSet<&str> = devices.iter().filter_map(|d| d.model.as_deref()).collect();
+    let models: std::collections::BTreeSet<&str> =
+        devices.iter().filter_map(|d| d.model.as_deref()).collect();
     if !models.is_empty() {
         let host = report.capture.host.as_deref().map_or_else(String::new, |h| format!(" on {h}"));
         writeln!(out, "{}{host}", models.into_iter().collect::<Vec<_>>().join(", "))?;
@@ -303,7 +304,11 @@ pub fn render_diff(diff: &Diff, out: &mut impl Write) -> fmt::Result {
     }
     for (word, findings) in [("gone", &diff.gone), ("new", &diff.new)] {
         for finding in findings {
-            paragraph(out, &format!("{word:<6}"), &format!("{}: {}", severity_mark(finding.severity), finding.summary))?;
+            paragraph(
+                out,
+                &format!("{word:<6}"),
+                &format!("{}: {}", severity_mark(finding.severity), finding.summary),
+            )?;
         }
     }
     Ok(())

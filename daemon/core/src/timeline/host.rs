@@ -98,7 +98,12 @@ pub struct Piece {
 impl<S: Iterator<Item = HostSpan>, C: Iterator<Item = ApiCall>> HostTimeline<S, C> {
     /// Wraps a thread's spans and calls, each in the order of their starts.
     pub fn new(spans: S, calls: C) -> Self {
-        Self { spans: spans.peekable(), calls: calls.peekable(), open_spans: Vec::new(), open_calls: Vec::new() }
+        Self {
+            spans: spans.peekable(),
+            calls: calls.peekable(),
+            open_spans: Vec::new(),
+            open_calls: Vec::new(),
+        }
     }
 
     /// Adds a call that is recorded elsewhere (a launch, which lives with its operation).
@@ -237,8 +242,10 @@ mod tests {
         host.stacks(TimeNs(5), TimeNs(110), &mut tree, &Tables::default(), |node, from, to| {
             seen.push((node, from.0, to.0));
         });
-        let names: Vec<_> =
-            seen.iter().map(|(n, f, t)| (tree.names(*n).iter().map(|s| s.0).collect::<Vec<_>>(), *f, *t)).collect();
+        let names: Vec<_> = seen
+            .iter()
+            .map(|(n, f, t)| (tree.names(*n).iter().map(|s| s.0).collect::<Vec<_>>(), *f, *t))
+            .collect();
         assert_eq!(
             names,
             [

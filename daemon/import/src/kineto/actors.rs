@@ -36,7 +36,6 @@ pub(super) type Place = (i64, i64);
 pub(super) struct HostThread {
     /// Its id in the capture.
     pub(super) id: ThreadId,
-    /// Its process, as an index for [`Actors::launched`].
     process: usize,
     place: Place,
     /// Operators that it ran.
@@ -50,6 +49,22 @@ struct HostProcess {
     pid: i64,
     id: ProcessId,
     launched: bool,
+    busiest: Option<Busiest>,
+}
+
+/// The thread that ran most operators.
+#[derive(Clone, Copy, Debug)]
+struct Busiest {
+    operators: u64,
+    place: Place,
+}
+
+impl Busiest {
+    fn update(best: &mut Option<Self>, operators: u64, place: Place) {
+        if best.is_none_or(|best| operators > best.operators) {
+            *best = Some(Self { operators, place });
+        }
+    }
 }
 
 /// Processes and threads.
@@ -63,8 +78,7 @@ pub(super) struct Actors {
     threads: Vec<HostThread>,
     /// The thread of the event before: nearly always that of the next one too.
     last: Option<(Place, usize)>,
-    /// What [`Actors::python_thread`] found, until another operator comes.
-    main: Option<(i64, Place)>,
+    busiest: Option<Busiest>,
     process_names: HashMap<i64, Box<str>>,
     thread_names: HashMap<Place, Box<str>>,
 }
@@ -79,7 +93,7 @@ impl Actors {
             by_place: HashMap::new(),
             threads: Vec::new(),
             last: None,
-            main: None,
+            busiest: None,
             process_names: HashMap::new(),
             thread_names: HashMap::new(),
         }
@@ -135,22 +149,25 @@ impl Actors {
             return None;
         }
         let id = writer.add_process(Process { source: self.source, pid, ..Process::default() });
-        self.processes.push(HostProcess { pid, id, launched: false });
+        self.processes.push(HostProcess { pid, id, launched: false, busiest: None });
         self.by_pid.insert(pid, self.processes.len() - 1);
         Some(self.processes.len() - 1)
     }
 
-    /// Notes that a thread ran an operator.
-    pub(super) fn ran_operator(&mut self, place: Place) {
-        if let Some(thread) = self.by_place.get(&place).and_then(|&at| self.threads.get_mut(at)) {
-            thread.operators += 1;
-            self.main = None;
+    /// Notes that the thread of the current event ran an operator.
+    pub(super) fn ran_operator(&mut self) {
+        let Some(thread) = self.last.and_then(|(_, at)| self.threads.get_mut(at)) else { return };
+        thread.operators += 1;
+        let (operators, place) = (thread.operators, thread.place);
+        Busiest::update(&mut self.busiest, operators, place);
+        if let Some(process) = self.processes.get_mut(thread.process) {
+            Busiest::update(&mut process.busiest, operators, place);
         }
     }
 
-    /// Notes that a thread's process put work on a device.
-    pub(super) fn launched(&mut self, place: Place) {
-        let thread = self.last.filter(|(last, _)| *last == place).and_then(|(_, at)| self.threads.get(at));
+    /// Notes that the process of the current event put work on a device.
+    pub(super) fn launched(&mut self) {
+        let thread = self.last.and_then(|(_, at)| self.threads.get(at));
         if let Some(process) = thread.and_then(|thread| self.processes.get_mut(thread.process)) {
             process.launched = true;
         }
@@ -160,20 +177,14 @@ impl Actors {
     ///
     /// PyTorch writes functions of threads whose tid its Python tracer never learnt as tid 0, and their pid as 0 too: they
     /// ran on the thread that ran the operators.
-    pub(super) fn python_thread(&mut self, place: Place) -> Place {
+    pub(super) fn python_thread(&self, place: Place) -> Place {
         let (pid, tid) = place;
         if tid != 0 {
             return place;
         }
-        if let Some((_, found)) = self.main.filter(|(of, _)| *of == pid) {
-            return found;
-        }
-        let of_pid = self.threads.iter().filter(|thread| thread.operators > 0 && (pid == 0 || thread.place.0 == pid));
-        // The first of equals, so that the answer does not depend on the order of a map.
-        let busiest = of_pid.max_by_key(|thread| (thread.operators, std::cmp::Reverse(thread.id)));
-        let found = busiest.map_or((pid, pid), |thread| thread.place);
-        self.main = Some((pid, found));
-        found
+        let of_process = || self.by_pid.get(&pid).and_then(|&at| self.processes.get(at))?.busiest;
+        let busiest = if pid == 0 { self.busiest } else { of_process() };
+        busiest.map_or((pid, pid), |busiest| busiest.place)
     }
 
     /// Keeps the name of a process. `false` where there are too many.
@@ -217,7 +228,8 @@ impl Actors {
         world_size: Option<u32>,
         host: &str,
     ) -> Vec<ProcessId> {
-        let texts: HashMap<i64, &[u8]> = self.made_up.iter().map(|(text, &number)| (number, &**text)).collect();
+        let texts: HashMap<i64, &[u8]> =
+            self.made_up.iter().map(|(text, &number)| (number, &**text)).collect();
         let text_of = |number: i64| texts.get(&number).map(|raw| decode(raw).into_owned());
         for process in &self.processes {
             let name = self.process_name(process.pid).map(str::to_owned).or_else(|| text_of(process.pid));
@@ -260,12 +272,13 @@ mod tests {
 
     #[test]
     fn python_functions_of_nobody_belong_to_the_thread_with_most_operators() {
-        let mut writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("a Vec takes everything");
+        let mut writer =
+            CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("a Vec takes everything");
         let mut actors = Actors::new(SourceId(0));
         assert_eq!(actors.python_thread((950, 0)), (950, 950));
         for (place, operators) in [((950, 951), 2), ((950, 950), 3), ((7, 8), 1)] {
             assert!(actors.thread(&mut writer, place).is_some());
-            (0..operators).for_each(|_| actors.ran_operator(place));
+            (0..operators).for_each(|_| actors.ran_operator());
         }
         assert_eq!(actors.python_thread((0, 0)), (950, 950));
         assert_eq!(actors.python_thread((7, 0)), (7, 8));
@@ -274,7 +287,8 @@ mod tests {
 
     #[test]
     fn text_gets_a_number_of_its_own_and_becomes_the_name() {
-        let mut writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("a Vec takes everything");
+        let mut writer =
+            CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("a Vec takes everything");
         let mut actors = Actors::new(SourceId(0));
         let tid = actors.number(Ident::Text(b"worker")).expect("room");
         assert_eq!(actors.number(Ident::Text(b"worker")), Some(tid));

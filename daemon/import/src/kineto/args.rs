@@ -1,6 +1,8 @@
 //! What the arguments of an event say.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use stallscope_schemas::record::CopyKind;
 
 use super::event::trailing_number;
@@ -69,11 +71,14 @@ impl<'a> DeviceArgs<'a> {
                 b"kind" => found.copy = value.text(),
                 b"memcpy_details" => {
                     found.copy = value.text();
-                    found.bytes = detail(found.copy, b"size:").and_then(trailing_number).unwrap_or(found.bytes);
+                    found.bytes =
+                        detail(found.copy, b"size:").and_then(trailing_number).unwrap_or(found.bytes);
                 }
                 b"cuda_sync_kind" => found.sync_kind = value.text(),
                 b"wait_on_stream" => found.wait_on_stream = unsigned(value),
-                b"Collective name" => found.collective.name = Some(value.text()).filter(|name| !name.is_empty()),
+                b"Collective name" => {
+                    found.collective.name = Some(value.text()).filter(|name| !name.is_empty())
+                }
                 b"In msg nelems" => found.collective.elements = unsigned(value).unwrap_or(0),
                 b"dtype" => found.collective.element_type = value.text(),
                 b"Process Group Name" => found.collective.group = value.text(),
@@ -124,10 +129,12 @@ pub(super) fn correlation(args: &[u8]) -> u64 {
     found
 }
 
+static CALL_STACK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"Call stack\""));
+
 /// The raw Python stack of an operator in traces of 2021 and 2022.
 pub(super) fn call_stack(args: &[u8]) -> Option<&[u8]> {
     // Arguments of operators are long and rarely have a stack: search before parsing.
-    memmem::find(args, b"\"Call stack\"")?;
+    CALL_STACK.find(args)?;
     match member(args, b"Call stack")? {
         Value::String(stack) if !stack.is_empty() => Some(stack),
         _ => None,
@@ -156,8 +163,19 @@ fn element_size(name: &[u8]) -> u64 {
         (
             1,
             &[
-                "byte", "char", "bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz",
-                "float8_e5m2fnuz", "quint8", "qint8", "unsigned char", "signed char",
+                "byte",
+                "char",
+                "bool",
+                "uint8",
+                "int8",
+                "float8_e4m3fn",
+                "float8_e5m2",
+                "float8_e4m3fnuz",
+                "float8_e5m2fnuz",
+                "quint8",
+                "qint8",
+                "unsigned char",
+                "signed char",
             ],
         ),
         (2, &["half", "bfloat16", "short", "float16", "int16", "uint16", "c10::half"]),
@@ -177,7 +195,8 @@ pub(super) fn copy_kind(text: &str) -> CopyKind {
     let pageable = has(&["pageable"]);
     let pinned = has(&["pinned"]);
     let to_device = has(&["htod", "h2d", "hosttodevice"]) || has(&["kind_src:"]) && has(&["kind_dst:device"]);
-    let to_host = has(&["dtoh", "d2h", "devicetohost"]) || has(&["kind_src:device"]) && !has(&["kind_dst:device"]);
+    let to_host =
+        has(&["dtoh", "d2h", "devicetohost"]) || has(&["kind_src:device"]) && !has(&["kind_dst:device"]);
     if has(&["ptop", "p2p", "peertopeer", "peer"]) {
         CopyKind::PeerToPeer
     } else if has(&["dtod", "d2d", "devicetodevice"]) || has(&["kind_src:device kind_dst:device"]) {
@@ -230,7 +249,8 @@ mod tests {
 
     #[test]
     fn metadata_of_a_collective_gives_its_bytes() {
-        let args = br#"{"device":1,"stream":20,"correlation":5,"Collective name":"allreduce","In msg nelems":1024,
+        let args =
+            br#"{"device":1,"stream":20,"correlation":5,"Collective name":"allreduce","In msg nelems":1024,
             "dtype":"BFloat16","Process Group Name":"3","Group size":8,"Seq":"17"}"#;
         let args = DeviceArgs::parse(args);
         assert_eq!((args.device, args.stream, args.correlation), (Some(1), Some(20), 5));
@@ -240,7 +260,9 @@ mod tests {
 
     #[test]
     fn arguments_of_wrong_types_are_as_good_as_absent() {
-        let args = DeviceArgs::parse(br#"{"device":-1,"stream":[7],"correlation":"x","bytes":{},"graph node id":0,"#);
+        let args = DeviceArgs::parse(
+            br#"{"device":-1,"stream":[7],"correlation":"x","bytes":{},"graph node id":0,"#,
+        );
         assert_eq!((args.device, args.stream, args.correlation, args.bytes), (None, None, 0, 0));
         assert!(!args.graph_node);
         assert_eq!(DeviceArgs::parse(b"[1]").device, None);

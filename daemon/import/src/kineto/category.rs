@@ -64,7 +64,9 @@ impl Category {
             b"kernel" | b"Kernel" => return Self::Kernel,
             _ => {}
         }
-        if let Some((_, category)) = NAMES.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)) {
+        if let Some((_, category)) =
+            NAMES.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))
+        {
             return *category;
         }
         // cuda_runtime, hip_runtime, hip_driver, and whichever vendor comes next.

@@ -42,7 +42,11 @@ impl Devices {
     }
 
     /// The device of an ordinal. `None` where the file has too many.
-    pub(super) fn device<W: Write>(&mut self, writer: &mut CaptureWriter<W>, ordinal: i64) -> Option<DeviceId> {
+    pub(super) fn device<W: Write>(
+        &mut self,
+        writer: &mut CaptureWriter<W>,
+        ordinal: i64,
+    ) -> Option<DeviceId> {
         if let Some((_, id)) = self.last.filter(|(last, _)| *last == ordinal) {
             return Some(id);
         }
@@ -71,7 +75,8 @@ impl Devices {
     /// not on the device, so they are left alone; so are the parts of one call.
     pub(super) fn overlaps(&mut self, device: DeviceId, op: &GpuOp) -> bool {
         let key = (device, op.stream);
-        let now = LastOp { start: op.start.0, end: op.start.plus(op.duration_ns).0, correlation: op.correlation.0 };
+        let now =
+            LastOp { start: op.start.0, end: op.start.plus(op.duration_ns).0, correlation: op.correlation.0 };
         let Some(last) = self.streams.get_mut(&key) else {
             if self.streams.len() < MAX_STREAMS {
                 self.streams.insert(key, now);
@@ -95,6 +100,11 @@ impl Devices {
         models: &HashMap<i64, String>,
         processes: &[ProcessId],
     ) {
+        // AMD's traces number devices by node and their properties by ordinal: where all are one model, that is it.
+        let mut distinct: Vec<&String> = models.values().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let only = if let [only] = distinct[..] { only.clone() } else { String::new() };
         for &(ordinal, id) in &self.devices {
             let mut name = format!("{owner}-gpu{ordinal}");
             // Two files of one rank (two windows of a run) must not look like one device.
@@ -103,7 +113,7 @@ impl Devices {
             }
             writer.update_device(id, |device| {
                 device.id = name;
-                device.model = models.get(&ordinal).cloned().unwrap_or_default();
+                device.model = models.get(&ordinal).unwrap_or(&only).clone();
                 device.processes = processes.to_vec();
             });
         }
@@ -142,6 +152,9 @@ mod tests {
         assert!(devices.overlaps(device, &op(10_000, 1_000, 3)));
         assert!(!devices.overlaps(device, &GpuOp { stream: 8, ..op(10_500, 1_000, 4) }), "another stream");
         assert!(!devices.overlaps(device, &op(5_000, 1_000, 5)), "out of order, not judged");
-        assert!(!devices.overlaps(device, &GpuOp { flags: op_flags::GRAPH_NODE, ..op(10_500, 1, 6) }), "a graph");
+        assert!(
+            !devices.overlaps(device, &GpuOp { flags: op_flags::GRAPH_NODE, ..op(10_500, 1, 6) }),
+            "a graph"
+        );
     }
 }

@@ -108,7 +108,7 @@ impl<R: Read, S: Sink> Reader<'_, R, S> {
     /// Says that the input ended within something.
     fn cut(&mut self) -> Flow {
         let len = self.input.window().len();
-        self.problem(len, "more: the input ends in the middle");
+        self.problem(len, "more text (it ends in the middle)");
         self.input.consume(len);
         Flow::Stop
     }
@@ -288,11 +288,17 @@ impl<R: Read, S: Sink> Reader<'_, R, S> {
                     self.input.consume(1);
                     Flow::On
                 }
-                Some(_) => {
+                Some(b'[') => {
                     self.problem(0, "an event");
                     self.sink.lost(LossCounter::EventMalformed);
                     self.skip_value()
                 }
+                Some(_) => {
+                    self.problem(0, "an event");
+                    self.sink.lost(LossCounter::EventMalformed);
+                    self.find_next_event(0)
+                }
+                // Whether more had to come depends on the form of the document.
                 None => Flow::Stop,
             };
             if flow == Flow::Stop {
@@ -345,11 +351,11 @@ impl<R: Read, S: Sink> Reader<'_, R, S> {
             match Event::may_begin(self.input.window()) {
                 Ok(true) => return Flow::On,
                 Ok(false) => self.input.consume(1),
-                Err(_) => {
-                    if self.input.fill() != Fill::More {
-                        return self.cut();
-                    }
-                }
+                Err(_) => match self.input.fill() {
+                    Fill::More => {}
+                    Fill::End => return self.cut(),
+                    Fill::Full => self.input.consume(1),
+                },
             }
         }
     }
@@ -361,9 +367,11 @@ impl<R: Read, S: Sink> Reader<'_, R, S> {
             let window = self.input.window();
             let near = window.get(..reach).unwrap_or(window);
             let mut cursor = Cursor::new(near);
-            let end = cursor.value().map(|_| cursor.at()).and_then(|end| cursor.peek().map(|next| (end, next)));
+            let end =
+                cursor.value().map(|_| cursor.at()).and_then(|end| cursor.peek().map(|next| (end, next)));
             match end {
-                Ok((end, b',' | b']')) => return Some(end),
+                // Brackets are counted without regard to their kind: one that is missing shows in the last one.
+                Ok((end, b',' | b']')) if near.get(end - 1) != Some(&b']') => return Some(end),
                 Err(Stop::More) if window.len() < reach && self.input.fill() == Fill::More => {}
                 _ => return None,
             }

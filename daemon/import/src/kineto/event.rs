@@ -83,7 +83,12 @@ impl<'a> Event<'a> {
     /// Whether an event may begin here.
     pub(super) fn may_begin(bytes: &[u8]) -> Result<bool, Stop> {
         let mut cursor = Cursor::new(bytes);
-        if cursor.object().is_err() || cursor.peek()? != b'"' {
+        match cursor.object() {
+            Ok(()) => {}
+            Err(Stop::More) => return Err(Stop::More),
+            Err(Stop::Bad { .. }) => return Ok(false),
+        }
+        if cursor.peek()? != b'"' {
             return Ok(false);
         }
         // A key that long is none of ours; without the bound a lost quote would make this look at everything to come.
@@ -136,6 +141,7 @@ mod tests {
         assert_eq!(Event::may_begin(br#"{"External id": 1}"#), Ok(false));
         assert_eq!(Event::may_begin(br#"{}"#), Ok(false));
         assert_eq!(Event::may_begin(br#"{"na"#), Err(Stop::More));
+        assert_eq!(Event::may_begin(b""), Err(Stop::More));
         assert_eq!(Event::may_begin(br#"{"a key without an end that goes on"#), Ok(false));
     }
 

@@ -42,7 +42,8 @@ impl Metadata {
             b"distributedInfo" => {
                 let number = |key: &[u8]| member(value.text(), key).and_then(unsigned);
                 self.rank = number(b"rank").and_then(|n| u32::try_from(n).ok()).or(self.rank);
-                self.world_size = number(b"world_size").and_then(|n| u32::try_from(n).ok()).or(self.world_size);
+                self.world_size =
+                    number(b"world_size").and_then(|n| u32::try_from(n).ok()).or(self.world_size);
             }
             b"hostname" | b"host_name" | b"hostName" => {
                 if let Value::String(host) = value {
@@ -125,8 +126,14 @@ mod tests {
     #[test]
     fn ranks_come_from_distributed_info_and_models_from_device_properties() {
         let mut metadata = Metadata::default();
-        metadata.take(b"distributedInfo", value(r#"{"backend":"nccl","rank":3,"world_size":8,"pg":[{"rank":9}]}"#));
-        metadata.take(b"deviceProperties", value(r#"[{"id":0,"name":"A"},{"id":"2","name":"B\u0021"},7,{"id":3}]"#));
+        metadata.take(
+            b"distributedInfo",
+            value(r#"{"backend":"nccl","rank":3,"world_size":8,"pg":[{"rank":9}]}"#),
+        );
+        metadata.take(
+            b"deviceProperties",
+            value(r#"[{"id":0,"name":"A"},{"id":"2","name":"B\u0021"},7,{"id":3}]"#),
+        );
         metadata.take(b"baseTimeNanoseconds", value("1751410836000000000 "));
         assert_eq!((metadata.rank, metadata.world_size), (Some(3), Some(8)));
         assert_eq!((metadata.models[&0].as_str(), metadata.models[&2].as_str()), ("A", "B!"));

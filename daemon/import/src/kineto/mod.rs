@@ -116,38 +116,52 @@ fn import_text<R: Read, W: Write>(
     let outcome = document::read(&mut input, &mut trace)?;
     let counts = trace.counts();
     trace.finish(&metadata::stem(path))?;
-    let failure = input.take_failure();
     // An error of the system is about the disk; anything else is the decoder's about the content, which ends the input.
-    if let Some(error) = failure.filter(|e| e.raw_os_error().is_some()) {
-        return Err(ImportError::open(path, error));
+    let mut damage = None;
+    match input.take_failure() {
+        Some(error) if error.raw_os_error().is_some() => return Err(ImportError::open(path, error)),
+        Some(error) => damage = Some(error),
+        None => {}
     }
     if !outcome.complete {
         ingest.writer().count_loss(LossCounter::InputTruncated, 1);
     }
     if counts.gpu_ops == 0 {
-        return Err(nothing_there(path, &outcome, counts));
+        return Err(nothing_there(path, &outcome, counts, damage));
     }
     Ok(Imported { format, gpu_ops: counts.gpu_ops, host_records: counts.host_records, bytes: input.passed() })
 }
 
 /// Says why a file gave no operation of a device.
-fn nothing_there(path: &Path, outcome: &Outcome, counts: Counts) -> ImportError {
+fn nothing_there(path: &Path, outcome: &Outcome, counts: Counts, damage: Option<io::Error>) -> ImportError {
     let path = path.to_owned();
-    if let (0, Some((offset, expected))) = (outcome.events, outcome.problem) {
-        return ImportError::Malformed { path, reason: format!("byte {offset} of its text should be {expected}") };
+    let events = thousands(outcome.events);
+    if let Some(error) = damage {
+        let reason = format!(
+            "its gzip stream is damaged ({error}) before the first activity of a GPU, after {events} events"
+        );
+        return ImportError::Malformed { path, reason };
+    }
+    if let (false, Some((offset, expected))) = (outcome.complete, outcome.problem) {
+        let reason =
+            format!("at byte {offset} of its text there should be {expected}; {events} events came before");
+        return ImportError::Malformed { path, reason };
     }
     if !outcome.has_events {
         let keys = outcome.keys.join(", ");
-        let reason = format!("it has no \"traceEvents\", which every Kineto or Chrome trace has (its keys: {keys})");
+        let reason =
+            format!("it has no \"traceEvents\", which every Kineto or Chrome trace has (its keys: {keys})");
         return ImportError::Malformed { path, reason };
     }
     let hint = match (counts.host_records, outcome.events) {
         (_, 0) => ": its list of events is empty".to_owned(),
-        (0, events) => format!(": none of its {} events is a kernel, a copy or a fill", thousands(events)),
-        (host, _) => format!(
-            "; it has {} host events: was the trace taken with ProfilerActivity.CUDA?",
-            thousands(host)
-        ),
+        (0, _) => format!(": none of its {events} events is a kernel, a copy or a fill"),
+        (host, _) => {
+            format!(
+                "; it has {} host events: was the trace taken with ProfilerActivity.CUDA?",
+                thousands(host)
+            )
+        }
     };
     ImportError::NoGpuActivity { path, hint }
 }
@@ -191,6 +205,9 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        assert_eq!([0, 999, 1000, 12_345, 1_234_567].map(thousands), ["0", "999", "1,000", "12,345", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1000, 12_345, 1_234_567].map(thousands),
+            ["0", "999", "1,000", "12,345", "1,234,567"]
+        );
     }
 }

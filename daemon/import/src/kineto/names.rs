@@ -127,7 +127,8 @@ fn describe<W: Write>(writer: &mut CaptureWriter<W>, raw: &[u8]) -> Name {
 }
 
 fn is_api_call(name: &str) -> bool {
-    let driver = name.strip_prefix("cu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()));
+    let driver =
+        name.strip_prefix("cu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()));
     driver || name.starts_with("cuda") || name.starts_with("hip")
 }
 
@@ -176,7 +177,8 @@ mod tests {
         let (mut names, mut writer) = (Names::default(), writer());
         let stack = names.call_stack(&mut writer, b"profiler.py(611): __init__;resnet.py(54): <module>");
         let tables = writer.tables();
-        let frames: Vec<&str> = tables.stack_names(stack).into_iter().map(|name| tables.string(name)).collect();
+        let frames: Vec<&str> =
+            tables.stack_names(stack).into_iter().map(|name| tables.string(name)).collect();
         assert_eq!(frames, ["resnet.py(54): <module>", "profiler.py(611): __init__"]);
     }
 
@@ -185,7 +187,9 @@ mod tests {
         let (mut names, mut writer) = (Names::default(), writer());
         for i in 0..3000 {
             let raw = format!("{i}{}", "x".repeat(20_000));
-            names.names.insert(raw.as_bytes(), names.names.get(b"").unwrap_or(super::describe(&mut writer, b"x")));
+            names
+                .names
+                .insert(raw.as_bytes(), names.names.get(b"").unwrap_or(super::describe(&mut writer, b"x")));
             assert!(names.names.bytes <= MAX_CACHE_BYTES);
         }
         let long = names.name(&mut writer, "é".repeat(MAX_NAME_BYTES).as_bytes());

@@ -14,7 +14,8 @@ impl Ranges {
     pub(super) fn add(&mut self, mut start: i64, mut end: i64) {
         let from = self.ranges.partition_point(|&(_, e)| e < start);
         let to = self.ranges.partition_point(|&(s, _)| s <= end);
-        if let (Some(&(first, _)), Some(&(_, last))) = (self.ranges.get(from), self.ranges.get(to.wrapping_sub(1)))
+        if let (Some(&(first, _)), Some(&(_, last))) =
+            (self.ranges.get(from), self.ranges.get(to.wrapping_sub(1)))
             && from < to
         {
             start = start.min(first);

@@ -242,12 +242,19 @@ impl<'i, W: Write> Trace<'i, W> {
             Some(raw) => self.names.call_stack(self.ingest.writer(), raw),
             None => StackId(0),
         };
-        let record = self.span(place, name, step_or(name, SpanKind::Operator), stack, start);
-        self.actors.ran_operator(place);
-        record
+        let record = self.span(place, name, step_or(name, SpanKind::Operator), stack, start)?;
+        self.actors.ran_operator();
+        Some(record)
     }
 
-    fn span(&mut self, place: Place, name: Name, kind: SpanKind, stack: StackId, start: TimeNs) -> Option<Record> {
+    fn span(
+        &mut self,
+        place: Place,
+        name: Name,
+        kind: SpanKind,
+        stack: StackId,
+        start: TimeNs,
+    ) -> Option<Record> {
         let thread = self.thread(place)?;
         let span = HostSpan { start, duration_ns: 0, name: name.id, kind, stack };
         Some(Record::Span { place, thread, span, collective: name.collective })
@@ -257,7 +264,11 @@ impl<'i, W: Write> Trace<'i, W> {
         let place = self.place(event)?;
         let thread = self.thread(place)?;
         let correlation = CorrelationId(args::correlation(event.args));
-        Some(Record::Api { place, thread, call: ApiCall { start, duration_ns: 0, name: name.id, correlation } })
+        Some(Record::Api {
+            place,
+            thread,
+            call: ApiCall { start, duration_ns: 0, name: name.id, correlation },
+        })
     }
 
     fn thread(&mut self, place: Place) -> Option<ThreadId> {
@@ -281,7 +292,9 @@ impl<'i, W: Write> Trace<'i, W> {
         match (args.device, event.pid) {
             (Some(device), _) => Some(device),
             (None, Ident::Number(pid)) => Some(pid.max(0)),
-            (None, Ident::Text(text)) => Some(trailing_number(text).and_then(|n| i64::try_from(n).ok()).unwrap_or(0)),
+            (None, Ident::Text(text)) => {
+                Some(trailing_number(text).and_then(|n| i64::try_from(n).ok()).unwrap_or(0))
+            }
         }
     }
 
@@ -308,7 +321,8 @@ impl<'i, W: Write> Trace<'i, W> {
         let correlation = CorrelationId(args.correlation);
         let collective = args.collective.name.map(|collective| {
             flags |= op_flags::COLLECTIVE_METADATA;
-            let group = if args.collective.group.is_empty() { args.collective.ranks } else { args.collective.group };
+            let group =
+                if args.collective.group.is_empty() { args.collective.ranks } else { args.collective.group };
             Collective {
                 start,
                 duration_ns: 0,
@@ -382,7 +396,7 @@ impl<'i, W: Write> Trace<'i, W> {
                 let inside = self.actors.thread(self.ingest.writer(), place);
                 let collective = inside.is_some_and(|thread| thread.collectives.contain(call.start.0));
                 if call.correlation.0 != 0 && self.ingest.api_class(call.name).may_launch() {
-                    self.actors.launched(place);
+                    self.actors.launched();
                 }
                 self.ingest.api_call(self.scope, thread, call, collective)
             }

@@ -84,7 +84,9 @@ mod tests {
 
     #[test]
     fn ordinals_are_read_from_several_spellings() {
-        for (name, ordinal) in [("/device:GPU:12 H100", Some(12)), ("GPU 2", Some(2)), ("gpu", Some(0)), ("python", None)] {
+        for (name, ordinal) in
+            [("/device:GPU:12 H100", Some(12)), ("GPU 2", Some(2)), ("gpu", Some(0)), ("python", None)]
+        {
             assert_eq!(gpu_ordinal(name), ordinal, "{name}");
         }
     }

@@ -1,0 +1,149 @@
+//! What fuzzing does with an input: the bodies of the fuzz targets, callable from ordinary tests.
+//!
+//! An input may be refused; it may not panic, hang, take memory without a bound, or yield a ledger that does not close.
+
+mod checksums;
+mod database;
+
+use std::io::Write;
+use std::path::Path;
+
+use stallscope_core::capture::{Capture, CaptureWriter, WriterOptions};
+use stallscope_core::ingest::Ingest;
+use stallscope_core::ledger::{self, all_ledgers};
+use stallscope_core::rows::{ApiCall, Collective, DeviceSpan, GpuOp, HostSpan, LossWindow, Row, StreamWait};
+use stallscope_import::import_file;
+
+/// What a target does with an input.
+pub type Target = fn(&[u8]);
+
+/// The targets, by the name of their corpus.
+pub const TARGETS: &[(&str, Target)] = &[("kineto", kineto), ("nsys", nsys), ("capture", capture)];
+
+/// Imports the input as a trace of any kind that it looks like.
+pub fn kineto(data: &[u8]) {
+    let Ok(mut file) = scratch_file() else { return };
+    if file.write_all(data).is_ok() {
+        import_and_read(file.path());
+    }
+}
+
+/// Imports the input as an SQLite file, or a database whose tables and cells the input decides on.
+pub fn nsys(data: &[u8]) {
+    let Ok(mut file) = scratch_file() else { return };
+    let made = if data.starts_with(b"SQLite format 3\0") {
+        file.write_all(data).is_ok()
+    } else {
+        database::make(data, file.path()).is_ok()
+    };
+    if made {
+        import_and_read(file.path());
+    }
+}
+
+/// Opens the input as a capture: as it is, with the checksums of its headers mended, and with all of them mended, so
+/// that checksums do not keep the fuzzer out of what lies behind them.
+pub fn capture(data: &[u8]) {
+    read(data.to_vec());
+    let headers_mended = checksums::mend_headers(data.to_vec());
+    if let Some(all_mended) = checksums::mend_batches(&headers_mended) {
+        read(all_mended);
+    }
+    read(headers_mended);
+}
+
+/// A file in memory where the system has such a place.
+fn scratch_file() -> std::io::Result<tempfile::NamedTempFile> {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::NamedTempFile::new_in(memory) } else { tempfile::NamedTempFile::new() }
+}
+
+fn import_and_read(path: &Path) {
+    let Ok(writer) = CaptureWriter::new(Vec::new(), WriterOptions::default()) else { return };
+    let mut ingest = Ingest::new(writer);
+    let imported = import_file(path, &mut ingest, &mut |_, _| {});
+    // What was read before the importer gave up has to be readable all the same.
+    let finished = ingest.finish();
+    drop(imported);
+    if let Ok((bytes, _)) = finished {
+        let losses = read(bytes);
+        assert_eq!(losses, 0, "a capture of our own has damaged batches");
+    }
+}
+
+/// Reads everything in a capture and works out its ledgers; the number of batches that were damaged.
+fn read(bytes: Vec<u8>) -> u64 {
+    let Ok(capture) = Capture::open(bytes) else { return 0 };
+    // A hostile header can claim many rows in few bytes; what decoding them costs is bounded per batch.
+    let rows: u64 = capture.sizes().iter().map(|s| s.1).sum();
+    if rows > 1 << 20 {
+        return 0;
+    }
+    count::<GpuOp>(&capture);
+    count::<ApiCall>(&capture);
+    count::<HostSpan>(&capture);
+    count::<LossWindow>(&capture);
+    count::<StreamWait>(&capture);
+    count::<Collective>(&capture);
+    count::<DeviceSpan>(&capture);
+    if let Err(error) = all_ledgers(&capture, ledger::Options::default()) {
+        panic!("{error}");
+    }
+    let damaged = stallscope_schemas::loss::LossCounter::BatchDamaged.id();
+    capture.losses().iter().filter(|(counter, _)| *counter == damaged).map(|(_, count)| count).sum()
+}
+
+fn count<R: Row>(capture: &Capture<Vec<u8>>) -> usize {
+    capture.keys(R::KIND).into_iter().map(|key| capture.rows::<R>(key).count()).sum()
+}
+
+/// Small inputs for the committed corpus: file name and content, by target.
+///
+/// # Errors
+/// When a model cannot be written.
+pub fn corpus() -> anyhow::Result<Vec<(&'static str, &'static str, Vec<u8>)>> {
+    let tiny =
+        crate::job::Job { ranks: 1, steps: 1, layers: 1, slow_steps: Vec::new(), ..crate::demo::job() };
+    let mut trace = Vec::new();
+    for host in tiny.run() {
+        crate::kineto_json::write(&host, 1, &mut trace)?;
+    }
+    let legacy = br#"[{"ph":"B","name":"f","pid":1,"tid":1,"ts":10},{"ph":"E","pid":1,"tid":1,"ts":20},
+{"ph":"X","cat":"Runtime","name":"cudaLaunchKernel","pid":1,"tid":1,"ts":11,"dur":3,"args":{"correlation":5}},
+{"ph":"X","cat":"Kernel","name":"k","pid":"stream","tid":"stream 7","ts":15.5,"dur":2,"args":{"device":0,"stream":7,"correlation":5}}]"#;
+    Ok(vec![
+        ("kineto", "one-step.json", trace),
+        ("kineto", "legacy-array.json", legacy.to_vec()),
+        ("nsys", "rows.bin", database::sample()),
+        ("nsys", "tiny.sqlite", database::sample_file()?),
+        ("capture", "two-devices.stall", crate::big_capture::write(Vec::new(), 2, 120)?),
+        ("capture", "one-device.stall", crate::big_capture::write(Vec::new(), 1, 9)?),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TARGETS, capture, corpus, read};
+
+    #[test]
+    fn targets_take_the_corpus_and_every_cut_of_it() {
+        for (target, _, bytes) in corpus().unwrap() {
+            let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).unwrap();
+            for end in (0..bytes.len()).step_by(bytes.len() / 16 + 1).chain([bytes.len()]) {
+                body(&bytes[..end]);
+            }
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_reach_the_decoders_behind_the_checksums() {
+        let (_, _, bytes) =
+            corpus().unwrap().into_iter().find(|(_, name, _)| *name == "one-device.stall").unwrap();
+        assert_eq!(read(bytes.clone()), 0);
+        for at in (16..bytes.len()).step_by(7) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x41;
+            capture(&flipped);
+        }
+    }
+}
