@@ -76,6 +76,10 @@ pub(crate) fn import_one<W: Write>(
     Ok(import_file(path, ingest, &mut |done, total| progress.update(done, total))?)
 }
 
+pub(crate) fn output_failure(path: &Path, source: io::Error) -> Failure {
+    Failure::Output { path: path.to_owned(), source }
+}
+
 pub(crate) fn write_failure(path: &Path, source: WriteError) -> Failure {
     match source {
         WriteError::Output(source) => Failure::Output { path: path.to_owned(), source },

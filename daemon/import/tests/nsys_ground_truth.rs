@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use nsys_support::{Read, import};
 use stallscope_core::classify::{OpClass, kernel_class, op_class};
+use stallscope_core::rows::StreamWait;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, op_flags};
 
@@ -39,6 +40,13 @@ fn two_h100_of_a_training_job() {
     assert!(read.loss(LossCounter::LaunchMissing) < 40, "{:?}", read.losses);
     assert_eq!(read.loss(LossCounter::CorrelationDuplicate), 0);
     assert_eq!(read.waits.len(), 200);
+    // The export says device 0 for all of them; the contexts say otherwise.
+    let waits_of = |ordinal: u32| {
+        let device = read.tables().devices().iter().position(|d| d.ordinal == ordinal).unwrap();
+        read.capture.rows::<StreamWait>(u32::try_from(device).unwrap()).count()
+    };
+    assert_eq!((waits_of(0), waits_of(1)), (97, 103));
+    assert!(read.tables().devices().iter().all(|d| d.processes.len() == 1));
     assert_eq!(read.capture.host(), "modal");
     let names: Vec<_> = read.tables().processes().iter().map(|p| (p.pid, p.name.as_str(), p.rank)).collect();
     assert!(names.contains(&(144, "python3", None)) && names.contains(&(145, "python3", None)), "{names:?}");

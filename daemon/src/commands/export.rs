@@ -1,8 +1,79 @@
 //! `stallscope export`.
 
-use crate::args::ExportArgs;
-use crate::failure::{Failure, Outcome};
+use std::io::Write;
+use std::path::Path;
 
-pub(crate) fn run(_args: &ExportArgs) -> Result<Outcome, Failure> {
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use stallscope_core::capture::Capture;
+use stallscope_core::export::folded::write_folded;
+use stallscope_core::export::perfetto::write_perfetto;
+use stallscope_core::export::pprof::write_pprof;
+use stallscope_core::weights::Weight;
+use stallscope_schemas::record::RecordKind;
+
+use super::folded;
+use crate::args::{ExportArgs, ExportFormat};
+use crate::failure::{Failure, Outcome};
+use crate::files::{CaptureFile, Output, beside, open, output_failure, print};
+
+pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
+    // What an earlier export may have left. Perfetto's first field is a packet; folded stacks are text of any kind, so
+    // that only files with their suffix count as ours.
+    let (suffix, signatures): (&str, &[&[u8]]) = match args.to {
+        ExportFormat::Perfetto => (".perfetto-trace", &[b"\x0a"]),
+        ExportFormat::Pprof => (".pb.gz", &[b"\x1f\x8b"]),
+        ExportFormat::Folded => (".folded", &[]),
+    };
+    let path = args.output.clone().unwrap_or_else(|| beside(&args.capture, suffix));
+    let ours_by_name = path.extension().is_some_and(|e| e == "folded");
+    let mut output = Output::create(&path, if ours_by_name { &[b""] } else { signatures })?;
+    let capture = open(&args.capture)?;
+    let failed = |e| output_failure(&path, e);
+    let mut note = String::new();
+    match args.to {
+        ExportFormat::Perfetto => {
+            let summary = write_perfetto(&capture, &mut output).map_err(failed)?;
+            note = format!(": {} slices", summary.slices);
+            if summary.left_out > 0 {
+                note.push_str(&format!(", {} records did not fit and were left out", summary.left_out));
+            }
+            if summary.shift_ns != 0 {
+                note.push_str(&format!(
+                    "; times are shifted by {} ns, because the capture's clock is not Unix time",
+                    summary.shift_ns
+                ));
+            }
+        }
+        ExportFormat::Pprof => pprof(&capture, &args.capture, &path, &mut output)?,
+        ExportFormat::Folded => {
+            let folded = folded(&capture, &args.capture, Weight::from(args.weight))?;
+            write_folded(&folded, &mut output).map_err(failed)?;
+        }
+    }
+    output.commit()?;
+    if path != Path::new("-") {
+        print(&format!("{}{note}\n", path.display()))?;
+    }
     Ok(Outcome::Done)
+}
+
+/// All three weights as one compressed profile.
+fn pprof(
+    capture: &Capture<CaptureFile>,
+    input: &Path,
+    path: &Path,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let failed = |e| output_failure(path, e);
+    let idle = folded(capture, input, Weight::GpuIdle)?;
+    let gpu = folded(capture, input, Weight::Gpu)?;
+    let cpu = folded(capture, input, Weight::Cpu)?;
+    let extents = capture.keys(RecordKind::GpuOp);
+    let extents = extents.iter().filter_map(|&key| capture.extent(RecordKind::GpuOp, key));
+    let (start, end) = extents.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
+    let types = [("gpu_idle", &idle), ("gpu", &gpu), ("cpu", &cpu)];
+    let mut gzip = GzEncoder::new(&mut *output, Compression::default());
+    write_pprof(&types, start.0, end.since(start), &mut gzip).map_err(failed)?;
+    gzip.finish().and_then(|out| out.flush()).map_err(failed)
 }

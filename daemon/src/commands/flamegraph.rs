@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use stallscope_core::export::flamegraph::{FlamegraphStyle, Hue, write_flamegraph};
+use stallscope_core::report::text::duration;
 use stallscope_core::weights::Weight;
 
 use super::folded;
 use crate::args::FlamegraphArgs;
 use crate::failure::{Failure, Outcome};
-use crate::files::{Output, beside, open, print};
+use crate::files::{Output, beside, open, output_failure, print};
 
 /// Beginnings of SVG files, which another flamegraph may replace.
 const SIGNATURES: &[&[u8]] = &[b"<?xml", b"<svg"];
@@ -16,12 +18,29 @@ pub(crate) fn run(args: &FlamegraphArgs) -> Result<Outcome, Failure> {
     let weight = Weight::from(args.weight);
     let default = || beside(&args.capture, &format!(".{}.svg", weight.name()));
     let path = args.output.clone().unwrap_or_else(default);
-    let output = Output::create(&path, SIGNATURES)?;
+    let mut output = Output::create(&path, SIGNATURES)?;
     let capture = open(&args.capture)?;
     let folded = folded(&capture, &args.capture, weight)?;
-    let _ = (&folded, output);
+    let style = style(weight, &args.capture, folded.total_ns());
+    write_flamegraph(&folded, &style, &mut output).map_err(|e| output_failure(&path, e))?;
+    output.commit()?;
     if path != Path::new("-") {
-        print(&format!("{}\n", path.display()))?;
+        print(&format!("{}: {} of {}\n", path.display(), duration(folded.total_ns()), style.count_name))?;
     }
     Ok(Outcome::Done)
+}
+
+fn style(weight: Weight, capture: &Path, total_ns: u64) -> FlamegraphStyle {
+    let name = capture.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let (what, count_name, hue) = match weight {
+        Weight::Gpu => ("GPU time, by the host stack that launched it", "GPU time", Hue::Busy),
+        Weight::GpuIdle => ("idle GPU time, by what the host did meanwhile", "idle GPU time", Hue::Idle),
+        Weight::Cpu => ("host time, by stack", "host time", Hue::Host),
+    };
+    FlamegraphStyle {
+        title: format!("{name}: {what}"),
+        subtitle: format!("width = {count_name}, {} in all", duration(total_ns)),
+        count_name: count_name.to_owned(),
+        hue,
+    }
 }

@@ -337,7 +337,7 @@ fn low_byte(value: usize) -> u8 {
 }
 
 fn low_word(value: u128) -> u64 {
-    (value & u128::from(u64::MAX)) as u64
+    value.to_le_bytes().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 fn unpack(mut bytes: &[u8], rows: usize, out: &mut Vec<u64>) -> Option<()> {

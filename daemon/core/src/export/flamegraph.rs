@@ -213,7 +213,7 @@ mod tests {
     fn frames_carry_their_time_in_a_readable_unit() -> std::io::Result<()> {
         let picture = svg(&stacks(&[("gpu 0;wait", 3_000_000_000), ("gpu 0;copy", 9_000_000_000)]))?;
         assert!(picture.contains("<title>wait (3,000 ms GPU idle, 25.00%)</title>"), "{picture}");
-        assert!(picture.contains("<title>gpu #0 (12,000 ms GPU idle, 100.00%)</title>"));
+        assert!(picture.contains("<title>gpu 0 (12,000 ms GPU idle, 100.00%)</title>"));
         let picture = svg(&stacks(&[("a", 1500)]))?;
         assert!(picture.contains("a (1,500 ns GPU idle, 100.00%)"));
         Ok(())

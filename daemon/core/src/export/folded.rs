@@ -30,6 +30,10 @@ pub(super) fn push_stack(line: &mut String, frames: &[String]) {
         }
         line.push_str(&clean(frame));
     }
+    // Before the weight, a number would read as a weight too.
+    if let Some(space) = line.rfind(' ').filter(|&space| is_number(line.get(space + 1..).unwrap_or_default())) {
+        line.insert(space + 1, '#');
+    }
     if frames.is_empty() {
         line.push_str(UNNAMED);
     }
@@ -38,8 +42,11 @@ pub(super) fn push_stack(line: &mut String, frames: &[String]) {
 /// What an empty frame is called: readers drop nameless ones.
 const UNNAMED: &str = "(unnamed)";
 
-/// A frame's name without separators, control characters, and numbers that a reader would take for a weight:
-/// `graph 12` becomes `graph #12`.
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+/// A frame's name without separators and control characters.
 fn clean(frame: &str) -> Cow<'_, str> {
     let is_bad = |c: char| {
         c == ';' || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
@@ -56,11 +63,6 @@ fn clean(frame: &str) -> Cow<'_, str> {
             c => c,
         });
         name = Cow::Owned(replaced.collect());
-    }
-    if let Some((before, last)) = name.rsplit_once(' ')
-        && last.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-    {
-        name = Cow::Owned(format!("{before} #{last}"));
     }
     if let Some(rest) = name.strip_prefix("# ") {
         name = Cow::Owned(format!("#{rest}"));
@@ -90,12 +92,18 @@ mod tests {
     }
 
     #[test]
+    fn a_number_at_the_end_of_a_stack_is_no_weight() -> std::io::Result<()> {
+        let mut out = Vec::new();
+        write_folded(&stacks(&[(&["gpu 0", "graph 12"], 5), (&["gpu 0", "v 1.5"], 6), (&["gpu 0", "x"], 7)]), &mut out)?;
+        assert_eq!(String::from_utf8_lossy(&out), "gpu 0;graph #12 5\ngpu 0;v #1.5 6\ngpu 0;x 7\n");
+        Ok(())
+    }
+
+    #[test]
     fn a_frame_cannot_pass_for_structure() {
         for (frame, written) in [
             ("[u8; 4]", "[u8: 4]"),
             ("two\nlines\r", "two lines"),
-            ("graph 12", "graph #12"),
-            ("v 1.5", "v #1.5"),
             ("# comment", "#comment"),
             ("", "(unnamed)"),
             ("  ", "(unnamed)"),

@@ -56,6 +56,7 @@ const TABLES: &[(&str, Kind, &[&str])] = &[
             "correlationId",
             "globalPid",
             "graphNodeId",
+            "contextId",
             "demangledName",
             "shortName",
             "mangledName",
@@ -72,6 +73,7 @@ const TABLES: &[(&str, Kind, &[&str])] = &[
             "correlationId",
             "globalPid",
             "graphNodeId",
+            "contextId",
             "bytes",
             "copyKind",
             "srcKind",
@@ -98,7 +100,7 @@ const TABLES: &[(&str, Kind, &[&str])] = &[
     (
         "CUPTI_ACTIVITY_KIND_GRAPH_TRACE",
         Kind::Graph,
-        &["start", "end", "deviceId", "streamId", "correlationId", "globalPid", "graphId"],
+        &["start", "end", "deviceId", "streamId", "correlationId", "globalPid", "graphId", "contextId"],
     ),
 ];
 
@@ -114,15 +116,16 @@ mod device {
     pub(super) const CORRELATION: usize = 4;
     pub(super) const PROCESS: usize = 5;
     pub(super) const GRAPH_NODE: usize = 6;
+    pub(super) const CONTEXT: usize = 7;
     /// First column of the table's own.
-    pub(super) const OWN: usize = 7;
+    pub(super) const OWN: usize = 8;
 }
 
 /// A row that was read and checked, before it is known whose turn it is.
 #[derive(Clone, Copy, Debug)]
 enum Record {
     Api { global_tid: Option<i64>, call: ApiCall },
-    Op { process: ProcessKey, ordinal: i64, op: GpuOp },
+    Op { process: ProcessKey, context: Option<i64>, ordinal: i64, op: GpuOp },
 }
 
 impl Record {
@@ -242,8 +245,8 @@ impl<'d, W: Write> Reader<'d, '_, W> {
                 self.host_records += 1;
                 self.ingest.api_call(scope, thread, call, collective)?;
             }
-            Record::Op { process, ordinal, mut op } => {
-                let Some((device, user)) = self.actors.device(self.ingest, process, ordinal) else {
+            Record::Op { process, context, ordinal, mut op } => {
+                let Some((device, user)) = self.actors.device(self.ingest, process, context, ordinal) else {
                     return Ok(());
                 };
                 let (_, scope) = self.actors.process(self.ingest, process);
@@ -283,7 +286,8 @@ impl<'d, W: Write> Reader<'d, '_, W> {
             None => self.sole_process(),
         };
         let Some(ordinal) = integer(row, device::DEVICE)? else { return Err(WrongType) };
-        Ok(Some(Record::Op { process, ordinal, op }))
+        let context = integer(row, device::CONTEXT)?;
+        Ok(Some(Record::Op { process, context, ordinal, op }))
     }
 
     fn api_record(&mut self, row: &Row<'_>, span: Span) -> Result<Record, WrongType> {
@@ -390,7 +394,7 @@ impl<'d, W: Write> Reader<'d, '_, W> {
         let Some(table) = database.table("CUPTI_ACTIVITY_KIND_SYNCHRONIZATION") else { return Ok(()) };
         let recorded = self.read_event_streams()?;
         let columns =
-            ["start", "end", "deviceId", "streamId", "correlationId", "globalPid", "syncType", "eventSyncId"];
+            ["start", "end", "deviceId", "streamId", "correlationId", "globalPid", "syncType", "contextId", "eventSyncId"];
         let outcome = database.scan(table, &columns, |row| {
             self.step(table.rows());
             match self.stream_wait(row, &recorded) {
@@ -412,16 +416,14 @@ impl<'d, W: Write> Reader<'d, '_, W> {
             return Ok(());
         }
         let (Some(start), Some(end)) = (integer(row, 0)?, integer(row, 1)?) else { return Err(WrongType) };
-        let (Some(ordinal), Some(stream)) = (integer(row, device::DEVICE)?, integer(row, device::STREAM)?)
-        else {
-            return Err(WrongType);
-        };
+        let (ordinal, context) = (integer(row, device::DEVICE)?, integer(row, device::CONTEXT)?);
+        let Some(stream) = integer(row, device::STREAM)? else { return Err(WrongType) };
         let correlation = correlation(row, device::CORRELATION)?;
         let process = integer(row, device::PROCESS)?.map(ProcessKey::of);
-        let on = integer(row, 7)?;
+        let on = integer(row, 8)?;
         let Some(span) = self.valid_span(start, end) else { return Ok(()) };
         let process = process.unwrap_or_else(|| self.sole_process());
-        let Some((device, user)) = self.actors.device(self.ingest, process, ordinal) else { return Ok(()) };
+        let Some((device, user)) = self.actors.known_device(process, context, ordinal) else { return Ok(()) };
         let on_stream = on.and_then(|id| recorded.get(&(process, id)));
         let wait = StreamWait {
             start: span.start,

@@ -24,6 +24,7 @@ const ID_MASK: i64 = (1 << THREAD_BITS) - 1;
 const MAX_PROCESSES: usize = 1 << 16;
 const MAX_THREADS: usize = 1 << 20;
 const MAX_DEVICES: usize = 1 << 12;
+const MAX_CONTEXTS: usize = 1 << 16;
 
 /// A global id without its thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +72,8 @@ pub(super) struct Actors {
     ordinals_are_gpus: bool,
     by_identity: HashMap<String, usize>,
     by_ordinal: HashMap<(ProcessKey, i64), usize>,
+    /// Contexts belong to one device.
+    by_context: HashMap<(ProcessKey, i64), usize>,
     devices: Vec<KnownDevice>,
 }
 
@@ -87,6 +90,7 @@ impl Actors {
             ordinals_are_gpus: true,
             by_identity: HashMap::new(),
             by_ordinal: HashMap::new(),
+            by_context: HashMap::new(),
             devices: Vec::new(),
         };
         if let Some(table) = database.table("TARGET_INFO_GPU") {
@@ -172,12 +176,35 @@ impl Actors {
         &mut self,
         ingest: &mut Ingest<W>,
         key: ProcessKey,
+        context: Option<i64>,
         ordinal: i64,
     ) -> Option<(DeviceId, usize)> {
         let at = match self.by_ordinal.get(&(key, ordinal)) {
             Some(&at) => at,
             None => self.add_device(ingest, key, ordinal)?,
         };
+        if let Some(context) = context
+            && self.by_context.len() < MAX_CONTEXTS
+        {
+            self.by_context.insert((key, context), at);
+        }
+        self.user_of(key, at)
+    }
+
+    /// The device of a row that need not say which it is: synchronisation records have device 0 whatever their context
+    /// is on. `None` where no operation of that process was seen on a device that would fit.
+    pub(super) fn known_device(
+        &self,
+        key: ProcessKey,
+        context: Option<i64>,
+        ordinal: Option<i64>,
+    ) -> Option<(DeviceId, usize)> {
+        let by_context = context.and_then(|context| self.by_context.get(&(key, context)));
+        let at = by_context.or_else(|| self.by_ordinal.get(&(key, ordinal?)))?;
+        self.user_of(key, *at)
+    }
+
+    fn user_of(&self, key: ProcessKey, at: usize) -> Option<(DeviceId, usize)> {
         let device = self.devices.get(at)?;
         let user = device.users.iter().position(|&u| u == key)?;
         Some((device.id, user))
