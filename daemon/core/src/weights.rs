@@ -17,6 +17,7 @@ use crate::findings::host_work;
 use crate::folded::Folded;
 use crate::ledger::device::WeightedOp;
 use crate::ledger::{DeviceLedger, IdleLeaf};
+use crate::report::text::without_install_path;
 use crate::rows::{ApiCall, HostSpan};
 use crate::timeline::host::{HostTimeline, Node, StackTree};
 
@@ -53,7 +54,7 @@ fn device_frame(ledger: &DeviceLedger, tables: &Tables) -> String {
 }
 
 fn texts(names: &[StringId], tables: &Tables) -> Vec<String> {
-    names.iter().map(|&n| tables.string(n).to_owned()).collect()
+    names.iter().map(|&n| without_install_path(tables.string(n)).to_owned()).collect()
 }
 
 /// Idle time of the devices by cause and host stack. Its total is the idle time of all ledgers, to the nanosecond.

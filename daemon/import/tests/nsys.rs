@@ -5,7 +5,7 @@ mod nsys_support;
 use nsys_support::{Export, gid, import, only_op, read};
 use stallscope_import::ImportError;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, device_kind, op_flags};
+use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, SpanKind, device_kind, op_flags};
 use stallscope_schemas::units::TimeNs;
 
 #[test]
@@ -155,6 +155,26 @@ fn a_stream_wait_names_the_stream_that_records_the_event() {
     let waits: Vec<_> =
         capture.waits.iter().map(|w| (w.start.0, w.duration_ns, w.stream, w.on_stream)).collect();
     assert_eq!(waits, [(30, 1, 7, Some(21)), (40, 2, 7, None)]);
+}
+
+#[test]
+fn a_stream_wait_is_on_the_device_of_its_context_whatever_device_it_names() {
+    let export = Export::new();
+    export.sql(
+        "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL (start, end, deviceId, contextId, streamId, correlationId, shortName)
+           VALUES (100, 200, 0, 1, 7, 0, 1), (100, 200, 1, 2, 7, 0, 1);
+         CREATE TABLE CUPTI_ACTIVITY_KIND_SYNCHRONIZATION
+           (start, end, deviceId, contextId, streamId, correlationId, syncType);
+         INSERT INTO CUPTI_ACTIVITY_KIND_SYNCHRONIZATION VALUES (30, 31, 0, 2, 7, 4, 2), (30, 31, 5, 9, 7, 4, 2);",
+    );
+    let capture = read(&export);
+    let ordinals: Vec<u32> = capture
+        .capture
+        .keys(RecordKind::StreamWait)
+        .into_iter()
+        .map(|key| capture.tables().devices()[key as usize].ordinal)
+        .collect();
+    assert_eq!((ordinals, capture.waits.len()), (vec![1], 1), "a device without operations has no waits");
 }
 
 #[test]

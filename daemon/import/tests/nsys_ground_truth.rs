@@ -45,7 +45,7 @@ fn two_h100_of_a_training_job() {
         let device = read.tables().devices().iter().position(|d| d.ordinal == ordinal).unwrap();
         read.capture.rows::<StreamWait>(u32::try_from(device).unwrap()).count()
     };
-    assert_eq!((waits_of(0), waits_of(1)), (97, 103));
+    assert_eq!((waits_of(0), waits_of(1)), (98, 102));
     assert!(read.tables().devices().iter().all(|d| d.processes.len() == 1));
     assert_eq!(read.capture.host(), "modal");
     let names: Vec<_> = read.tables().processes().iter().map(|p| (p.pid, p.name.as_str(), p.rank)).collect();

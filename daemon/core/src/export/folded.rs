@@ -24,6 +24,7 @@ pub fn write_folded(stacks: &Folded, mut out: impl Write) -> io::Result<()> {
 
 /// Appends the frames of a stack, without its weight.
 pub(super) fn push_stack(line: &mut String, frames: &[String]) {
+    let from = line.len();
     for (at, frame) in frames.iter().enumerate() {
         if at > 0 {
             line.push(';');
@@ -31,8 +32,11 @@ pub(super) fn push_stack(line: &mut String, frames: &[String]) {
         line.push_str(&clean(frame));
     }
     // Before the weight, a number would read as a weight too.
-    if let Some(space) = line.rfind(' ').filter(|&space| is_number(line.get(space + 1..).unwrap_or_default())) {
-        line.insert(space + 1, '#');
+    let stack = line.get(from..).unwrap_or_default();
+    if let Some((before, last)) = stack.rsplit_once(' ')
+        && last.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    {
+        line.insert(from + before.len() + 1, '#');
     }
     if frames.is_empty() {
         line.push_str(UNNAMED);
@@ -41,10 +45,6 @@ pub(super) fn push_stack(line: &mut String, frames: &[String]) {
 
 /// What an empty frame is called: readers drop nameless ones.
 const UNNAMED: &str = "(unnamed)";
-
-fn is_number(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-}
 
 /// A frame's name without separators and control characters.
 fn clean(frame: &str) -> Cow<'_, str> {
@@ -94,7 +94,10 @@ mod tests {
     #[test]
     fn a_number_at_the_end_of_a_stack_is_no_weight() -> std::io::Result<()> {
         let mut out = Vec::new();
-        write_folded(&stacks(&[(&["gpu 0", "graph 12"], 5), (&["gpu 0", "v 1.5"], 6), (&["gpu 0", "x"], 7)]), &mut out)?;
+        write_folded(
+            &stacks(&[(&["gpu 0", "graph 12"], 5), (&["gpu 0", "v 1.5"], 6), (&["gpu 0", "x"], 7)]),
+            &mut out,
+        )?;
         assert_eq!(String::from_utf8_lossy(&out), "gpu 0;graph #12 5\ngpu 0;v #1.5 6\ngpu 0;x 7\n");
         Ok(())
     }

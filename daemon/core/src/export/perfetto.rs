@@ -216,7 +216,8 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
     /// Draws everything on one device, and notes which threads launched to it.
     fn device(&mut self, key: u32, launchers: &mut HashMap<u32, BTreeSet<u32>>) -> io::Result<()> {
         let Some(device) = self.tables().devices().get(key as usize) else { return Ok(()) };
-        let name = format!("GPU {} {} {}", device.ordinal, device.model, device.id);
+        let model = if device.model.is_empty() { String::new() } else { format!(" {}", device.model) };
+        let name = format!("GPU {}{model} {}", device.ordinal, device.id);
         let pid = FIRST_MADE_UP_ID.saturating_add_unsigned(key);
         let parent = self.describe(TrackDescriptor {
             process: Some(ProcessDescriptor { pid: Some(pid), process_name: Some(name) }),

@@ -84,7 +84,7 @@ pub struct DeviceLedger {
     pub by_name: HashMap<StringId, (OpClass, Tally)>,
     /// Copies by kind.
     pub copies: HashMap<CopyKind, Tally>,
-    /// Calls that waited for the device on a launching thread while it was idle: number of pieces.
+    /// Steps, in order.
     pub steps: Vec<Step>,
     /// Where the steps come from.
     pub step_source: Option<StepSource>,
@@ -96,6 +96,8 @@ pub struct DeviceLedger {
     pub ops_before_window: u64,
     /// Gaps.
     pub gaps: u64,
+    /// Time from a launch to a start that counts as the device's own latency, ns.
+    pub device_floor_ns: u64,
     /// The longest gap: when it began and how long it was, ns.
     pub longest_gap: (TimeNs, u64),
     /// Every operation with its weight, if asked for.
@@ -198,6 +200,7 @@ pub fn device_ledger<S: ReadAt>(
         launched_ops: run.launched_ops,
         ops_before_window: run.ops_before_window,
         gaps: explainer.gaps,
+        device_floor_ns: explainer.device_floor_ns,
         longest_gap: explainer.longest_gap,
         weighted,
     }))

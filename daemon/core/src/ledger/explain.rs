@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use stallscope_schemas::record::op_flags;
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
+use super::calibrate::device_floor_ns;
 use super::causes::Causes;
 use super::gap::{Blamed, Closing, Context};
 use super::leaf::Sums;
@@ -59,6 +60,7 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     /// By stream: when the host last told it to wait, and when its last operation was launched.
     told: HashMap<u64, (Option<TimeNs>, Option<TimeNs>)>,
     running_graph: Option<CorrelationId>,
+    pub(super) device_floor_ns: u64,
     /// The operation before, whose launch call may reach into the gap.
     last_launch: Option<Launch>,
     pub(super) tree: StackTree,
@@ -81,6 +83,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             has_waits,
             told: HashMap::new(),
             running_graph: None,
+            device_floor_ns: device_floor_ns(capture, device),
             last_launch: None,
             tree: StackTree::default(),
             causes: Causes::default(),
@@ -126,6 +129,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             api_class: |name| classes.call(name),
             running_graph: self.running_graph,
             told_to_wait,
+            device_floor_ns: self.device_floor_ns,
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
         for piece in &self.blamed {

@@ -13,8 +13,8 @@
 //!        inside the call                [max(a,h0), min(b,h1)) LAUNCH; DRIVER where the call is longer than
 //!                                                              LONG_CALL_NS (allocation, loading, a full queue)
 //!        after the call                 [max(a,h1), b)         DEP where X's stream was told to wait since its last
-//!                                                              operation; else DEVICE up to DEVICE_FLOOR_NS;
-//!                                                              else UNKNOWN, queued
+//!                                                              operation; else DEVICE up to the device's floor
+//!                                                              (see `calibrate`); else UNKNOWN, queued
 //! ```
 
 use stallscope_schemas::record::op_flags;
@@ -30,10 +30,6 @@ use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
 /// A launch call longer than this did more than launch: 50 times the few microseconds that a launch costs on current
 /// systems (CUDA's and HIP's launch calls take 2-10 µs in every trace of the ground truth).
 pub const LONG_CALL_NS: u64 = 500_000;
-
-/// Time from the return of a launch call to the start of the operation on an empty device: under 5 µs on current GPUs;
-/// twice that is still the device's own.
-pub const DEVICE_FLOOR_NS: u64 = 10_000;
 
 /// The operation that ended a gap, as far as the rules need it.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +72,8 @@ pub struct Context<'a, S: Iterator, C: Iterator, F> {
     pub running_graph: Option<CorrelationId>,
     /// Whether X's stream was told to wait for another since its last operation.
     pub told_to_wait: bool,
+    /// Time from a launch to a start that is the device's own, ns.
+    pub device_floor_ns: u64,
 }
 
 impl<S, C, F> Context<'_, S, C, F>
@@ -182,7 +180,7 @@ where
             out.push(Blamed { cause: cause(IdleLeaf::Dep, Reason::Plain), from, to });
             return;
         }
-        let floor = from.plus(DEVICE_FLOOR_NS).min(to);
+        let floor = from.plus(self.device_floor_ns).min(to);
         out.push(Blamed { cause: cause(IdleLeaf::Device, Reason::Plain), from, to: floor });
         if floor < to {
             out.push(Blamed { cause: cause(IdleLeaf::Unknown, Reason::Queued), from: floor, to });

@@ -4,6 +4,7 @@
 //! are built from adjacent stretches and checked against the window all the same, for the whole and for every step;
 //! a ledger that does not close is an error, never a report.
 
+pub mod calibrate;
 pub mod causes;
 pub mod device;
 mod explain;

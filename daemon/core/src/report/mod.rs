@@ -128,6 +128,8 @@ pub struct DeviceReport {
     pub operations_before_window: u64,
     /// Idle gaps.
     pub gaps: Gaps,
+    /// Time from a launch to a start that counts as the device's own latency, ns.
+    pub device_floor_ns: u64,
     /// Largest causes of idle time.
     pub idle_causes: Vec<CauseReport>,
     /// Kernels and copies with the most time.
@@ -322,6 +324,7 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
             longest_ns: ledger.longest_gap.1,
             longest_start_ns: ledger.longest_gap.0.0,
         },
+        device_floor_ns: ledger.device_floor_ns,
         idle_causes: ledger
             .causes
             .ranked()

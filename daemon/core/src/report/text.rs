@@ -44,10 +44,7 @@ pub fn bar(part: u64, whole: u64, width: u32) -> String {
 #[must_use]
 pub fn short_name(name: &str, width: usize) -> String {
     let clean: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let mut name = clean.as_str();
-    for installed in ["/site-packages/", "/dist-packages/"] {
-        name = name.rsplit_once(installed).map_or(name, |(_, module)| module);
-    }
+    let mut name = without_install_path(&clean);
     if name.chars().count() > width
         && let Some(at) = argument_list(name)
     {
@@ -62,6 +59,15 @@ pub fn short_name(name: &str, width: usize) -> String {
     let start: String = name.chars().take(head).collect();
     let end: String = name.chars().skip(count - tail).collect();
     format!("{start}…{end}")
+}
+
+/// A Python frame without where its package is installed: `/opt/…/site-packages/torch/x.py(5): f` → `torch/x.py(5): f`.
+#[must_use]
+pub fn without_install_path(name: &str) -> &str {
+    ["/site-packages/", "/dist-packages/"]
+        .iter()
+        .find_map(|installed| name.rsplit_once(installed))
+        .map_or(name, |(_, module)| module)
 }
 
 /// Where the argument list at the end of a demangled name begins, if anything precedes it.

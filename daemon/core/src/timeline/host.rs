@@ -4,6 +4,7 @@
 //! query over `[from, to)` yields adjacent pieces, each with the outermost call that was open (if any) and the stack.
 
 use hashbrown::HashMap;
+use stallscope_schemas::record::SpanKind;
 use stallscope_schemas::units::{StackId, StringId, TimeNs};
 
 use crate::capture::Tables;
@@ -159,7 +160,8 @@ impl<S: Iterator<Item = HostSpan>, C: Iterator<Item = ApiCall>> HostTimeline<S, 
             self.close_until(at);
             while let Some(span) = self.spans.next_if(|s| s.start <= at) {
                 let end = span.start.plus(span.duration_ns);
-                if end > at {
+                // A step's name has its number: as a frame it would tear the same stack apart, step by step.
+                if end > at && span.kind != SpanKind::Step {
                     self.open_spans.push(OpenSpan { end, name: span.name, stack: span.stack, node: None });
                 }
             }

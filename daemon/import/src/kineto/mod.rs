@@ -2,9 +2,9 @@
 //! JAX and TensorFlow write.
 //!
 //! The files reach tens of gigabytes as one JSON document with one huge array. So this is a scanner of its own over a window
-//! that slides along the text ([`input`], [`scanner`], [`document`]); libraries that parse a whole document (sonic-rs,
+//! that slides along the text (`input`, `scanner`, `document`); libraries that parse a whole document (sonic-rs,
 //! simd-json) need all of it in memory, refuse the NaN that profilers write, and pass times through doubles, which have
-//! not enough digits for nanoseconds since 1970 ([`time`]).
+//! not enough digits for nanoseconds since 1970 (`time`).
 //!
 //! Invariants:
 //! - memory is bounded by constants: the window, the caches of names, the tables of threads and streams;

@@ -93,6 +93,7 @@ const TABLES: &[(&str, Kind, &[&str])] = &[
             "correlationId",
             "globalPid",
             "graphNodeId",
+            "contextId",
             "bytes",
             "memKind",
         ],
@@ -393,8 +394,17 @@ impl<'d, W: Write> Reader<'d, '_, W> {
         let database = self.database;
         let Some(table) = database.table("CUPTI_ACTIVITY_KIND_SYNCHRONIZATION") else { return Ok(()) };
         let recorded = self.read_event_streams()?;
-        let columns =
-            ["start", "end", "deviceId", "streamId", "correlationId", "globalPid", "syncType", "contextId", "eventSyncId"];
+        let columns = [
+            "start",
+            "end",
+            "deviceId",
+            "streamId",
+            "correlationId",
+            "globalPid",
+            "syncType",
+            "contextId",
+            "eventSyncId",
+        ];
         let outcome = database.scan(table, &columns, |row| {
             self.step(table.rows());
             match self.stream_wait(row, &recorded) {

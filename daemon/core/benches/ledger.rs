@@ -1,0 +1,83 @@
+//! The inner loops of core: writing batches, decoding them, and the ledger of a device.
+//!
+//! Throughput is in operations per second on one core. Run by `cargo bench -p stallscope-core`.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use stallscope_core::capture::{Capture, CaptureWriter, Device, Process, Source, Thread, WriterOptions};
+use stallscope_core::ledger::Options;
+use stallscope_core::ledger::device::device_ledger;
+use stallscope_core::rows::{ApiCall, GpuOp, Launch};
+use stallscope_schemas::record::{CopyKind, OpKind, device_kind};
+use stallscope_schemas::units::{CorrelationId, DeviceId, TimeNs};
+
+/// Several batches of 65536, so that the merge of batches is part of what is measured.
+const OPS: u32 = 400_000;
+
+/// A job whose host runs ahead for 500 operations and then waits: mostly busy, some gaps.
+fn capture() -> Vec<u8> {
+    let mut writer =
+        CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("memory takes everything");
+    let source = writer.add_source(Source::default());
+    let process = writer.add_process(Process { source, pid: 1, ..Process::default() });
+    let thread = writer.add_thread(Thread { process, tid: 1, ..Thread::default() });
+    let kind = device_kind::GPU;
+    let device = writer.add_device(Device { source, kind, processes: vec![process], ..Device::default() });
+    let kernels: Vec<_> = (0..64).map(|k| writer.intern(&format!("kernel_{k}"))).collect();
+    let (call, sync) = (writer.intern("cudaLaunchKernel"), writer.intern("cudaStreamSynchronize"));
+    let (mut host, mut stream) = (1_700_000_000_000_000_000_i64, 1_700_000_000_000_000_000_i64);
+    for at in 0..OPS {
+        // A multiplicative hash stands in for jitter.
+        let jitter = i64::from(at.wrapping_mul(2_654_435_761) >> 22);
+        let called = host;
+        host += 5_000 + jitter;
+        let start = TimeNs((called + 4_500).max(stream + 900));
+        let duration = 2_000 + 20 * jitter;
+        stream = start.0 + duration;
+        let correlation = CorrelationId(at.into());
+        let launch = Launch { thread, start: TimeNs(called), duration_ns: 3_900, name: call };
+        let op = GpuOp {
+            start,
+            duration_ns: duration.unsigned_abs(),
+            name: kernels[at as usize % kernels.len()],
+            stream: 7,
+            kind: OpKind::Kernel,
+            flags: 0,
+            correlation,
+            bytes: 0,
+            copy_kind: CopyKind::Unknown,
+            launch: Some(launch),
+        };
+        writer.push_gpu_op(device, op).expect("memory takes everything");
+        if at % 500 == 499 {
+            let end = stream.max(host) + 2_000;
+            let wait = ApiCall {
+                start: TimeNs(host),
+                duration_ns: (end - host).unsigned_abs(),
+                name: sync,
+                correlation,
+            };
+            writer.push_api_call(thread, wait).expect("memory takes everything");
+            host = end;
+        }
+    }
+    writer.finish().expect("memory takes everything").0
+}
+
+fn benches(c: &mut Criterion) {
+    let bytes = capture();
+    let open = Capture::open(bytes.clone()).expect("a capture of our own opens");
+    let mut group = c.benchmark_group("operations");
+    group.throughput(Throughput::Elements(OPS.into())).sample_size(10);
+    group.bench_function("write", |b| b.iter(|| black_box(capture()).len()));
+    group.bench_function("decode to rows", |b| b.iter(|| open.rows::<GpuOp>(0).count()));
+    group.bench_function("ledger", |b| {
+        b.iter(|| black_box(device_ledger(&open, DeviceId(0), Options::default())).is_ok());
+    });
+    group.finish();
+    c.bench_function("open", |b| b.iter(|| black_box(Capture::open(bytes.clone())).is_ok()));
+}
+
+criterion_group!(ledger, benches);
+criterion_main!(ledger);
