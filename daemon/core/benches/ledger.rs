@@ -2,6 +2,8 @@
 //!
 //! Throughput is in operations per second on one core. Run by `cargo bench -p stallscope-core`.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a benchmark whose input fails has to stop")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -167,8 +167,8 @@ fn host_ranges_keep_their_kinds_and_old_operators_their_stacks() {
     assert_eq!(frames, ["b.py(1): <module>", "a.py(2): inner"]);
     assert_eq!(
         (tables.threads().len(), tables.processes().len()),
-        (1, 1),
-        "python functions found their thread"
+        (2, 1),
+        "a python function without a thread stays apart, in its process"
     );
     let device_spans = import.rows::<DeviceSpan>();
     assert_eq!((device_spans.len(), device_spans[0].kind), (1, SpanKind::Step));

@@ -104,8 +104,8 @@ fn what_the_device_and_the_host_did_is_told_apart_in_real_traces() {
         assert_eq!(spans.iter().filter(|span| span.kind == SpanKind::Python).count(), 2121);
         assert_eq!(
             import.capture.tables().threads().len(),
-            1,
-            "functions of tid 0 belong to the main thread"
+            2,
+            "a thread that ran no operator stays apart from the main thread"
         );
         assert_eq!(import.rows::<DeviceSpan>()[0].kind, SpanKind::Step);
     }

@@ -49,7 +49,6 @@ struct HostProcess {
     pid: i64,
     id: ProcessId,
     launched: bool,
-    busiest: Option<Busiest>,
 }
 
 /// The thread that ran most operators.
@@ -149,7 +148,7 @@ impl Actors {
             return None;
         }
         let id = writer.add_process(Process { source: self.source, pid, ..Process::default() });
-        self.processes.push(HostProcess { pid, id, launched: false, busiest: None });
+        self.processes.push(HostProcess { pid, id, launched: false });
         self.by_pid.insert(pid, self.processes.len() - 1);
         Some(self.processes.len() - 1)
     }
@@ -160,9 +159,6 @@ impl Actors {
         thread.operators += 1;
         let (operators, place) = (thread.operators, thread.place);
         Busiest::update(&mut self.busiest, operators, place);
-        if let Some(process) = self.processes.get_mut(thread.process) {
-            Busiest::update(&mut process.busiest, operators, place);
-        }
     }
 
     /// Notes that the process of the current event put work on a device.
@@ -175,16 +171,14 @@ impl Actors {
 
     /// Where a Python function belongs that the trace puts at `place`.
     ///
-    /// PyTorch writes functions of threads whose tid its Python tracer never learnt as tid 0, and their pid as 0 too: they
-    /// ran on the thread that ran the operators.
+    /// PyTorch writes functions of threads whose tid its tracer never learnt as tid 0, and on some versions their pid as 0
+    /// too. They are threads that ran no operator (tqdm's monitor, say), so they stay apart from those that did; only
+    /// their process can be guessed.
     pub(super) fn python_thread(&self, place: Place) -> Place {
-        let (pid, tid) = place;
-        if tid != 0 {
-            return place;
+        match (place, self.busiest) {
+            ((0, 0), Some(busiest)) => (busiest.place.0, 0),
+            _ => place,
         }
-        let of_process = || self.by_pid.get(&pid).and_then(|&at| self.processes.get(at))?.busiest;
-        let busiest = if pid == 0 { self.busiest } else { of_process() };
-        busiest.map_or((pid, pid), |busiest| busiest.place)
     }
 
     /// Keeps the name of a process. `false` where there are too many.
@@ -271,17 +265,17 @@ mod tests {
     use super::{Actors, Ident};
 
     #[test]
-    fn python_functions_of_nobody_belong_to_the_thread_with_most_operators() {
+    fn python_functions_of_nobody_stay_apart_in_the_process_with_most_operators() {
         let mut writer =
             CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("a Vec takes everything");
         let mut actors = Actors::new(SourceId(0));
-        assert_eq!(actors.python_thread((950, 0)), (950, 950));
+        assert_eq!(actors.python_thread((0, 0)), (0, 0));
         for (place, operators) in [((950, 951), 2), ((950, 950), 3), ((7, 8), 1)] {
             assert!(actors.thread(&mut writer, place).is_some());
             (0..operators).for_each(|_| actors.ran_operator());
         }
-        assert_eq!(actors.python_thread((0, 0)), (950, 950));
-        assert_eq!(actors.python_thread((7, 0)), (7, 8));
+        assert_eq!(actors.python_thread((0, 0)), (950, 0));
+        assert_eq!(actors.python_thread((7, 0)), (7, 0));
         assert_eq!(actors.python_thread((950, 951)), (950, 951));
     }
 
