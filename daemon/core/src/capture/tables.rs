@@ -3,7 +3,9 @@
 //! The writer and the reader share one in-memory form. Row 0 of the string table is "" and row 0 of the stack table is
 //! the empty stack, so that "none" needs no special case.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, StackId, StringId, ThreadId};
 
 /// An origin with a clock of its own: an imported file, a ring of the recorder.
@@ -238,10 +240,11 @@ impl Tables {
     }
 }
 
-/// Finds equal strings and stacks while a capture is written.
+/// Finds equal strings and stacks while a capture is written. The texts stay in the tables: only ids are kept here.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
-    strings: HashMap<Box<str>, StringId>,
+    strings: HashTable<StringId>,
+    hasher: DefaultHashBuilder,
     stacks: HashMap<Frame, StackId>,
 }
 
@@ -256,14 +259,15 @@ impl Interner {
         if text.is_empty() {
             return Some(StringId(0));
         }
-        if let Some(&id) = self.strings.get(text) {
+        let hash = self.hasher.hash_one(text);
+        if let Some(&id) = self.strings.find(hash, |&id| tables.string(id) == text) {
             return Some(id);
         }
         if tables.string_count() >= MAX_STRINGS || tables.string_bytes() + text.len() > MAX_STRING_BYTES {
             return None;
         }
         let id = tables.push_string(text);
-        self.strings.insert(text.into(), id);
+        self.strings.insert_unique(hash, id, |&id| self.hasher.hash_one(tables.string(id)));
         Some(id)
     }
 

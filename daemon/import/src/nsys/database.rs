@@ -76,7 +76,7 @@ impl Database {
             ))
             .map_err(|e| malformed(&e))?;
         let tables = read_tables(&connection).map_err(|e| malformed(&e))?;
-        let unfinished = is_cut_short(path)
+        let unfinished = missing > 0
             || UNFINISHED.iter().any(|suffix| {
                 let mut beside = path.as_os_str().to_owned();
                 beside.push(suffix);
@@ -244,11 +244,11 @@ fn immutable_uri(path: &Path) -> String {
     uri
 }
 
-/// Whether the file has fewer bytes than the pages that its header counts. SQLite reads what is missing as zeros.
-fn is_cut_short(path: &Path) -> bool {
+/// How many bytes the file lacks of the pages that its header counts. SQLite refuses such a file, or reads zeros.
+fn missing_bytes(path: &Path) -> u64 {
     let mut head = [0; 100];
-    let Ok(mut file) = File::open(path) else { return false };
-    let (Ok(()), Ok(metadata)) = (file.read_exact(&mut head), file.metadata()) else { return true };
+    let Ok(mut file) = File::open(path) else { return 0 };
+    let (Ok(()), Ok(metadata)) = (file.read_exact(&mut head), file.metadata()) else { return 0 };
     let number = |at: usize| {
         head.get(at..at + 4)
             .and_then(|b| b.first_chunk())
@@ -259,11 +259,12 @@ fn is_cut_short(path: &Path) -> bool {
         1 => 65536,
         bytes => bytes,
     };
-    number(24) == number(92) && metadata.len() < number(28) * page_bytes
+    let whole = if number(24) == number(92) { number(28) * page_bytes } else { 0 };
+    whole.saturating_sub(metadata.len())
 }
 
 /// What SQLite says, with what to do about it.
-pub(super) fn damage(error: &rusqlite::Error) -> String {
+fn damage(error: &rusqlite::Error) -> String {
     format!(
         "SQLite says \"{error}\"; if the file was cut or is still being written, export it again with nsys export"
     )
