@@ -18,7 +18,7 @@ pub enum Hue {
     /// Time in which a device worked: warm.
     #[default]
     Busy,
-    /// Time in which a device had nothing to do: blue.
+    /// Time in which a device had nothing to do: teal. Inferno's blue is too dark for black text.
     Idle,
     /// Time spent waiting for someone: red.
     Waiting,
@@ -30,7 +30,7 @@ impl Hue {
     fn palette(self) -> (BasicPalette, BackgroundColor) {
         match self {
             Self::Busy => (BasicPalette::Hot, BackgroundColor::Grey),
-            Self::Idle => (BasicPalette::Blue, BackgroundColor::Grey),
+            Self::Idle => (BasicPalette::Aqua, BackgroundColor::Grey),
             Self::Waiting => (BasicPalette::Red, BackgroundColor::Grey),
             Self::Host => (BasicPalette::Green, BackgroundColor::Grey),
         }

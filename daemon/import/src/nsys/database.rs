@@ -51,8 +51,14 @@ pub(super) struct Table {
 impl Database {
     /// Opens a file read-only and immutable: SQLite takes no locks and creates no files beside it.
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
-        let malformed =
-            |e: &rusqlite::Error| ImportError::Malformed { path: path.to_owned(), reason: damage(e) };
+        let missing = missing_bytes(path);
+        let malformed = |e: &rusqlite::Error| {
+            let reason = match missing {
+                0 => damage(e),
+                _ => format!("it is cut short: {missing} bytes are missing; export or copy it again"),
+            };
+            ImportError::Malformed { path: path.to_owned(), reason }
+        };
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection =
