@@ -71,6 +71,8 @@ impl StackTree {
 #[derive(Clone, Copy, Debug)]
 struct OpenSpan {
     end: TimeNs,
+    /// The first end among this span and those around it: spans that overlap without nesting end before what is inside.
+    first_end: TimeNs,
     name: StringId,
     stack: StackId,
     node: Option<Node>,
@@ -162,11 +164,13 @@ impl<S: Iterator<Item = HostSpan>, C: Iterator<Item = ApiCall>> HostTimeline<S, 
                 let end = span.start.plus(span.duration_ns);
                 // A step's name has its number: as a frame it would tear the same stack apart, step by step.
                 if end > at && span.kind != SpanKind::Step {
-                    self.open_spans.push(OpenSpan { end, name: span.name, stack: span.stack, node: None });
+                    let first_end = self.open_spans.last().map_or(end, |around| around.first_end.min(end));
+                    let (name, stack) = (span.name, span.stack);
+                    self.open_spans.push(OpenSpan { end, first_end, name, stack, node: None });
                 }
             }
             let next_start = self.spans.peek().map_or(to, |s| s.start);
-            let next_end = self.open_spans.iter().map(|s| s.end).min().unwrap_or(to);
+            let next_end = self.open_spans.last().map_or(to, |s| s.first_end);
             let end = to.min(next_start).min(next_end);
             visit(self.node(tree, tables), at, end);
             at = end;
@@ -178,10 +182,15 @@ impl<S: Iterator<Item = HostSpan>, C: Iterator<Item = ApiCall>> HostTimeline<S, 
         while self.open_spans.last().is_some_and(|s| s.end <= now) {
             self.open_spans.pop();
         }
-        if let Some(ended) = self.open_spans.iter().position(|s| s.end <= now) {
+        if self.open_spans.last().is_some_and(|s| s.first_end <= now) {
+            let ended = self.open_spans.iter().position(|s| s.end <= now).unwrap_or(0);
             self.open_spans.retain(|s| s.end > now);
+            let mut first_end =
+                ended.checked_sub(1).and_then(|i| self.open_spans.get(i)).map(|s| s.first_end);
             for span in self.open_spans.iter_mut().skip(ended) {
                 span.node = None;
+                span.first_end = first_end.map_or(span.end, |around| around.min(span.end));
+                first_end = Some(span.first_end);
             }
         }
     }
@@ -219,6 +228,7 @@ fn end_of(call: &ApiCall) -> TimeNs {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop, proptest};
     use stallscope_schemas::record::SpanKind;
     use stallscope_schemas::units::{CorrelationId, StackId, StringId, TimeNs};
 
@@ -279,12 +289,38 @@ mod tests {
         let mut tree = StackTree::default();
         let mut last = Vec::new();
         host.stacks(TimeNs(15), TimeNs(40), &mut tree, &Tables::default(), |node, from, to| {
-            last.push((tree_len(node), from.0, to.0));
+            last.push((node, from.0, to.0));
         });
         assert_eq!(last.iter().map(|l| (l.1, l.2)).collect::<Vec<_>>(), [(15, 20), (20, 40)]);
     }
 
-    fn tree_len(node: Node) -> u32 {
-        node.0
+    proptest! {
+        #[test]
+        fn stacks_are_the_open_spans_at_every_moment(
+            mut spans in prop::collection::vec((0..60i64, 0..30u64), 0..25),
+            cuts in prop::collection::vec(0..80i64, 0..6),
+        ) {
+            spans.sort_by_key(|&(start, duration)| (start, std::cmp::Reverse(duration)));
+            let rows: Vec<HostSpan> =
+                spans.iter().zip(1u32..).map(|(&(start, duration), name)| span(start, duration, name)).collect();
+            let mut cuts: Vec<i64> = cuts.into_iter().chain([0, 100]).collect();
+            cuts.sort_unstable();
+            let mut host = HostTimeline::new(rows.iter().copied(), std::iter::empty::<ApiCall>());
+            let mut tree = StackTree::default();
+            let mut seen: Vec<(Node, TimeNs, TimeNs)> = Vec::new();
+            for window in cuts.windows(2) {
+                let (from, to) = (TimeNs(window[0]), TimeNs(window[1]));
+                host.stacks(from, to, &mut tree, &Tables::default(), |node, from, to| seen.push((node, from, to)));
+            }
+            for t in 0..100 {
+                let open: Vec<StringId> = rows
+                    .iter()
+                    .filter(|s| s.start.0 <= t && t < s.start.plus(s.duration_ns).0)
+                    .map(|s| s.name)
+                    .collect();
+                let at = seen.iter().find(|(_, from, to)| from.0 <= t && t < to.0).expect("no hole");
+                assert_eq!(tree.names(at.0), open, "at {t}");
+            }
+        }
     }
 }
