@@ -68,7 +68,8 @@ fn one(target: &'static str, longest: u32, minutes: u32) -> anyhow::Result<Outco
     let log = String::from_utf8_lossy(&output.stderr);
     // libFuzzer's last status line and its statistics.
     let tail: Vec<&str> = log.lines().rev().take(60).collect();
-    for line in tail.iter().rev() {
+    // Whole inputs and dictionaries are of no use on a terminal; a failing input is in a file.
+    for line in tail.iter().rev().filter(|l| l.len() < 300 && !l.contains("# Uses:")) {
         eprintln!("{line}");
     }
     let after = |line: &str, key: &str| line.split_once(key).and_then(|(_, rest)| first_number(rest));

@@ -145,17 +145,18 @@ fn each_device(report: &Report, out: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-/// Steps of a device shown one by one: all, where they are few, else the slow ones.
+/// Steps shown one by one: all of a single device where they are few, else the slow ones.
 const FEW_STEPS: usize = 12;
+/// Devices whose slow steps are shown.
+const STEP_DEVICES: usize = 4;
 
 fn steps(report: &Report, out: &mut impl Write) -> fmt::Result {
-    for device in &report.devices {
-        let Some(steps) = &device.steps else { continue };
+    let single = report.devices.len() == 1;
+    let with_steps = report.devices.iter().filter_map(|d| Some((d, d.steps.as_ref()?)));
+    let told: Vec<_> = with_steps.filter(|(_, s)| single || s.each.iter().any(|s| s.slow)).collect();
+    for (device, steps) in told.iter().take(STEP_DEVICES) {
         let slow = steps.each.iter().filter(|s| s.slow).count();
-        if report.devices.len() > 1 && slow == 0 {
-            continue;
-        }
-        let of = if report.devices.len() > 1 { format!(" of {}", device.id) } else { String::new() };
+        let of = if single { String::new() } else { format!(" of {}", device.id) };
         writeln!(
             out,
             "\nsteps{of} (from {}): {} of {}, p95 {}, {slow} slow",
@@ -164,9 +165,9 @@ fn steps(report: &Report, out: &mut impl Write) -> fmt::Result {
             duration(steps.median_ns),
             duration(steps.p95_ns)
         )?;
-        let few = steps.count <= FEW_STEPS;
-        let shown = steps.each.iter().enumerate().filter(|(_, s)| s.slow || few).take(FEW_STEPS);
-        for (i, step) in shown {
+        let all = single && steps.count <= FEW_STEPS;
+        let shown = steps.each.iter().enumerate().filter(|(_, s)| s.slow || all);
+        for (i, step) in shown.clone().take(FEW_STEPS) {
             let name = step.name.clone().unwrap_or_else(|| format!("step {}", i + 1));
             let share = |leaf: Leaf| percent(value(&step.direct, leaf.key()), step.wall_ns);
             writeln!(
@@ -181,6 +182,14 @@ fn steps(report: &Report, out: &mut impl Write) -> fmt::Result {
                 if step.slow { "  slow" } else { "" }
             )?;
         }
+        let more = shown.count().saturating_sub(FEW_STEPS);
+        if more > 0 {
+            writeln!(out, "  … and {} (report --json has all)", plural(more, "more slow step"))?;
+        }
+    }
+    let more = told.len().saturating_sub(STEP_DEVICES);
+    if more > 0 {
+        writeln!(out, "\n… and slow steps on {} (report --json has all)", plural(more, "more device"))?;
     }
     Ok(())
 }

@@ -68,6 +68,10 @@ impl StackTree {
     }
 }
 
+/// Spans open at once: Python's own recursion limit is 1000. What is deeper has the stack of what is around it, and a
+/// hostile trace with endless overlap costs this much a span and not its square.
+const MAX_DEPTH: usize = 1 << 10;
+
 #[derive(Clone, Copy, Debug)]
 struct OpenSpan {
     end: TimeNs,
@@ -163,7 +167,7 @@ impl<S: Iterator<Item = HostSpan>, C: Iterator<Item = ApiCall>> HostTimeline<S, 
             while let Some(span) = self.spans.next_if(|s| s.start <= at) {
                 let end = span.start.plus(span.duration_ns);
                 // A step's name has its number: as a frame it would tear the same stack apart, step by step.
-                if end > at && span.kind != SpanKind::Step {
+                if end > at && span.kind != SpanKind::Step && self.open_spans.len() < MAX_DEPTH {
                     let first_end = self.open_spans.last().map_or(end, |around| around.first_end.min(end));
                     let (name, stack) = (span.name, span.stack);
                     self.open_spans.push(OpenSpan { end, first_end, name, stack, node: None });
