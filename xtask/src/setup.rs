@@ -33,15 +33,19 @@ const PACKAGES: &[Package] = &[
         for_test: false,
     },
     Package { name: "libc6-dev", programs: &[], reason: "headers for the bundled SQLite", for_test: true },
+    Package {
+        name: "golang-go",
+        programs: &["go"],
+        reason: "pprof, which reads exported profiles",
+        for_test: true,
+    },
     Package { name: "python3", programs: &["python3"], reason: "export parsers", for_test: true },
     Package { name: "python3-venv", programs: &[], reason: "pinned Python tools", for_test: true },
 ];
 
 /// Tools from PyPI, pinned: what they accept and how they are called is part of the checks.
-const PYTHON_TOOLS: &[(&str, &str)] = &[("typos", "1.52.0")];
-
-/// Requirements of the export parsers, kept beside them.
-const EXPORT_REQUIREMENTS: &str = "tests/export_parsers/requirements.txt";
+/// The last two are what tests/export_parsers/check_perfetto.py reads traces with.
+const PYTHON_TOOLS: &[&str] = &["typos==1.52.0", "perfetto==0.59.1", "protobuf==7.36.2"];
 
 /// A tool that cargo builds.
 struct CargoTool {
@@ -111,9 +115,10 @@ fn package_is_there(package: &Package) -> bool {
     if package.programs.is_empty() {
         return match package.name {
             "python3-venv" => succeeds(command("python3").args(["-c", "import ensurepip, venv"])),
+            // A system without dpkg keeps its headers where it will.
+            _ if find("dpkg-query").is_none() => true,
             _ => output(command("dpkg-query").args(["--show", "--showformat", "${Status}", package.name]))
-                // A system without dpkg has its headers where it keeps them.
-                .is_none_or(|status| status.ends_with(" installed")),
+                .is_some_and(|status| status.ends_with(" installed")),
         };
     }
     package.programs.iter().any(|program| find(program).is_some())
@@ -140,39 +145,28 @@ fn components(left: &mut Vec<String>) {
 }
 
 fn python(left: &mut Vec<String>) {
-    let wanted: Vec<String> =
-        PYTHON_TOOLS.iter().map(|(name, version)| format!("{name}=={version}")).collect();
-    let requirements = crate::shell::root().join(EXPORT_REQUIREMENTS);
-    let listed = std::fs::read_to_string(&requirements).unwrap_or_default();
     let stamp = venv().join("installed.txt");
-    let content = format!("{}\n{listed}", wanted.join("\n"));
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == content) {
+    let wanted = PYTHON_TOOLS.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return;
     }
-    if let Err(error) = install_python(&wanted, !listed.is_empty()) {
+    if let Err(error) = install_python() {
         println!("setup: {error:#}");
-        left.push(format!(
-            "python3 -m venv {0} && {0}/bin/pip install {1}{2}",
-            venv().display(),
-            wanted.join(" "),
-            if listed.is_empty() { String::new() } else { format!(" -r {EXPORT_REQUIREMENTS}") },
-        ));
+        let tools = PYTHON_TOOLS.join(" ");
+        left.push(format!("python3 -m venv {0} && {0}/bin/pip install {tools}", venv().display()));
         return;
     }
     // Without the stamp the next run only looks again.
-    let _ = std::fs::write(stamp, content);
+    let _ = std::fs::write(stamp, wanted);
 }
 
-fn install_python(wanted: &[String], with_requirements: bool) -> anyhow::Result<()> {
+fn install_python() -> anyhow::Result<()> {
     if !venv().join("bin/pip").is_file() {
         run(command("python3").args(["-m", "venv"]).arg(venv()))?;
     }
-    let mut pip = command(venv().join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(wanted);
-    if with_requirements {
-        pip.args(["-r", EXPORT_REQUIREMENTS]);
-    }
-    run(&mut pip)
+    run(command(venv().join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(PYTHON_TOOLS))
 }
 
 fn cargo_tools(test_only: bool, left: &mut Vec<String>) {

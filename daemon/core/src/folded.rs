@@ -12,7 +12,8 @@ impl Folded {
     /// Adds weight to a stack; a weight of 0 adds nothing.
     pub fn add(&mut self, frames: Vec<String>, weight_ns: u64) {
         if weight_ns > 0 {
-            *self.stacks.entry(frames).or_default() += weight_ns;
+            let sum = self.stacks.entry(frames).or_default();
+            *sum = sum.saturating_add(weight_ns);
         }
     }
 
@@ -21,10 +22,10 @@ impl Folded {
         self.stacks.iter().map(|(frames, &ns)| (frames.as_slice(), ns))
     }
 
-    /// Sum of all weights, ns.
+    /// Sum of all weights, ns; saturates.
     #[must_use]
     pub fn total_ns(&self) -> u64 {
-        self.stacks.values().sum()
+        self.stacks.values().fold(0, |sum, &ns| sum.saturating_add(ns))
     }
 
     /// Whether there is no stack.

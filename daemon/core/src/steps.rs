@@ -36,13 +36,24 @@ impl StepSource {
     }
 }
 
+/// A range that marks a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// When it began.
+    pub start: TimeNs,
+    /// When it ended.
+    pub end: TimeNs,
+    /// Its name.
+    pub name: StringId,
+}
+
 /// How to tell a device's steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepPlan {
-    /// Begin and name of each step on the host, in order: an operation belongs to the last one that its launch follows.
-    Launched(Vec<(TimeNs, StringId)>),
-    /// Begin and name of each step on the device, in order.
-    OnDevice(Vec<(TimeNs, StringId)>),
+    /// Steps on the host, in order: an operation belongs to the one in which it was launched.
+    Launched(Vec<Mark>),
+    /// Steps on the device's own time line, in order.
+    OnDevice(Vec<Mark>),
     /// Every operation of this name begins a step.
     Anchor(StringId),
     /// No steps can be told.
@@ -72,7 +83,7 @@ pub fn plan<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> StepPlan {
         capture
             .rows::<DeviceSpan>(device.0)
             .filter(|s| s.kind == SpanKind::Step)
-            .map(|s| (s.start, s.name))
+            .map(|s| Mark { start: s.start, end: s.start.plus(s.duration_ns), name: s.name })
             .take(MAX_STEPS)
             .collect(),
     );
@@ -82,17 +93,29 @@ pub fn plan<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> StepPlan {
     anchor(capture, device).map_or(StepPlan::None, StepPlan::Anchor)
 }
 
-fn sorted_marks(mut marks: Vec<(TimeNs, StringId)>) -> Vec<(TimeNs, StringId)> {
-    marks.sort_unstable();
-    marks.dedup_by_key(|m| m.0);
+/// Marks in order; of marks that lie within another the outer one counts, and an overlap ends with the next begin.
+fn sorted_marks(mut marks: Vec<Mark>) -> Vec<Mark> {
+    marks.sort_unstable_by_key(|m| (m.start, std::cmp::Reverse(m.end), m.name));
+    let mut until = TimeNs(i64::MIN);
+    marks.retain(|m| {
+        let outer = m.end > until;
+        until = until.max(m.end);
+        outer
+    });
+    for i in 1..marks.len() {
+        let next = marks.get(i).map(|m| m.start);
+        if let (Some(mark), Some(next)) = (marks.get_mut(i - 1), next) {
+            mark.end = mark.end.min(next);
+        }
+    }
     marks
 }
 
 /// Step ranges on the threads of the processes that used the device.
-fn host_marks<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<(TimeNs, StringId)> {
+fn host_marks<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<Mark> {
     let tables = capture.tables();
     let Some(row) = tables.device(device) else { return Vec::new() };
-    let mut best: Vec<(TimeNs, StringId)> = Vec::new();
+    let mut best: Vec<Mark> = Vec::new();
     for key in capture.keys(RecordKind::HostSpan) {
         if tables.thread(ThreadId(key)).is_none_or(|t| !row.processes.contains(&t.process)) {
             continue;
@@ -106,7 +129,7 @@ fn host_marks<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<(TimeNs,
     best
 }
 
-fn thread_marks<S: ReadAt>(capture: &Capture<S>, thread: u32) -> Vec<(TimeNs, StringId)> {
+fn thread_marks<S: ReadAt>(capture: &Capture<S>, thread: u32) -> Vec<Mark> {
     let set = ColumnSet::of(&[host_span::KIND, host_span::NAME]);
     let mut merged = capture.merged::<HostSpan>(thread, set);
     let mut marks = Vec::new();
@@ -117,7 +140,8 @@ fn thread_marks<S: ReadAt>(capture: &Capture<S>, thread: u32) -> Vec<(TimeNs, St
         for at in range.clone().zip(kinds).filter(|(_, k)| **k == step).map(|(at, _)| at) {
             let of = |c: u16| columns.column(c).get(at).copied().unwrap_or(0);
             let name = StringId(u32::try_from(of(host_span::NAME)).unwrap_or(0));
-            marks.push((TimeNs(of(host_span::START).cast_signed()), name));
+            let start = TimeNs(of(host_span::START).cast_signed());
+            marks.push(Mark { start, end: start.plus(of(host_span::DURATION)), name });
             if marks.len() >= MAX_STEPS {
                 return marks;
             }
@@ -161,23 +185,21 @@ fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId>
         }
     }
     let span = last.checked_sub(first).filter(|&s| s > 0)?;
-    let mut best: Option<(i64, i64, u32)> = None;
-    for (name, list) in starts {
-        if list.len() < LEAST_RETURNS || list.len() > 4096 {
-            continue;
-        }
-        let (Some(from), Some(to)) = (list.first(), list.last()) else { continue };
-        if (to - from) < span / 2 {
-            continue;
-        }
-        let Some(period) = regular_period(&list) else { continue };
-        // Longest period first; of equal ones the operation that comes first in the step.
-        let better = best.is_none_or(|(p, f, n)| (period, -from, n) > (p + p / 100, -f, name));
-        if better {
-            best = Some((period, *from, name));
-        }
-    }
-    best.map(|(_, _, name)| StringId(name))
+    let tables = capture.tables();
+    let mut regular: Vec<(i64, i64, &str, u32)> = starts
+        .into_iter()
+        .filter(|(_, list)| (LEAST_RETURNS..=4096).contains(&list.len()))
+        .filter_map(|(name, list)| {
+            let (&from, &to) = (list.first()?, list.last()?);
+            let period = regular_period(&list).filter(|_| to - from >= span / 2)?;
+            Some((period, from, tables.string(StringId(name)), name))
+        })
+        .collect();
+    // All operations of a step return with nearly the step's period: the first one of the step begins it. Names, not
+    // their numbers, break ties, so that a trace gives the same steps however it was stored.
+    let longest = regular.iter().map(|r| r.0).max()?;
+    regular.retain(|r| r.0 >= longest - longest / 50);
+    regular.iter().min_by_key(|r| (r.1, r.2)).map(|r| StringId(r.3))
 }
 
 /// The median interval, when at least half of all intervals lie close to it.

@@ -2,7 +2,7 @@
 //!
 //! | weight | width | frames |
 //! |---|---|---|
-//! | `gpu` | time that the operation added to its class on the device | device, host stack at the launch, operation |
+//! | `gpu` | time that the operation added to its class (compute, communication, copy), hidden behind another or not | device, host stack at the launch, operation |
 //! | `gpu-idle` | idle time of the device | device, cause, host stack that ran in the gap, call |
 //! | `cpu` | time inside recorded ranges on host threads | process, thread, stack |
 
@@ -50,11 +50,30 @@ fn device_frame(ledger: &DeviceLedger, tables: &Tables) -> String {
         .and_then(|d| d.processes.iter().find_map(|&p| tables.process(p)?.rank))
         .map_or_else(String::new, |r| format!("rank {r} · "));
     let id = device.map_or("device", |d| if d.id.is_empty() { "device" } else { d.id.as_str() });
-    format!("{rank}{id}")
+    // A made-up identity says the rank already.
+    if id.starts_with("rank") { id.to_owned() } else { format!("{rank}{id}") }
+}
+
+fn add(sum: &mut u64, ns: u64) {
+    *sum = sum.saturating_add(ns);
 }
 
 fn texts(names: &[StringId], tables: &Tables) -> Vec<String> {
-    names.iter().map(|&n| without_install_path(tables.string(n)).to_owned()).collect()
+    names.iter().map(|&n| frame_text(tables.string(n)).to_owned()).collect()
+}
+
+/// A frame's name. PyTorch numbers the modules of a class (`nn.Module: Linear_17`): with the number, the same stack would
+/// be torn into one tower a layer.
+fn frame_text(name: &str) -> &str {
+    let name = without_install_path(name);
+    match name.rsplit_once('_') {
+        Some((class, number))
+            if name.starts_with("nn.Module: ") && number.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            class
+        }
+        _ => name,
+    }
 }
 
 /// Idle time of the devices by cause and host stack. Its total is the idle time of all ledgers, to the nanosecond.
@@ -106,10 +125,10 @@ pub fn gpu<S: ReadAt>(capture: &Capture<S>, ledgers: &mut [DeviceLedger]) -> Fol
                 for op in ops {
                     let at = op.launch.map_or(TimeNs(0), |l| l.start);
                     host.stacks(at, at.plus(1), &mut tree, tables, |node, _, _| last = node);
-                    *weights.entry((last, op.name)).or_default() += op.ns;
+                    add(weights.entry((last, op.name)).or_default(), op.ns);
                 }
             } else {
-                ops.iter().for_each(|op| *weights.entry((Node(0), op.name)).or_default() += op.ns);
+                ops.iter().for_each(|op| add(weights.entry((Node(0), op.name)).or_default(), op.ns));
             }
             for ((node, name), ns) in weights {
                 let mut frames = vec![device.clone()];
@@ -134,7 +153,7 @@ pub fn cpu<S: ReadAt>(capture: &Capture<S>) -> Folded {
         let mut host = HostTimeline::new(capture.rows::<HostSpan>(key), std::iter::empty::<ApiCall>());
         host.stacks(from, to, &mut tree, tables, |node, from, to| {
             if node != Node(0) {
-                *weights.entry(node).or_default() += to.since(from);
+                add(weights.entry(node).or_default(), to.since(from));
             }
         });
         for (node, ns) in weights {

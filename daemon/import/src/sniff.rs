@@ -58,6 +58,7 @@ pub(crate) fn sniff(path: &Path, mut file: &File) -> Result<Format, ImportError>
     if matches!(first, Some(b'{' | b'[')) || first.is_none() {
         return Ok(Format::Json);
     }
-    let found = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)).map_or("it is not JSON", |(_, name)| name);
+    let found =
+        OTHERS.iter().find(|(magic, _)| head.starts_with(magic)).map_or("it is not JSON", |(_, name)| name);
     Err(ImportError::UnknownFormat { path: path.to_owned(), found })
 }

@@ -8,7 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use kineto_support::{Import, document, kernel, launch};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
-use stallscope_core::rows::{ApiCall, GpuOp, HostSpan};
+use stallscope_core::ledger::{Leaf, Options, all_ledgers};
+use stallscope_core::rows::{ApiCall, GpuOp, HostSpan, LossWindow};
 use stallscope_import::kineto::Limits;
 use stallscope_import::{Format, ImportError};
 use stallscope_schemas::record::op_flags;
@@ -147,14 +148,38 @@ fn an_operation_without_duration_is_kept_with_an_unknown_end() {
 }
 
 #[test]
-fn negative_absurd_and_undefined_times_are_left_out_and_counted() {
+fn undefined_times_are_counted_and_an_undefined_duration_is_an_unknown_end() {
     let bad = ["-1", "1e300", "NaN", "Infinity", "-Infinity", "9223372036854775807", "\"soon\""];
     let mut events = vec![kernel("1", "2", 0)];
     events.extend(bad.iter().map(|time| kernel(time, "1", 0)));
     events.extend(bad.iter().map(|time| kernel("5", time, 0)));
     let import = Import::of(document(&events.iter().map(String::as_str).collect::<Vec<_>>()));
-    assert_eq!(import.rows::<GpuOp>().len(), 1);
-    assert_eq!(import.losses(), [("event_time_invalid", 14), ("launch_missing", 1)]);
+    let ops = import.rows::<GpuOp>();
+    assert_eq!(ops.iter().filter(|op| op.flags & op_flags::END_UNKNOWN != 0).count(), bad.len());
+    assert_eq!(ops.len(), 1 + bad.len());
+    assert_eq!(
+        import.losses(),
+        [("event_without_duration", 7), ("event_time_invalid", 7), ("launch_missing", 8)]
+    );
+}
+
+#[test]
+fn where_an_operation_may_have_been_left_out_nobody_calls_the_time_idle() {
+    let broken = r#"{"ph":"X","cat":"kernel","name":"k","ts":1100,"dur":,"pid":0,"tid":7}"#;
+    let timeless =
+        r#"{"ph":"X","cat":"kernel","name":"k","pid":0,"tid":7,"ts":"soon","dur":1,"args":{"device":0}}"#;
+    for lost in [broken, timeless] {
+        let import = Import::of(document(&[&kernel("0", "1000", 0), lost, &kernel("2000", "1000", 0)]));
+        let windows = import.rows::<LossWindow>();
+        assert_eq!(windows.len(), 1, "{lost}");
+        assert_eq!((windows[0].start.0, windows[0].duration_ns), (1_000_000, 1_000_000));
+        let ledger = &all_ledgers(&import.capture, Options::default()).unwrap()[0];
+        assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.sums.get(Leaf::Idle)), (1_000_000, 0));
+    }
+    // A broken host event between two operations that touch hides nothing.
+    let host = r#"{"ph":"X","cat":"cpu_op","name":"o","pid":1,"tid":1,"ts":"soon","dur":1}"#;
+    let import = Import::of(document(&[&kernel("0", "1000", 0), host, &kernel("2000", "1000", 0)]));
+    assert!(import.rows::<LossWindow>().is_empty());
 }
 
 #[test]

@@ -45,6 +45,10 @@ pub(super) fn memory(options: &Options) -> anyhow::Result<Vec<Measurement>> {
     let folder = tempfile::tempdir()?;
     let trace = inputs::trace(megabytes, "json")?;
     let cost = import(&trace, &folder.path().join("bench.stall"))?;
+    if !options.quick {
+        // Too large to keep, and made again in half a minute.
+        std::fs::remove_file(&trace)?;
+    }
     let name = format!("import of {} GB JSON", megabytes as f64 / 1000.0);
     Ok(vec![
         Measurement::new(format!("{name}: peak memory"), "MB", vec![cost.peak_bytes as f64 / 1e6]),

@@ -1,7 +1,9 @@
 //! Rows of one key in the order of their starts, from batches that may overlap in time.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::rc::Rc;
 
 use stallscope_schemas::units::TimeNs;
 
@@ -9,6 +11,9 @@ use super::batch::{BatchColumns, ColumnSet};
 use super::read_at::ReadAt;
 use super::reader::{BatchInfo, Capture};
 use crate::rows::Row;
+
+/// Where an iterator over rows notes the stretches of damaged batches, as it comes to them.
+pub type DamageNotes = Rc<RefCell<Vec<(TimeNs, TimeNs)>>>;
 
 /// A decoded batch with the part that has not been handed out.
 #[derive(Debug)]
@@ -89,11 +94,12 @@ pub struct MergedRows<'a, S, R> {
     merged: Merged<'a, S, R>,
     /// Rows of the current run that have not been handed out, last first.
     run: Option<std::vec::IntoIter<R>>,
+    damage: Option<DamageNotes>,
 }
 
 impl<'a, S: ReadAt, R: Row> MergedRows<'a, S, R> {
-    pub(super) fn new(merged: Merged<'a, S, R>) -> Self {
-        Self { merged, run: None }
+    pub(super) fn new(merged: Merged<'a, S, R>, damage: Option<DamageNotes>) -> Self {
+        Self { merged, run: None, damage }
     }
 }
 
@@ -110,7 +116,11 @@ impl<S: ReadAt, R: Row> Iterator for MergedRows<'_, S, R> {
                     let rows: Vec<R> = range.map(|at| columns.row(at)).collect();
                     self.run = Some(rows.into_iter());
                 }
-                Run::Damaged(..) => {}
+                Run::Damaged(from, to) => {
+                    if let Some(damage) = &self.damage {
+                        damage.borrow_mut().push((from, to));
+                    }
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ mod tables;
 mod writer;
 
 pub use batch::{BatchColumns, ColumnSet};
-pub use merge::{Merged, MergedRows, Run};
+pub use merge::{DamageNotes, Merged, MergedRows, Run};
 pub use read_at::ReadAt;
 pub use reader::{BatchInfo, Capture, CaptureError, Hole};
 pub use tables::{Clock, Device, Frame, Process, Source, Tables, Thread};

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Mutex;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::RecordKind;
 use stallscope_schemas::units::TimeNs;
@@ -12,7 +12,7 @@ use super::FORMAT_MAJOR;
 use super::batch::{BatchColumns, ColumnSet};
 use super::columns::{ColumnSpec, Encoding, Shape, Transform, decode};
 use super::frame::{FILE_HEAD_LEN, FileHead, PREFIX_LEN, Prefix, SEGMENT_MAGIC, parse_file_head};
-use super::merge::{Merged, MergedRows};
+use super::merge::{DamageNotes, Merged, MergedRows};
 use super::read_at::ReadAt;
 use super::segment::{BatchPlace, ColumnPlace, parse, source_of};
 use super::tables::Tables;
@@ -92,6 +92,8 @@ pub struct Capture<S> {
     batches: Vec<BatchInfo>,
     by_key: HashMap<(u16, u32), Vec<usize>>,
     losses: Mutex<HashMap<u16, u64>>,
+    /// Damaged batches that have been counted: analyses read the same batch more than once.
+    damaged: Mutex<HashSet<usize>>,
     holes: Vec<Hole>,
     segments: u64,
     header_bytes: u64,
@@ -130,6 +132,7 @@ impl<S: ReadAt> Capture<S> {
             batches: Vec::new(),
             by_key: HashMap::new(),
             losses: Mutex::default(),
+            damaged: Mutex::default(),
             holes: Vec::new(),
             segments: 0,
             header_bytes: 0,
@@ -367,7 +370,9 @@ impl<S: ReadAt> Capture<S> {
         let decoded = self.try_read_batch::<R>(batch, set, into);
         if decoded.is_none() {
             into.rows = 0;
-            self.count_loss(LossCounter::BatchDamaged, batch.rows.into());
+            if self.damaged.lock().is_ok_and(|mut damaged| damaged.insert(batch.order)) {
+                self.count_loss(LossCounter::BatchDamaged, batch.rows.into());
+            }
         }
         decoded
     }
@@ -440,7 +445,12 @@ impl<S: ReadAt> Capture<S> {
 
     /// Rows of one key in the order of their starts, one by one. Damaged batches are skipped (and counted).
     pub fn rows<R: Row>(&self, key: u32) -> MergedRows<'_, S, R> {
-        MergedRows::new(self.merged(key, ColumnSet::ALL))
+        MergedRows::new(self.merged(key, ColumnSet::ALL), None)
+    }
+
+    /// As [`Capture::rows`], noting the stretches of damaged batches in `damage`.
+    pub fn rows_noting<R: Row>(&self, key: u32, damage: DamageNotes) -> MergedRows<'_, S, R> {
+        MergedRows::new(self.merged(key, ColumnSet::ALL), Some(damage))
     }
 
     /// Counts rows in the file of each kind, with their bytes: `(kind number, rows, bytes)`.

@@ -15,8 +15,8 @@ use crate::classify::{OpClass, communication_library};
 use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::device::Tally;
 use crate::ledger::{DeviceLedger, IdleLeaf, Leaf};
-use crate::report::text::{duration, percent, short_name};
-use crate::steps::{StepSource, median_and_mad, slow_steps};
+use crate::report::text::{duration, percent, short_name, times};
+use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
 
 pub(crate) use host_work::host_work;
@@ -47,6 +47,8 @@ pub struct Finding {
     pub rule: &'static str,
     /// Identity of the device.
     pub device: String,
+    /// What it is about, in a few words.
+    pub what: &'static str,
     /// Time that the finding is about, ns.
     pub ns: u64,
     /// `ns` as a share of the device's wall time, 0 to 1.
@@ -64,7 +66,6 @@ pub struct Finding {
 #[derive(Default)]
 struct Group {
     ns: u64,
-    count: u64,
     longest_ns: u64,
     what: &'static str,
     /// The largest single cause, for the evidence, with the frame that named it.
@@ -102,7 +103,7 @@ pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec
     compute(ledger, tables, &mut found);
     steps(ledger, tables, &mut found);
     let unknown = ledger.sums.get(Leaf::Unknown);
-    found.add("capture-unknown", unknown, || {
+    found.add("capture-unknown", "missing records", unknown, || {
         let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
         (summary, "records of this time are missing or damaged".to_owned())
     });
@@ -130,19 +131,27 @@ impl Found<'_> {
     }
 
     /// Adds a finding where the rule's thresholds say so.
-    fn add(&mut self, id: &str, ns: u64, text: impl FnOnce() -> (String, String)) {
+    fn add(&mut self, id: &str, what: &'static str, ns: u64, text: impl FnOnce() -> (String, String)) {
         if let Some(severity) = rule(id).severity(self.share(ns)) {
-            self.push(id, severity, ns, text());
+            self.push(id, what, severity, ns, text());
         }
     }
 
-    fn push(&mut self, id: &str, severity: Severity, ns: u64, (summary, evidence): (String, String)) {
+    fn push(
+        &mut self,
+        id: &str,
+        what: &'static str,
+        severity: Severity,
+        ns: u64,
+        (summary, evidence): (String, String),
+    ) {
         let rule = rule(id);
         self.out.push(Finding {
             category: rule.category,
             severity,
             rule: rule.id,
             device: self.id.to_owned(),
+            what,
             ns,
             share: self.share(ns),
             summary,
@@ -160,7 +169,6 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
         let (id, what, frame) = idle_rule(&cause, &names);
         let group = groups.entry(id).or_default();
         group.ns += amount.ns;
-        group.count += amount.count;
         group.longest_ns = group.longest_ns.max(amount.longest_ns);
         group.what = what;
         if group.top.is_none() {
@@ -173,12 +181,16 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     }
     for (id, group) in groups {
         let wall = found.wall;
-        found.add(&id, group.ns, || {
+        found.add(&id, group.what, group.ns, || {
             let of_idle = percent(group.ns, ledger.sums.get(Leaf::Idle));
             let summary = match id.as_str() {
                 "idle-unknown" => {
                     format!("the device is idle for {} without a recorded cause", percent(group.ns, wall))
                 }
+                "idle-host-unseen" => format!(
+                    "the device waits {} of the time for the host, and the trace does not show what it did",
+                    percent(group.ns, wall)
+                ),
                 "idle-launch" | "idle-graph" | "idle-device" | "idle-dependency" | "idle-driver"
                 | "idle-sync" => {
                     format!(
@@ -200,9 +212,8 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
 
 fn idle_evidence(ledger: &DeviceLedger, tables: &Tables, group: &Group, of_idle: &str) -> String {
     let mut text = format!(
-        "{} in {} pieces, the longest {} ({of_idle} of the idle time)",
+        "{} in all, at most {} at a stretch, {of_idle} of the idle time",
         duration(group.ns),
-        group.count,
         duration(group.longest_ns)
     );
     let Some((cause, _)) = group.top else { return text };
@@ -265,11 +276,11 @@ fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) 
         );
         let ops: u64 = names.iter().map(|(_, t)| t.count).sum();
         let evidence = format!(
-            "{ops} operations, {} resident in all, {} of it exposed; most in {}{library}, {} times, {} on average",
+            "{ops} operations, {} resident in all, {} of it exposed; most in {}{library}, {}, {} on average",
             duration(ledger.comm_ns),
             duration(exposed),
             short_name(kernel, 90),
-            tally.count,
+            times(tally.count),
             duration(tally.ns / tally.count.max(1))
         );
         (summary, evidence)
@@ -277,7 +288,7 @@ fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) 
     // Communication is always mentioned; exposed communication from the rule's thresholds on is more than a mention.
     let severity = rule("communication-exposed").severity(found.share(exposed)).unwrap_or(Severity::Info);
     let (ns, text) = (if severity == Severity::Info { ledger.comm_ns } else { exposed }, text());
-    found.push("communication-exposed", severity, ns, text);
+    found.push("communication-exposed", "communication", severity, ns, text);
 }
 
 fn copies(ledger: &DeviceLedger, found: &mut Found<'_>) {
@@ -285,7 +296,10 @@ fn copies(ledger: &DeviceLedger, found: &mut Found<'_>) {
     let mut kinds: Vec<(CopyKind, Tally)> = ledger.copies.iter().map(|(k, t)| (*k, *t)).collect();
     kinds.sort_by_key(|(kind, tally)| (std::cmp::Reverse(tally.ns), *kind));
     let wall = found.wall;
-    found.add("memcpy-exposed", exposed, || {
+    // Copies within the device want other advice than copies across the bus.
+    let within = kinds.first().is_some_and(|(kind, _)| *kind == CopyKind::DeviceToDevice);
+    let id = if within { "memcpy-exposed-device" } else { "memcpy-exposed" };
+    found.add(id, "copies", exposed, || {
         let summary = format!("copies hold the device up for {} of the time", percent(exposed, wall));
         let each: Vec<String> = kinds
             .iter()
@@ -302,25 +316,24 @@ fn copies(ledger: &DeviceLedger, found: &mut Found<'_>) {
 fn compute(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     let Some((name, tally)) = top_names(ledger, OpClass::Compute).into_iter().next() else { return };
     // A fifth of the wall time in one kernel: worth naming, never a problem by itself.
-    if tally.ns.saturating_mul(5) < found.wall {
+    // Instances on several streams run side by side: together they cannot take more than all computation took.
+    let ns = tally.ns.min(ledger.sums.get(Leaf::Compute));
+    if ns == 0 || ns.saturating_mul(5) < found.wall {
         return;
     }
     let kernel = short_name(tables.string(name), 90);
-    let summary = format!("one kernel takes {} of the time: {kernel}", percent(tally.ns, found.wall));
-    let evidence = format!("{} times, {} on average", tally.count, duration(tally.ns / tally.count.max(1)));
-    found.push("compute-dominant-kernel", Severity::Info, tally.ns, (summary, evidence));
+    let summary = format!("one kernel takes {} of the time: {kernel}", percent(ns, found.wall));
+    let evidence = format!("{}, {} on average", times(tally.count), duration(tally.ns / tally.count.max(1)));
+    found.push("compute-dominant-kernel", "one kernel", Severity::Info, ns, (summary, evidence));
 }
 
 fn steps(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
-    let walls: Vec<u64> = ledger.steps.iter().map(|s| s.end.since(s.start)).collect();
-    let slow = slow_steps(&walls);
+    let wall = |i: usize| ledger.steps.get(i).map_or(0, |s| s.end.since(s.start));
+    let walls: Vec<u64> = ledger.whole_steps().map(|(i, _)| wall(i)).collect();
+    let slow = ledger.slow_steps();
     let Some((median, _)) = median_and_mad(&walls) else { return };
-    let excess: u64 = slow.iter().filter_map(|&i| walls.get(i)).map(|w| w.saturating_sub(median)).sum();
-    // A period may be a layer or a phase, whose lengths differ for good reasons: only marked steps are judged.
-    if ledger.step_source == Some(StepSource::Period) {
-        return;
-    }
-    found.add("steps-slow", excess, || {
+    let excess = slow.iter().fold(0u64, |sum, &i| sum.saturating_add(wall(i).saturating_sub(median)));
+    found.add("steps-slow", "slow steps", excess, || {
         let summary = format!(
             "{} of {} steps took longer than the rest: {} more in all than at the median of {}",
             slow.len(),
@@ -328,17 +341,13 @@ fn steps(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
             duration(excess),
             duration(median)
         );
-        let worst = slow.iter().copied().max_by_key(|&i| walls.get(i)).unwrap_or(0);
+        let worst = slow.iter().copied().max_by_key(|&i| wall(i)).unwrap_or(0);
         let Some(step) = ledger.steps.get(worst) else { return (summary, String::new()) };
         let name = tables.string(step.name);
-        let name = if name.is_empty() { format!("step {}", worst + 1) } else { name.to_owned() };
+        let name = if name.is_empty() { format!("step {}", worst + 1) } else { short_name(name, 60) };
         (
             summary,
-            format!(
-                "the slowest is {name}: {}, of which {}",
-                duration(step.end.since(step.start)),
-                grown(ledger, step)
-            ),
+            format!("the slowest is {name}: {}, of which {}", duration(wall(worst)), grown(ledger, step)),
         )
     });
 }
@@ -346,7 +355,7 @@ fn steps(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
 /// The leaf by which a step exceeds the median of all steps most.
 fn grown(ledger: &DeviceLedger, step: &crate::ledger::Step) -> String {
     let excess = Leaf::ALL.iter().filter_map(|&leaf| {
-        let all: Vec<u64> = ledger.steps.iter().map(|s| s.sums.get(leaf)).collect();
+        let all: Vec<u64> = ledger.whole_steps().map(|(_, s)| s.sums.get(leaf)).collect();
         let (median, _) = median_and_mad(&all)?;
         Some((step.sums.get(leaf).saturating_sub(median), leaf))
     });

@@ -59,7 +59,7 @@ rules! {
     "idle-sync" "idle" [0.02, 0.05, 0.15]
         "remove the synchronisation: .item(), .cpu(), print of a tensor and torch.cuda.synchronize() stop the launching thread until the device is empty";
     "idle-driver" "idle" [0.01, 0.03, 0.10]
-        "let the caching allocator keep its memory (expandable_segments:True, no empty_cache() in the loop), and load modules before the loop";
+        "allocate, load modules and instantiate graphs before the loop; let the caching allocator keep its memory (expandable_segments:True, no empty_cache() in the loop)";
     "idle-dependency" "idle" [0.02, 0.05, 0.20]
         "the next kernel waits for another stream or device: look at what that stream was doing";
     "idle-graph" "idle" [0.02, 0.10, 0.30]
@@ -72,6 +72,8 @@ rules! {
         "overlap it with computation (bucket sizes, prefetch in FSDP, a separate stream), and check whether one rank is late";
     "memcpy-exposed" "memcpy" [0.02, 0.05, 0.15]
         "copy from pinned memory with non_blocking=True on a stream of its own, a batch ahead";
+    "memcpy-exposed-device" "memcpy" [0.02, 0.05, 0.15]
+        "avoid the copies within the device (clone, contiguous, cat of tensors that are used once) or fuse them into the kernels around them";
     "compute-dominant-kernel" "compute" [NEVER, NEVER, NEVER]
         "to go faster from here, this kernel is where the time is";
     "steps-slow" "steps" [0.01, 0.03, 0.10]

@@ -13,12 +13,10 @@ pub enum Reason {
     Plain,
     /// No host call is recorded for the operation that ended the gap.
     NoLaunch,
-    /// The gap ends where lost records begin.
+    /// The gap ends where lost records begin, or records of the launching thread are lost.
     Lost,
     /// The operation was queued long before it began, and no recorded order explains it.
     Queued,
-    /// Nothing is recorded on the launching thread; the stack is that of the thread that launched before.
-    OtherThread,
 }
 
 impl Reason {
@@ -30,7 +28,6 @@ impl Reason {
             Self::NoLaunch => "no host call is recorded for the operation that ended the gap",
             Self::Lost => "records were lost here",
             Self::Queued => "the operation was queued, and nothing recorded says what it waited for",
-            Self::OtherThread => "nothing is recorded on the launching thread",
         }
     }
 }

@@ -16,7 +16,7 @@ use super::stepper::{Step, Stepper};
 use crate::capture::{Capture, ColumnSet, ReadAt, Run};
 use crate::classify::{OpClass, op_class};
 use crate::rows::{GpuOp, Launch, LossWindow};
-use crate::steps::{StepSource, plan};
+use crate::steps::{StepSource, plan, slow_steps};
 use crate::timeline::host::StackTree;
 use crate::timeline::sweep::{Cover, Sweep, Visitor};
 
@@ -104,6 +104,26 @@ pub struct DeviceLedger {
     pub weighted: Vec<WeightedOp>,
 }
 
+impl DeviceLedger {
+    /// Steps that lie in the window as a whole, with their positions.
+    pub fn whole_steps(&self) -> impl Iterator<Item = (usize, &Step)> {
+        self.steps.iter().enumerate().filter(|(_, s)| s.whole)
+    }
+
+    /// Positions of steps that took notably longer than the rest. A period may be a layer or a phase, whose lengths differ
+    /// for good reasons, and a step that began before the window is short for no merit of its own: only whole steps that
+    /// the trace marks are judged.
+    #[must_use]
+    pub fn slow_steps(&self) -> Vec<usize> {
+        if self.step_source == Some(StepSource::Period) {
+            return Vec::new();
+        }
+        let (positions, walls): (Vec<usize>, Vec<u64>) =
+            self.whole_steps().map(|(i, s)| (i, s.end.since(s.start))).unzip();
+        slow_steps(&walls).into_iter().filter_map(|i| positions.get(i).copied()).collect()
+    }
+}
+
 /// What to work out beyond the ledger itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -145,7 +165,7 @@ pub fn device_ledger<S: ReadAt>(
         book: Book::default(),
         whole: Sums::default(),
         explainer: Explainer::new(capture, device),
-        stepper: Stepper::new(plan(capture, device)),
+        stepper: Stepper::new(plan(capture, device), start),
         losses: loss_windows(capture, device),
         by_name: HashMap::new(),
         copies: HashMap::new(),
@@ -284,12 +304,12 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         while self.losses.peek().is_some_and(|Reverse((from, _))| *from <= start) {
             self.lose_next();
         }
-        if let Some((step, earliest)) = self.stepper.begins(name, start, x.launch) {
-            // The step begins with what the host did for it, but not before the device was done with the step before.
-            let at = earliest.max(self.sweep.covered_until()).min(start);
+        while let Some(cut) = self.stepper.cut_before(name, start, x.launch) {
+            // A step begins with what the host did for it, but not before the device was done with the step before.
+            let at = cut.earliest.max(self.sweep.covered_until()).min(start);
             self.advance(at, Some(x));
             let sums = self.take_sums();
-            self.stepper.turn(self.sweep.now(), step, sums);
+            self.stepper.cut(self.sweep.now(), cut, sums);
         }
         self.advance(start, Some(x));
         self.sweep.close(x.stream);
@@ -353,6 +373,12 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             self.lose_next();
         }
         let end = self.sweep.last_end();
+        if let Some(cut) = self.stepper.cut_at_end() {
+            let at = cut.earliest.max(self.sweep.covered_until()).min(end);
+            self.advance(at, None);
+            let sums = self.take_sums();
+            self.stepper.cut(self.sweep.now(), cut, sums);
+        }
         self.advance(end, None);
         let sums = self.take_sums();
         self.stepper.close(end, sums);

@@ -1,10 +1,12 @@
 //! Carries along what the gap rules need while a device's operations pass: host time lines, orders between streams, the
 //! running graph, the last launch.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 use hashbrown::HashMap;
-use stallscope_schemas::record::op_flags;
+use stallscope_schemas::record::{RecordKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
 use super::calibrate::device_floor_ns;
@@ -15,6 +17,15 @@ use crate::capture::{Capture, MergedRows, ReadAt, Tables};
 use crate::classify::{ApiClass, OpClass, api_class, kernel_class};
 use crate::rows::{ApiCall, HostSpan, Launch, StreamWait};
 use crate::timeline::host::{HostTimeline, Piece, StackTree};
+
+/// Launches of earlier operations that are looked at: on current devices a launch call is over before a handful of later
+/// operations have begun.
+const RECENT_LAUNCHES: usize = 8;
+
+/// Graph replays that can be running on one device at once: one a stream, and programs replay on a few.
+const RECENT_GRAPHS: usize = 8;
+
+type Damage = Rc<RefCell<Vec<(TimeNs, TimeNs)>>>;
 
 /// Classes of names, looked up once each.
 pub(super) struct NameClasses<'a> {
@@ -57,17 +68,22 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     hosts: HashMap<ThreadId, Host<'a, S>>,
     waits: std::iter::Peekable<MergedRows<'a, S, StreamWait>>,
     has_waits: bool,
-    /// By stream: when the host last told it to wait, and when its last operation was launched.
-    told: HashMap<u64, (Option<TimeNs>, Option<TimeNs>)>,
-    running_graph: Option<CorrelationId>,
+    /// By stream: when the host told it to wait, and when its last operation was launched.
+    told: HashMap<u64, (Vec<TimeNs>, Option<TimeNs>)>,
+    /// Graph replays that began lately, the latest last.
+    graphs: VecDeque<CorrelationId>,
+    /// Stretches in which records of a thread are lost.
+    thread_losses: HashMap<ThreadId, Damage>,
     pub(super) device_floor_ns: u64,
-    /// The operation before, whose launch call may reach into the gap.
-    last_launch: Option<Launch>,
+    /// Launches of the operations before, whose calls may reach into the gap.
+    last_launches: VecDeque<Launch>,
     pub(super) tree: StackTree,
     pub(super) causes: Causes,
     pieces: Vec<Piece>,
     blamed: Vec<Blamed>,
     pub(super) gaps: u64,
+    /// The gap that was explained last: a step may cut one gap into several calls.
+    open_gap: (TimeNs, TimeNs),
     pub(super) longest_gap: (TimeNs, u64),
 }
 
@@ -82,52 +98,72 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             waits,
             has_waits,
             told: HashMap::new(),
-            running_graph: None,
+            graphs: VecDeque::new(),
+            thread_losses: HashMap::new(),
             device_floor_ns: device_floor_ns(capture, device),
-            last_launch: None,
+            last_launches: VecDeque::new(),
             tree: StackTree::default(),
             causes: Causes::default(),
             pieces: Vec::new(),
             blamed: Vec::new(),
             gaps: 0,
+            open_gap: (TimeNs(i64::MIN), TimeNs(i64::MIN)),
             longest_gap: (TimeNs(0), 0),
         }
     }
 
     /// Explains a gap and books its pieces.
     pub(super) fn gap(&mut self, from: TimeNs, to: TimeNs, closing: Option<Closing>, sums: &mut Sums) {
-        self.gaps += 1;
-        if to.since(from) > self.longest_gap.1 {
-            self.longest_gap = (from, to.since(from));
+        if self.open_gap.1 != from {
+            self.gaps += 1;
+            self.open_gap.0 = from;
+        }
+        self.open_gap.1 = to;
+        let idle_since = self.open_gap.0;
+        if to.since(idle_since) > self.longest_gap.1 {
+            self.longest_gap = (idle_since, to.since(idle_since));
         }
         let told_to_wait = self.has_waits && closing.as_ref().is_some_and(|x| self.told_to_wait(x));
         let launch = closing.and_then(|x| x.launch);
         let capture = self.capture;
         let mut host = launch.map(|l| {
             self.hosts.entry(l.thread).or_insert_with(|| {
-                HostTimeline::new(capture.rows::<HostSpan>(l.thread.0), capture.rows::<ApiCall>(l.thread.0))
+                let damage = self.thread_losses.entry(l.thread).or_default();
+                for kind in [RecordKind::HostSpan, RecordKind::ApiCall] {
+                    damage.borrow_mut().extend(capture.hole_windows(kind, l.thread.0));
+                }
+                HostTimeline::new(
+                    capture.rows_noting::<HostSpan>(l.thread.0, Rc::clone(damage)),
+                    capture.rows_noting::<ApiCall>(l.thread.0, Rc::clone(damage)),
+                )
             })
         });
-        // The call that launched the operation before may still be open: it is launch time, not the host's.
-        if let (Some(host), Some(launch), Some(last)) = (host.as_mut(), launch, self.last_launch)
-            && last.thread == launch.thread
-            && last.start.plus(last.duration_ns) > from
-            && last.start < launch.start
-        {
-            host.add_call(ApiCall {
-                start: last.start,
-                duration_ns: last.duration_ns,
-                name: last.name,
-                correlation: CorrelationId(0),
-            });
+        // The calls that launched the operations before may still be open: that is launch time, not the host's.
+        if let (Some(host), Some(launch)) = (host.as_mut(), launch) {
+            let reaches = |l: &&Launch| {
+                l.thread == launch.thread && l.start < launch.start && l.start.plus(l.duration_ns) > from
+            };
+            for last in self.last_launches.iter().filter(reaches) {
+                host.add_call(ApiCall {
+                    start: last.start,
+                    duration_ns: last.duration_ns,
+                    name: last.name,
+                    correlation: CorrelationId(0),
+                });
+            }
         }
         let classes = &self.classes;
+        let damage = launch.and_then(|l| self.thread_losses.get(&l.thread));
         let mut context = Context {
             host,
             tree: &mut self.tree,
             tables: capture.tables(),
             api_class: |name| classes.call(name),
-            running_graph: self.running_graph,
+            in_running_graph: closing.as_ref().is_some_and(|x| self.graphs.contains(&x.correlation)),
+            idle_since,
+            thread_lost: |from, to| {
+                damage.is_some_and(|d| d.borrow().iter().any(|&(lost, until)| lost < to && from < until))
+            },
             told_to_wait,
             device_floor_ns: self.device_floor_ns,
         };
@@ -142,20 +178,31 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
     fn told_to_wait(&mut self, x: &Closing) -> bool {
         let Some(launch) = x.launch else { return false };
         while let Some(wait) = self.waits.next_if(|w| w.start <= launch.start) {
-            self.told.entry(wait.stream).or_default().0 = Some(wait.start);
+            self.told.entry(wait.stream).or_default().0.push(wait.start);
         }
-        let (told, launched) = self.told.get(&x.stream).copied().unwrap_or_default();
-        told.is_some_and(|told| launched.is_none_or(|launched| told > launched))
+        self.told.get(&x.stream).is_some_and(|(told, launched)| {
+            told.iter().any(|&told| told <= launch.start && launched.is_none_or(|launched| told > launched))
+        })
     }
 
     #[inline]
     pub(super) fn op_began(&mut self, x: &Closing) {
-        self.running_graph = (x.flags & op_flags::GRAPH_NODE != 0).then_some(x.correlation);
-        self.last_launch = x.launch;
-        if self.has_waits
-            && let Some(launch) = x.launch
-        {
-            self.told.entry(x.stream).or_default().1 = Some(launch.start);
+        if x.flags & op_flags::GRAPH_NODE != 0 && self.graphs.back() != Some(&x.correlation) {
+            self.graphs.retain(|&g| g != x.correlation);
+            self.graphs.push_back(x.correlation);
+            if self.graphs.len() > RECENT_GRAPHS {
+                self.graphs.pop_front();
+            }
+        }
+        let Some(launch) = x.launch else { return };
+        self.last_launches.push_back(launch);
+        if self.last_launches.len() > RECENT_LAUNCHES {
+            self.last_launches.pop_front();
+        }
+        if self.has_waits {
+            let (told, launched) = self.told.entry(x.stream).or_default();
+            *launched = Some(launched.map_or(launch.start, |l| l.max(launch.start)));
+            told.retain(|&t| t > launch.start);
         }
     }
 }

@@ -8,14 +8,19 @@
 //! X has no recorded call                [a, b)                 UNKNOWN  no launch recorded
 //! X is a later node of a graph replay   [a, b)                 GRAPH
 //! else   before the call                [a, min(b, h0))        by what the launching thread did:
-//!                                                              in a sync call → SYNC, in a driver call → DRIVER,
-//!                                                              in a launch call → LAUNCH, else → HOST (its stack)
-//!        inside the call                [max(a,h0), min(b,h1)) LAUNCH; DRIVER where the call is longer than
-//!                                                              LONG_CALL_NS (allocation, loading, a full queue)
+//!                                                              in a sync call → SYNC, in a launch or copy call →
+//!                                                              LAUNCH, in any other call → DRIVER, else → HOST (its
+//!                                                              stack); its records damaged → UNKNOWN
+//!        inside the call                [max(a,h0), min(b,h1)) LAUNCH; DRIVER where a driver call lies within, or the
+//!                                                              call is longer than LONG_CALL_NS (a full queue, loading)
 //!        after the call                 [max(a,h1), b)         DEP where X's stream was told to wait since its last
 //!                                                              operation; else DEVICE up to the device's floor
 //!                                                              (see `calibrate`); else UNKNOWN, queued
 //! ```
+//!
+//! Limit: launches are recorded with their operations, so of the calls before the call only those of operations that began
+//! before X on this device are known as LAUNCH; a launch for another device, or of an operation that begins after X,
+//! counts as HOST.
 
 use stallscope_schemas::record::op_flags;
 use stallscope_schemas::units::{CorrelationId, StringId, ThreadId, TimeNs};
@@ -30,6 +35,10 @@ use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
 /// A launch call longer than this did more than launch: 50 times the few microseconds that a launch costs on current
 /// systems (CUDA's and HIP's launch calls take 2-10 µs in every trace of the ground truth).
 pub const LONG_CALL_NS: u64 = 500_000;
+
+fn launch_leaf(duration_ns: u64) -> IdleLeaf {
+    if duration_ns > LONG_CALL_NS { IdleLeaf::Driver } else { IdleLeaf::Launch }
+}
 
 /// The operation that ended a gap, as far as the rules need it.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +68,7 @@ pub struct Blamed {
 
 /// What the rules may ask about the rest of the capture.
 #[allow(missing_debug_implementations, reason = "holds a closure and lives for one call")]
-pub struct Context<'a, S: Iterator, C: Iterator, F> {
+pub struct Context<'a, S: Iterator, C: Iterator, F, L> {
     /// The launching thread's records.
     pub host: Option<&'a mut HostTimeline<S, C>>,
     /// Stacks seen so far.
@@ -68,19 +77,24 @@ pub struct Context<'a, S: Iterator, C: Iterator, F> {
     pub tables: &'a Tables,
     /// The class of a call, by its name.
     pub api_class: F,
-    /// The graph replay that has already begun on the device, if the last operation belonged to one.
-    pub running_graph: Option<CorrelationId>,
+    /// Whether the graph replay that X belongs to has already begun on the device.
+    pub in_running_graph: bool,
+    /// When the device became idle: before the gap's begin where a step cuts the gap.
+    pub idle_since: TimeNs,
+    /// Whether records of the launching thread are lost between two moments.
+    pub thread_lost: L,
     /// Whether X's stream was told to wait for another since its last operation.
     pub told_to_wait: bool,
     /// Time from a launch to a start that is the device's own, ns.
     pub device_floor_ns: u64,
 }
 
-impl<S, C, F> Context<'_, S, C, F>
+impl<S, C, F, L> Context<'_, S, C, F, L>
 where
     S: Iterator<Item = HostSpan>,
     C: Iterator<Item = ApiCall>,
     F: Fn(StringId) -> ApiClass,
+    L: Fn(TimeNs, TimeNs) -> bool,
 {
     /// Applies the rules to one gap; the pieces in `out` are adjacent and cover it exactly.
     pub fn explain(
@@ -104,7 +118,7 @@ where
             out.push(whole(IdleLeaf::Unknown, Reason::Lost));
             return;
         }
-        if x.flags & op_flags::GRAPH_NODE != 0 && self.running_graph == Some(x.correlation) {
+        if x.flags & op_flags::GRAPH_NODE != 0 && self.in_running_graph {
             out.push(whole(IdleLeaf::Graph, Reason::Plain));
             return;
         }
@@ -118,15 +132,7 @@ where
             self.before_call(a, h0, launch.thread, pieces, out);
         }
         if h0 < h1 {
-            let leaf = if launch.duration_ns > LONG_CALL_NS { IdleLeaf::Driver } else { IdleLeaf::Launch };
-            let cause = Cause {
-                leaf,
-                reason: Reason::Plain,
-                call: launch.name,
-                node: Node(0),
-                thread: Some(launch.thread),
-            };
-            out.push(Blamed { cause, from: h0, to: h1 });
+            self.inside_call(h0, h1, launch, pieces, out);
         }
         if h1 < b {
             self.after_call(h1, b, out);
@@ -156,18 +162,56 @@ where
         };
         // Short queries are part of what the host does.
         host.pieces(from, to, |call| class(call) != ApiClass::Host, pieces);
+        // Reading the pieces has read the thread's records up to here, and met the damage among them.
+        let lost = (self.thread_lost)(from, to);
         for piece in pieces.iter() {
-            let leaf = match piece.call.map(|c| (class(&c), c.start)) {
-                None | Some((ApiClass::Host, _)) => IdleLeaf::Host,
-                Some((ApiClass::Sync, _)) => IdleLeaf::Sync,
-                Some((ApiClass::Driver, _)) => IdleLeaf::Driver,
+            let (leaf, reason) = match piece.call.map(|c| (class(&c), c)) {
+                Some((ApiClass::Sync, _)) => (IdleLeaf::Sync, Reason::Plain),
                 // A copy that began while the device was busy held its caller until the copy was done.
-                Some((ApiClass::Copy, start)) if start < from => IdleLeaf::Sync,
-                Some(_) => IdleLeaf::Launch,
+                Some((ApiClass::Copy, call)) if call.start < self.idle_since => {
+                    (IdleLeaf::Sync, Reason::Plain)
+                }
+                Some((ApiClass::Launch | ApiClass::GraphLaunch | ApiClass::Copy, call)) => {
+                    (launch_leaf(call.duration_ns), Reason::Plain)
+                }
+                Some((ApiClass::Driver | ApiClass::Unknown, _)) => (IdleLeaf::Driver, Reason::Plain),
+                None | Some((ApiClass::Host, _)) if lost => (IdleLeaf::Unknown, Reason::Lost),
+                None | Some((ApiClass::Host, _)) => (IdleLeaf::Host, Reason::Plain),
             };
             let call = piece.call.map_or(StringId(0), |c| c.name);
             host.stacks(piece.from, piece.to, self.tree, self.tables, |node, from, to| {
-                let cause = Cause { leaf, reason: Reason::Plain, call, node, thread: Some(thread) };
+                let cause = Cause { leaf, reason, call, node, thread: Some(thread) };
+                out.push(Blamed { cause, from, to });
+            });
+        }
+    }
+
+    /// What the launch call itself was busy with.
+    fn inside_call(
+        &mut self,
+        from: TimeNs,
+        to: TimeNs,
+        launch: Launch,
+        pieces: &mut Vec<Piece>,
+        out: &mut Vec<Blamed>,
+    ) {
+        let own = launch_leaf(launch.duration_ns);
+        let thread = Some(launch.thread);
+        let Some(host) = self.host.as_deref_mut() else {
+            let cause = Cause { leaf: own, reason: Reason::Plain, call: launch.name, node: Node(0), thread };
+            out.push(Blamed { cause, from, to });
+            return;
+        };
+        host.pieces(from, to, |call| (self.api_class)(call.name) == ApiClass::Driver, pieces);
+        for piece in pieces.iter() {
+            let (leaf, call) = match piece.call {
+                Some(call) if (self.api_class)(call.name) == ApiClass::Driver => {
+                    (IdleLeaf::Driver, call.name)
+                }
+                _ => (own, launch.name),
+            };
+            host.stacks(piece.from, piece.to, self.tree, self.tables, |node, from, to| {
+                let cause = Cause { leaf, reason: Reason::Plain, call, node, thread };
                 out.push(Blamed { cause, from, to });
             });
         }

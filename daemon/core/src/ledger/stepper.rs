@@ -4,7 +4,7 @@ use stallscope_schemas::units::{StringId, TimeNs};
 
 use super::leaf::Sums;
 use crate::rows::Launch;
-use crate::steps::{MAX_STEPS, StepPlan};
+use crate::steps::{MAX_STEPS, Mark, StepPlan};
 
 /// The ledger of one step.
 #[derive(Clone, Debug)]
@@ -13,62 +13,92 @@ pub struct Step {
     pub name: StringId,
     /// When it began on the device.
     pub start: TimeNs,
-    /// When the next one began, or the window ended.
+    /// When it ended there.
     pub end: TimeNs,
+    /// Whether all of it lies in the window: the first one may have begun before.
+    pub whole: bool,
     /// Its time by leaf.
     pub sums: Sums,
 }
 
-/// Splits the time line into steps as operations pass.
+/// Where the time line is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Not before this moment of the host, or of the device.
+    pub(super) earliest: TimeNs,
+    /// The step that begins; none where one ends without a next.
+    pub(super) begins: Option<StringId>,
+}
+
 pub(super) struct Stepper {
     pub(super) plan: StepPlan,
-    /// Marks of the plan that have been passed.
-    passed: usize,
-    open: Option<(StringId, TimeNs)>,
+    window_start: TimeNs,
+    /// Marks that have been entered.
+    entered: usize,
+    /// End of the mark that was entered last, until that cut has been made.
+    ends: Option<TimeNs>,
+    open: Option<(StringId, TimeNs, bool)>,
     pub(super) done: Vec<Step>,
 }
 
 impl Stepper {
-    pub(super) fn new(plan: StepPlan) -> Self {
-        Self { plan, passed: 0, open: None, done: Vec::new() }
+    pub(super) fn new(plan: StepPlan, window_start: TimeNs) -> Self {
+        Self { plan, window_start, entered: 0, ends: None, open: None, done: Vec::new() }
     }
 
-    /// Whether the operation begins a step: its name and the earliest moment that belongs to it.
+    /// The next cut that lies before an operation of this name, start and launch. Called until there is none.
     #[inline]
-    pub(super) fn begins(
+    pub(super) fn cut_before(
         &mut self,
         name: StringId,
         start: TimeNs,
         launch: Option<Launch>,
-    ) -> Option<(StringId, TimeNs)> {
-        if self.done.len() >= MAX_STEPS {
-            return None;
-        }
-        let (marks, clock) = match &self.plan {
+    ) -> Option<Cut> {
+        let clock = match &self.plan {
             StepPlan::None => return None,
-            StepPlan::Anchor(anchor) => return (*anchor == name).then_some((StringId(0), start)),
-            StepPlan::Launched(marks) => (marks, launch?.start),
-            StepPlan::OnDevice(marks) => (marks, start),
+            StepPlan::Anchor(anchor) => {
+                // One operation, one cut: the second call for it finds the step open.
+                let begins = *anchor == name && self.open.is_none_or(|(_, since, _)| since < start);
+                return begins.then_some(Cut { earliest: start, begins: Some(StringId(0)) });
+            }
+            StepPlan::Launched(_) => launch?.start,
+            StepPlan::OnDevice(_) => start,
         };
-        let mut begun = None;
-        while let Some(&(at, name)) = marks.get(self.passed).filter(|(at, _)| *at <= clock) {
-            begun = Some((name, at));
-            self.passed += 1;
-        }
-        begun
+        self.mark_before(clock)
     }
 
-    /// Ends the open step at `at` with the sums since it began, and opens the next.
-    pub(super) fn turn(&mut self, at: TimeNs, name: StringId, sums: Sums) {
+    /// The next begin or end of a mark at or before a moment.
+    fn mark_before(&mut self, clock: TimeNs) -> Option<Cut> {
+        let (StepPlan::Launched(marks) | StepPlan::OnDevice(marks)) = &self.plan else { return None };
+        let next: Option<&Mark> = marks.get(self.entered).filter(|_| self.done.len() < MAX_STEPS);
+        if let Some(end) = self.ends.filter(|&end| end <= clock && next.is_none_or(|n| end < n.start)) {
+            self.ends = None;
+            return Some(Cut { earliest: end, begins: None });
+        }
+        let mark = next.filter(|m| m.start <= clock)?;
+        self.entered += 1;
+        self.ends = Some(mark.end);
+        Some(Cut { earliest: mark.start, begins: Some(mark.name) })
+    }
+
+    /// The end of the step that is open when the operations end, if its mark ended before the window did.
+    pub(super) fn cut_at_end(&mut self) -> Option<Cut> {
+        self.ends.take().map(|end| Cut { earliest: end, begins: None })
+    }
+
+    /// Makes a cut at `at` with the sums since the one before.
+    pub(super) fn cut(&mut self, at: TimeNs, cut: Cut, sums: Sums) {
         self.close(at, sums);
-        self.open = Some((name, at));
+        let whole = cut.earliest > self.window_start || matches!(self.plan, StepPlan::Anchor(_));
+        self.open = cut.begins.map(|name| (name, at, whole));
     }
 
     pub(super) fn close(&mut self, at: TimeNs, sums: Sums) {
-        if let Some((name, start)) = self.open.take()
+        if let Some((name, start, whole)) = self.open.take()
             && start < at
+            && self.done.len() < MAX_STEPS
         {
-            self.done.push(Step { name, start, end: at, sums });
+            self.done.push(Step { name, start, end: at, whole, sums });
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{DeviceReport, Report, SCHEMA_VERSION};
+use super::{DeviceReport, Report, SCHEMA_VERSION, saturating_sum};
 use crate::findings::{Finding, Severity};
 use crate::ledger::{IdleLeaf, Leaf};
 
@@ -14,7 +14,7 @@ pub struct Diff {
     pub schema_version: u32,
     /// All devices together.
     pub total: DiffDevice,
-    /// Devices that both captures have, matched by rank, else by identity, else by position.
+    /// Devices that both captures have, matched by rank and ordinal, else by identity, else by ordinal.
     pub devices: Vec<DiffDevice>,
     /// What makes the comparison less than straightforward.
     pub notes: Vec<String>,
@@ -81,16 +81,22 @@ impl Diff {
                 after.devices.len()
             ));
         }
-        let lost = |r: &Report| r.capture.losses.iter().filter(|l| l.lost).map(|l| l.count).sum::<u64>();
-        if lost(before) + lost(after) > 0 {
+        let lost = |r: &Report| saturating_sum(r.capture.losses.iter().filter(|l| l.lost).map(|l| l.count));
+        if lost(before) > 0 || lost(after) > 0 {
             notes.push(format!("records lost: {} before, {} after", lost(before), lost(after)));
         }
-        let devices = after
-            .devices
-            .iter()
-            .enumerate()
-            .filter_map(|(i, a)| Some(pair(matching(before, a, i)?, a)))
-            .collect();
+        let (devices, unmatched) = pairs(before, after);
+        if unmatched > 0 {
+            notes.push(format!(
+                "{unmatched} devices are in one capture only and are compared in the totals alone"
+            ));
+        }
+        let (b, a) = (wall(&before.devices), wall(&after.devices));
+        if b.abs_diff(a) > b.max(a) / 10 {
+            notes.push(
+                "the captures differ in length by more than a tenth: compare shares, not times".to_owned(),
+            );
+        }
         let problem = |f: &&Finding| f.severity >= Severity::Notice;
         let only_in = |one: &Report, other: &Report| -> Vec<Finding> {
             let mut seen: Vec<&str> = Vec::new();
@@ -126,10 +132,29 @@ impl Diff {
     }
 }
 
-fn matching<'a>(before: &'a Report, after: &DeviceReport, position: usize) -> Option<&'a DeviceReport> {
-    let by_rank = before.devices.iter().find(|b| b.rank.is_some() && b.rank == after.rank);
-    let by_id = || before.devices.iter().find(|b| b.id == after.id);
-    by_rank.or_else(by_id).or_else(|| before.devices.get(position))
+/// Matches devices by rank and ordinal, else by identity, else, where nothing tells them apart, by ordinal; each once.
+/// Also says how many were left over.
+fn pairs(before: &Report, after: &Report) -> (Vec<DiffDevice>, usize) {
+    let mut free: Vec<&DeviceReport> = before.devices.iter().collect();
+    let mut take =
+        |same: &dyn Fn(&DeviceReport) -> bool| free.iter().position(|d| same(d)).map(|at| free.remove(at));
+    let mut found: Vec<Option<&DeviceReport>> = Vec::new();
+    for a in &after.devices {
+        let by_rank = |b: &DeviceReport| a.rank.is_some() && (a.rank, a.ordinal) == (b.rank, b.ordinal);
+        found.push(take(&by_rank).or_else(|| take(&|b| a.id == b.id)));
+    }
+    for (a, found) in after.devices.iter().zip(&mut found).filter(|(_, f)| f.is_none()) {
+        // A job profiled twice has new file names and so new made-up identities.
+        *found = take(&|b| b.rank.is_none() == a.rank.is_none() && b.ordinal == a.ordinal);
+    }
+    let matched: Vec<DiffDevice> =
+        found.iter().zip(&after.devices).filter_map(|(b, a)| Some(pair((*b)?, a))).collect();
+    let unmatched = free.len() + after.devices.len() - matched.len();
+    (matched, unmatched)
+}
+
+fn wall(devices: &[DeviceReport]) -> u64 {
+    saturating_sum(devices.iter().map(|d| d.wall_ns))
 }
 
 fn step_ns(device: &DeviceReport) -> Option<u64> {
@@ -153,8 +178,8 @@ fn total(before: &Report, after: &Report) -> DiffDevice {
     DiffDevice {
         id: "all".to_owned(),
         rank: None,
-        before_wall_ns: b.iter().map(|d| d.wall_ns).sum(),
-        after_wall_ns: a.iter().map(|d| d.wall_ns).sum(),
+        before_wall_ns: wall(&before.devices),
+        after_wall_ns: wall(&after.devices),
         before_step_ns: b.iter().find_map(|d| step_ns(d)),
         after_step_ns: a.iter().find_map(|d| step_ns(d)),
         rows: rows(&b, &a),
@@ -162,9 +187,9 @@ fn total(before: &Report, after: &Report) -> DiffDevice {
 }
 
 fn rows(before: &[&DeviceReport], after: &[&DeviceReport]) -> Vec<DiffRow> {
-    let wall = |devices: &[&DeviceReport]| devices.iter().map(|d| d.wall_ns).sum::<u64>();
+    let wall = |devices: &[&DeviceReport]| saturating_sum(devices.iter().map(|d| d.wall_ns));
     let row = |key: String, name: String, pick: &dyn Fn(&DeviceReport) -> u64| {
-        let sum = |devices: &[&DeviceReport]| devices.iter().map(|d| pick(d)).sum::<u64>();
+        let sum = |devices: &[&DeviceReport]| saturating_sum(devices.iter().map(|d| pick(d)));
         let (before_ns, after_ns) = (sum(before), sum(after));
         DiffRow {
             key,

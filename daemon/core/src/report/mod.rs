@@ -17,10 +17,11 @@ use crate::classify::OpClass;
 use crate::findings::{self, Finding};
 use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::{DeviceLedger, IdleLeaf, Leaf, Step, Sums};
-use crate::steps::{percentile, slow_steps};
+use crate::steps::percentile;
 
 pub use diff::{Diff, DiffDevice};
 pub use render::{render, render_diff};
+use text::printable;
 
 /// Version of the JSON form.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -199,9 +200,9 @@ pub struct StepsReport {
     pub source: &'static str,
     /// How many.
     pub count: usize,
-    /// Median length, ns.
+    /// Median length of the whole ones, ns.
     pub median_ns: u64,
-    /// 95th percentile of the length, ns.
+    /// 95th percentile of the length of the whole ones, ns.
     pub p95_ns: u64,
     /// Each step, in order.
     pub each: Vec<StepReport>,
@@ -216,7 +217,9 @@ pub struct StepReport {
     pub start_ns: i64,
     /// Length, ns.
     pub wall_ns: u64,
-    /// Whether it stands out.
+    /// Whether all of it lies in the window.
+    pub whole: bool,
+    /// Whether it stands out among the whole ones; steps found by a period are not judged.
     pub slow: bool,
     /// Exclusive leaves.
     pub direct: Map<String, Value>,
@@ -232,8 +235,14 @@ fn idle_map(sums: &Sums) -> Map<String, Value> {
     IdleLeaf::ALL.iter().map(|&leaf| (leaf.key().to_owned(), sums.idle(leaf).into())).collect()
 }
 
+/// Text of a capture, fit to be printed; none where empty.
 fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
+    (!text.is_empty()).then(|| printable(text).into_owned())
+}
+
+/// Adds up times of several devices: each fits by itself, a made-up capture's sum need not.
+pub(crate) fn saturating_sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
 }
 
 impl Report {
@@ -272,9 +281,16 @@ fn capture_report<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceReport]) -> 
         sources: tables
             .sources()
             .iter()
-            .map(|s| SourceReport { path: s.path.clone(), format: s.format.clone() })
+            .map(|s| SourceReport {
+                path: printable(&s.path).into_owned(),
+                format: printable(&s.format).into_owned(),
+            })
             .collect(),
-        labels: tables.labels().iter().map(|(k, v)| (k.clone(), v.clone().into())).collect(),
+        labels: tables
+            .labels()
+            .iter()
+            .map(|(k, v)| (printable(k).into_owned(), printable(v).into_owned().into()))
+            .collect(),
         losses: capture.losses().into_iter().map(|(counter, count)| loss_report(counter, count)).collect(),
     }
 }
@@ -341,7 +357,12 @@ fn cause_report(ledger: &DeviceLedger, tables: &Tables, cause: Cause, amount: Am
     CauseReport {
         leaf: cause.leaf.key(),
         call: some(tables.string(cause.call)),
-        stack: ledger.tree.names(cause.node).into_iter().map(|n| tables.string(n).to_owned()).collect(),
+        stack: ledger
+            .tree
+            .names(cause.node)
+            .into_iter()
+            .map(|n| printable(tables.string(n)).into_owned())
+            .collect(),
         tid: cause.thread.and_then(|t| tables.thread(t)).map(|t| t.tid),
         reason: Some(cause.reason.text()).filter(|r| !r.is_empty()),
         ns: amount.ns,
@@ -356,7 +377,7 @@ fn top_operations(ledger: &DeviceLedger, tables: &Tables) -> Vec<OperationReport
     all.into_iter()
         .take(TOP)
         .map(|(&name, &(class, tally))| OperationReport {
-            name: tables.string(name).to_owned(),
+            name: printable(tables.string(name)).into_owned(),
             class: match class {
                 OpClass::Compute => "compute",
                 OpClass::Comm => "communication",
@@ -369,20 +390,23 @@ fn top_operations(ledger: &DeviceLedger, tables: &Tables) -> Vec<OperationReport
 }
 
 fn steps_report(ledger: &DeviceLedger, tables: &Tables) -> Option<StepsReport> {
-    let source = ledger.step_source?.name();
-    let walls: Vec<u64> = ledger.steps.iter().map(|s| s.end.since(s.start)).collect();
-    let slow = slow_steps(&walls);
+    let source = ledger.step_source?;
+    let slow = ledger.slow_steps();
     let each = |(i, step): (usize, &Step)| StepReport {
         name: some(tables.string(step.name)),
         start_ns: step.start.0,
         wall_ns: step.end.since(step.start),
-        slow: slow.binary_search(&i).is_ok(),
+        whole: step.whole,
+        slow: slow.contains(&i),
         direct: direct_map(&step.sums),
         idle: idle_map(&step.sums),
     };
+    let whole: Vec<u64> = ledger.whole_steps().map(|(_, s)| s.end.since(s.start)).collect();
+    let all = || ledger.steps.iter().map(|s| s.end.since(s.start)).collect();
+    let walls = if whole.is_empty() { all() } else { whole };
     Some(StepsReport {
-        source,
-        count: walls.len(),
+        source: source.name(),
+        count: ledger.steps.len(),
         median_ns: percentile(&walls, 50)?,
         p95_ns: percentile(&walls, 95)?,
         each: ledger.steps.iter().enumerate().map(each).collect(),

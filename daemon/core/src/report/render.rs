@@ -1,12 +1,13 @@
 //! The report and the comparison as text for a terminal or a ticket: at most 110 columns, no colours, nothing to scroll.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use serde_json::{Map, Value};
 
 use super::diff::Diff;
 use super::text::{bar, duration, percent, short_name};
-use super::{DeviceReport, Report};
+use super::{DeviceReport, Report, saturating_sum};
 use crate::findings::{Finding, Severity};
 use crate::ledger::{IdleLeaf, Leaf};
 
@@ -64,9 +65,9 @@ fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
     });
     let more = report.capture.sources.len().saturating_sub(1);
     let more = if more > 0 { format!(" and {}", plural(more, "more file")) } else { String::new() };
-    writeln!(out, "{}{more} · {}", name.unwrap_or_else(|| "capture".to_owned()), parts.join(" · "))?;
-    let models: std::collections::BTreeSet<&str> =
-        devices.iter().filter_map(|d| d.model.as_deref()).collect();
+    let name = short_name(&name.unwrap_or_else(|| "capture".to_owned()), 48);
+    writeln!(out, "{name}{more} · {}", parts.join(" · "))?;
+    let models: BTreeSet<&str> = devices.iter().filter_map(|d| d.model.as_deref()).collect();
     if !models.is_empty() {
         let host = report.capture.host.as_deref().map_or_else(String::new, |h| format!(" on {h}"));
         writeln!(out, "{}{host}", models.into_iter().collect::<Vec<_>>().join(", "))?;
@@ -75,25 +76,26 @@ fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
 }
 
 fn lost(report: &Report) -> String {
-    let lost: u64 = report.capture.losses.iter().filter(|l| l.lost).map(|l| l.count).sum();
+    let lost = saturating_sum(report.capture.losses.iter().filter(|l| l.lost).map(|l| l.count));
     format!("records lost {lost}")
 }
 
 fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
-    let total: u64 = report.devices.iter().map(|d| d.wall_ns).sum();
+    let total = saturating_sum(report.devices.iter().map(|d| d.wall_ns));
     writeln!(out, "\nwhere {} of GPU time went", duration(total))?;
-    let sum = |pick: &dyn Fn(&DeviceReport) -> u64| -> u64 { report.devices.iter().map(pick).sum() };
+    let sum = |pick: &dyn Fn(&DeviceReport) -> u64| saturating_sum(report.devices.iter().map(pick));
     for &leaf in Leaf::ALL {
         let ns = sum(&|d| value(&d.direct, leaf.key()));
         if ns == 0 && leaf != Leaf::Compute && leaf != Leaf::Idle {
             continue;
         }
-        line(out, "  ", leaf.text(), ns, total)?;
+        let note = if leaf == Leaf::Idle { idle_note(report, ns) } else { String::new() };
+        line(out, "  ", leaf.text(), ns, total, &note)?;
         if leaf == Leaf::Idle {
             for &idle in IdleLeaf::ALL {
                 let ns = sum(&|d| value(&d.idle, idle.key()));
                 if ns > 0 {
-                    line(out, "    ", idle.text(), ns, total)?;
+                    line(out, "    ", idle.text(), ns, total, "")?;
                 }
             }
         }
@@ -110,10 +112,23 @@ fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-fn line(out: &mut impl Write, indent: &str, name: &str, ns: u64, total: u64) -> fmt::Result {
+/// What most of the idle time is due to, if one thing is.
+fn idle_note(report: &Report, idle_ns: u64) -> String {
+    let mut by_what: BTreeMap<&str, u64> = BTreeMap::new();
+    for finding in report.findings.iter().filter(|f| f.category == "idle") {
+        let ns = by_what.entry(finding.what).or_default();
+        *ns = ns.saturating_add(finding.ns);
+    }
+    match by_what.into_iter().max_by_key(|(_, ns)| *ns) {
+        Some((what, ns)) if ns > idle_ns / 2 => format!("mostly {what}"),
+        _ => String::new(),
+    }
+}
+
+fn line(out: &mut impl Write, indent: &str, name: &str, ns: u64, total: u64, note: &str) -> fmt::Result {
     let width = 30 - indent.len();
     let text = format!(
-        "{indent}{name:<width$}{:>10} {:>8}  {}",
+        "{indent}{name:<width$}{:>10} {:>8}  {}  {note}",
         duration(ns),
         percent(ns, total),
         bar(ns, total, BAR)

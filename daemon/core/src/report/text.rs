@@ -1,16 +1,35 @@
 //! Numbers and names for people.
 
+use std::borrow::Cow;
+
 /// A duration in the unit that keeps three or four digits: `412 ns`, `17.3 µs`, `96.2 ms`, `30.0 s`.
 #[must_use]
 pub fn duration(ns: u64) -> String {
     let value = ns as f64;
+    // Bounds lie where rounding would show a thousand of the smaller unit.
     match ns {
         0..1_000 => format!("{ns} ns"),
-        1_000..1_000_000 => format!("{:.1} µs", value / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} ms", value / 1e6),
-        1_000_000_000..100_000_000_000 => format!("{:.2} s", value / 1e9),
+        1_000..999_950 => format!("{:.1} µs", value / 1e3),
+        999_950..999_950_000 => format!("{:.1} ms", value / 1e6),
+        999_950_000..99_995_000_000 => format!("{:.2} s", value / 1e9),
         _ => format!("{:.0} s", value / 1e9),
     }
+}
+
+/// Text from a file, fit for a terminal: control characters would move the cursor or recolour the screen.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// `once` or `n times`.
+#[must_use]
+pub fn times(n: u64) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{n} times") }
 }
 
 /// A share in percent with one decimal; tiny but real shares are not shown as 0.
@@ -43,7 +62,7 @@ pub fn bar(part: u64, whole: u64, width: u32) -> String {
 /// middle.
 #[must_use]
 pub fn short_name(name: &str, width: usize) -> String {
-    let clean: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean = printable(name);
     let mut name = without_install_path(&clean);
     if name.chars().count() > width
         && let Some(at) = argument_list(name)
@@ -99,6 +118,7 @@ mod tests {
     fn durations_keep_their_digits() {
         assert_eq!(duration(412), "412 ns");
         assert_eq!(duration(17_300), "17.3 µs");
+        assert_eq!(duration(999_960), "1.0 ms");
         assert_eq!(duration(96_200_000), "96.2 ms");
         assert_eq!(duration(30_000_000_000), "30.00 s");
         assert_eq!(duration(240_000_000_000), "240 s");

@@ -11,6 +11,7 @@
 //! one number a class is the whole state, and the sweep costs O(1) an operation. The stretches handed to the visitor are
 //! half-open, adjacent and in order, so their lengths sum to the window by construction; the ledger checks it all the same.
 
+use hashbrown::HashSet;
 use stallscope_schemas::units::TimeNs;
 
 /// What can cover a moment of a device, in falling priority.
@@ -45,7 +46,7 @@ pub struct Sweep {
     now: i64,
     ahead: [i64; 5],
     totals: [u64; 5],
-    open_streams: Vec<u64>,
+    open_streams: HashSet<u64>,
     last_end: i64,
 }
 
@@ -57,7 +58,7 @@ impl Sweep {
             now: window_start.0,
             ahead: [i64::MIN; 5],
             totals: [0; 5],
-            open_streams: Vec::new(),
+            open_streams: HashSet::new(),
             last_end: window_start.0,
         }
     }
@@ -137,9 +138,7 @@ impl Sweep {
 
     /// An operation without an end began on `stream`: what nothing else covers is unknown until the stream's next one.
     pub fn open(&mut self, stream: u64) {
-        if !self.open_streams.contains(&stream) {
-            self.open_streams.push(stream);
-        }
+        self.open_streams.insert(stream);
         self.set_open(i64::MAX);
     }
 
@@ -147,7 +146,7 @@ impl Sweep {
     #[inline]
     pub fn close(&mut self, stream: u64) {
         if !self.open_streams.is_empty() {
-            self.open_streams.retain(|&s| s != stream);
+            self.open_streams.remove(&stream);
             if self.open_streams.is_empty() {
                 self.set_open(i64::MIN);
             }

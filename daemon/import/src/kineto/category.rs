@@ -54,6 +54,11 @@ const NAMES: &[(&str, Category)] = &[
 ];
 
 impl Category {
+    /// Whether such an event may be an operation of a device: without a category it may be anything.
+    pub(super) fn may_occupy_a_device(self) -> bool {
+        matches!(self, Self::Kernel | Self::Memcpy | Self::Memset | Self::Absent)
+    }
+
     /// The meaning of a raw category.
     pub(super) fn of(name: &[u8]) -> Self {
         // What the profilers of today write; the rest takes the slow way.

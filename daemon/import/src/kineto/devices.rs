@@ -4,9 +4,10 @@ use std::io::Write;
 
 use hashbrown::HashMap;
 use stallscope_core::capture::{CaptureWriter, Device};
-use stallscope_core::rows::GpuOp;
+use stallscope_core::rows::{GpuOp, LossWindow};
+use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{device_kind, op_flags};
-use stallscope_schemas::units::{DeviceId, ProcessId, SourceId};
+use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, TimeNs};
 
 /// Devices of one file.
 const MAX_DEVICES: usize = 1 << 12;
@@ -34,11 +35,23 @@ pub(super) struct Devices {
     devices: Vec<(i64, DeviceId)>,
     last: Option<(i64, DeviceId)>,
     streams: HashMap<(DeviceId, u64), LastOp>,
+    /// Events that may have been operations of any device and were left out, so far.
+    left_out: u64,
+    /// By device: the greatest end so far, and `left_out` at that time.
+    ends: HashMap<DeviceId, (TimeNs, u64)>,
 }
 
 impl Devices {
     pub(super) fn new(source: SourceId) -> Self {
-        Self { source, by_ordinal: HashMap::new(), devices: Vec::new(), last: None, streams: HashMap::new() }
+        Self {
+            source,
+            by_ordinal: HashMap::new(),
+            devices: Vec::new(),
+            last: None,
+            streams: HashMap::new(),
+            left_out: 0,
+            ends: HashMap::new(),
+        }
     }
 
     /// The device of an ordinal. `None` where the file has too many.
@@ -67,6 +80,30 @@ impl Devices {
         };
         self.last = Some((ordinal, id));
         Some(id)
+    }
+
+    /// Notes that an event was left out that may have been an operation.
+    pub(super) fn leave_out(&mut self) {
+        self.left_out += 1;
+    }
+
+    /// Takes the next operation of a device in the order of the file. Where something was left out since the one before,
+    /// the time between the two may have held it: nobody can call that idle.
+    pub(super) fn hidden_since(&mut self, device: DeviceId, op: &GpuOp) -> Option<LossWindow> {
+        let end = op.start.plus(op.duration_ns);
+        let Some((last_end, seen)) = self.ends.get_mut(&device) else {
+            self.ends.insert(device, (end, self.left_out));
+            return None;
+        };
+        let hidden = *seen < self.left_out && op.start > *last_end;
+        let window = hidden.then(|| LossWindow {
+            start: *last_end,
+            duration_ns: op.start.since(*last_end),
+            counter: LossCounter::EventMalformed.id(),
+        });
+        *seen = self.left_out;
+        *last_end = (*last_end).max(end);
+        window
     }
 
     /// Whether an operation begins before the one before it on its stream has ended.

@@ -119,17 +119,21 @@ impl<'i, W: Write> Trace<'i, W> {
         if category == Category::Ignored {
             return Ok(());
         }
-        let Some(start) = self.start(event) else { return Ok(()) };
-        let duration = match event.duration {
-            None => None,
-            Some(text) => {
-                let ns = ns_from_us(text).filter(|ns| (0..MAX_DURATION_NS).contains(ns));
-                let Some(ns) = ns.and_then(|ns| u64::try_from(ns).ok()) else {
-                    self.count_loss(LossCounter::EventTimeInvalid);
-                    return Ok(());
-                };
-                Some(ns)
+        let Some(start) = self.start(event) else {
+            if category.may_occupy_a_device() {
+                self.devices.leave_out();
             }
+            return Ok(());
+        };
+        let duration = match event.duration.map(duration_ns) {
+            None => None,
+            // An operation did run from its start on, until nobody knows when.
+            Some(None) if category.may_occupy_a_device() => None,
+            Some(None) => {
+                self.count_loss(LossCounter::EventTimeInvalid);
+                return Ok(());
+            }
+            Some(known) => known,
         };
         let Some(mut record) = self.record(event, category, start) else { return Ok(()) };
         if duration.is_none() {
@@ -385,6 +389,9 @@ impl<'i, W: Write> Trace<'i, W> {
                 if self.devices.overlaps(device, &op) {
                     self.count_loss(LossCounter::StreamOverlap);
                 }
+                if let Some(window) = self.devices.hidden_since(device, &op) {
+                    self.ingest.writer().push_loss_window(device, window)?;
+                }
                 if let Some(collective) = collective {
                     self.ingest.writer().push_collective(device, Collective { duration_ns, ..collective })?;
                 }
@@ -472,7 +479,7 @@ impl<W: Write> Sink for Trace<'_, W> {
                 Ok(())
             }
             0 => {
-                self.count_loss(LossCounter::EventMalformed);
+                self.lost(LossCounter::EventMalformed);
                 Ok(())
             }
             // Instants, flows, counters, asynchronous and object events: nothing here books time by them.
@@ -486,7 +493,14 @@ impl<W: Write> Sink for Trace<'_, W> {
 
     fn lost(&mut self, counter: LossCounter) {
         self.count_loss(counter);
+        self.devices.leave_out();
     }
+}
+
+/// A duration in ns; `None` for what is none: negative, not a number, absurdly long.
+fn duration_ns(text: &[u8]) -> Option<u64> {
+    let ns = ns_from_us(text).filter(|ns| (0..MAX_DURATION_NS).contains(ns))?;
+    u64::try_from(ns).ok()
 }
 
 fn step_or(name: Name, kind: SpanKind) -> SpanKind {

@@ -1,0 +1,95 @@
+//! Exports of the shipped trace, read by parsers that are not ours and compared with what the generator knows.
+//!
+//! The parsers (tests/export_parsers) need Perfetto's message definitions and Go's pprof. Where they are not installed the
+//! tests say "skipped", or fail if STALLSCOPE_REQUIRE_PARSERS is set, as `cargo xtask test` does.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use stallscope_tests::host::{COMM_STREAM, COMPUTE_STREAM, Host, Work};
+use stallscope_tests::oracle::truth;
+use stallscope_tests::{cli, demo};
+use tempfile::TempDir;
+
+/// A class of operations by name, and how to tell its members.
+type Kind = (&'static str, fn(Work) -> bool);
+
+/// Exit code of a parser whose own needs are not met.
+const NOT_INSTALLED: i32 = 77;
+
+/// Where `cargo xtask setup` puts the Python packages.
+fn python() -> PathBuf {
+    let venv = cli::root().join("target/tools/venv/bin/python");
+    if venv.is_file() { venv } else { PathBuf::from("python3") }
+}
+
+fn parse(script: &str, export: &Path, expected: &[String]) {
+    let script = cli::root().join("tests/export_parsers").join(script);
+    let output = Command::new(python()).arg(&script).arg(export).args(expected).output();
+    let may_skip = std::env::var_os("STALLSCOPE_REQUIRE_PARSERS").is_none();
+    let output = match output {
+        Ok(output) if output.status.code() != Some(NOT_INSTALLED) => output,
+        _ if may_skip => return println!("skipped: {} has not what it needs", script.display()),
+        other => panic!("{}: {other:?}; run cargo xtask setup", script.display()),
+    };
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", said.chars().take(4000).collect::<String>());
+}
+
+/// The shipped trace in another format.
+fn export(to: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let (capture, out) = (folder.path().join("demo.stall"), folder.path().join("demo.out"));
+    cli::import(&[demo::trace_path(0), demo::trace_path(1)], &capture).unwrap();
+    let words = [Path::new("export"), &capture, Path::new("--to"), Path::new(to), Path::new("-o"), &out];
+    let output = cli::run(words).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (folder, out)
+}
+
+/// Number and sum of the durations of the operations of all ranks that are of a kind.
+fn tally(hosts: &[Host], wanted: fn(Work) -> bool) -> (usize, u64) {
+    let durations: Vec<u64> =
+        hosts.iter().flat_map(|h| &h.ops).filter(|op| wanted(op.work)).map(|op| op.duration).collect();
+    (durations.len(), durations.iter().sum())
+}
+
+#[test]
+fn perfetto_sees_every_operation_with_its_duration_and_its_launch() {
+    let (_folder, trace) = export("perfetto");
+    let hosts = demo::job().run();
+    let mut expected = Vec::new();
+    let kinds: [Kind; 3] = [
+        ("kernel", |work| matches!(work, Work::Kernel | Work::AllReduce(_))),
+        ("copy", |work| matches!(work, Work::Copy(_))),
+        ("fill", |work| matches!(work, Work::Memset(_))),
+    ];
+    for (category, wanted) in kinds {
+        let (count, ns) = tally(&hosts, wanted);
+        expected.extend(["--category".to_owned(), format!("{category}={count}:{ns}")]);
+    }
+    for stream in [COMPUTE_STREAM, COMM_STREAM] {
+        let count = hosts.iter().flat_map(|h| &h.ops).filter(|op| op.stream == stream).count();
+        expected.extend(["--track".to_owned(), format!("stream {stream}={count}")]);
+    }
+    let all = hosts.iter().map(|h| h.ops.len()).sum::<usize>();
+    expected.extend(["--flows".to_owned(), all.to_string()]);
+    parse("check_perfetto.py", &trace, &expected);
+}
+
+#[test]
+fn pprof_sees_all_idle_time() {
+    let (_folder, profile) = export("pprof");
+    let idle: u64 = demo::job().run().iter().map(|host| truth(host).direct.idle_ns).sum();
+    parse("check_pprof.py", &profile, &["--total".to_owned(), format!("gpu_idle={idle}")]);
+}
+
+#[test]
+fn folded_stacks_hold_all_idle_time() {
+    let (_folder, folded) = export("folded");
+    let text = std::fs::read_to_string(folded).unwrap();
+    let weights = text.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
+    let idle: u64 = demo::job().run().iter().map(|host| truth(host).direct.idle_ns).sum();
+    assert_eq!(weights.sum::<u64>(), idle);
+}
