@@ -52,6 +52,9 @@ pub(crate) struct ImportArgs {
     /// Capture to write; - for standard output [default: the first trace's name with .stall, in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the output even where it is not an earlier output of this command.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Label to store in the capture; may be given more than once.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
@@ -122,6 +125,9 @@ pub(crate) struct FlamegraphArgs {
     /// SVG to write; - for standard output [default: the capture's name with the weight and .svg, in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the output even where it is not an earlier output of this command.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -148,6 +154,9 @@ pub(crate) struct ExportArgs {
     /// File to write; - for standard output [default: the capture's name with the format's suffix, in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// Replace the output even where it is not an earlier output of this command.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -42,8 +42,16 @@ pub(crate) enum Failure {
     Import(ImportError),
     /// The capture opened, and there is nothing in it to report on.
     Nothing { path: PathBuf, what: &'static str },
+    /// The capture is cut or damaged, and no GPU operation can be read from what is left.
+    NothingLeft(PathBuf),
+    /// A pipe or a device where a file is needed.
+    NotAFile(PathBuf),
     /// A file that exists and that nobody would want overwritten.
     WouldOverwrite(PathBuf),
+    /// An output that is an input.
+    IsInput(PathBuf),
+    /// The temporary file of an import on the way cannot be written.
+    Spool { folder: PathBuf, source: io::Error },
     /// Output that cannot be written.
     Output { path: PathBuf, source: io::Error },
     /// A capture that cannot be written.
@@ -58,12 +66,22 @@ impl std::fmt::Display for Failure {
             Self::Capture { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Import(source) => write!(f, "{source}"),
             Self::Nothing { path, what } => write!(f, "{} holds no {what}", path.display()),
-            Self::WouldOverwrite(path) => {
+            Self::NothingLeft(path) => {
                 write!(
                     f,
-                    "{} exists and is not a file that stallscope wrote; it is left as it is",
+                    "{} is cut short or damaged, and no GPU operation can be read from it",
                     path.display()
                 )
+            }
+            Self::NotAFile(path) => write!(f, "{} is not a file but a pipe or a device", path.display()),
+            Self::WouldOverwrite(path) => write!(
+                f,
+                "{} exists and does not look like an earlier output of this command; it is left as it is",
+                path.display()
+            ),
+            Self::IsInput(path) => write!(f, "{} is an input; it is left as it is", path.display()),
+            Self::Spool { folder, source } => {
+                write!(f, "cannot write a temporary file in {}: {source}", folder.display())
             }
             Self::Output { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Self::Write { path, source } => write!(f, "{}: {source}", path.display()),
@@ -80,7 +98,13 @@ impl Failure {
                 Some("`stallscope info` shows what is in it; a trace without GPU activity has no GPU ledger")
             }
             Self::Nothing { .. } => Some("`stallscope info` shows what is in it"),
-            Self::WouldOverwrite(_) => Some("name another output with -o"),
+            Self::NothingLeft(_) => {
+                Some("`stallscope info` shows what is lost; an earlier copy of the file may be whole")
+            }
+            Self::NotAFile(_) => Some("store it in a file first: captures are read at many places"),
+            Self::WouldOverwrite(_) => Some("name another output with -o, or say --force to replace it"),
+            Self::IsInput(_) => Some("name another output with -o"),
+            Self::Spool { .. } => Some("set TMPDIR to a folder with room, or import to a capture first"),
             Self::Output { .. } | Self::Write { .. } => {
                 Some("check that the folder exists, that you may write there and that the disk has room")
             }
@@ -90,8 +114,16 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Capture { .. } | Self::Import(_) | Self::Nothing { .. } => 3,
-            Self::WouldOverwrite(_) | Self::Output { .. } | Self::Write { .. } => 4,
+            Self::Capture { .. }
+            | Self::Import(_)
+            | Self::Nothing { .. }
+            | Self::NothingLeft(_)
+            | Self::NotAFile(_) => 3,
+            Self::WouldOverwrite(_)
+            | Self::IsInput(_)
+            | Self::Spool { .. }
+            | Self::Output { .. }
+            | Self::Write { .. } => 4,
             Self::Defect(_) => 70,
         })
     }

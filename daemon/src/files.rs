@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use stallscope_core::capture::{Capture, CaptureError, CaptureWriter, ReadAt, WriteError, WriterOptions};
+use stallscope_core::capture::{Capture, CaptureWriter, ReadAt, WriteError, WriterOptions};
 use stallscope_core::ingest::Ingest;
-use stallscope_import::import_file;
+use stallscope_import::{ImportError, import_file};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
@@ -39,16 +39,29 @@ impl ReadAt for CaptureFile {
 pub(crate) fn open(path: &Path) -> Result<Capture<CaptureFile>, Failure> {
     let capture = |source| Failure::Capture { path: path.to_owned(), source };
     let metadata = std::fs::metadata(path).map_err(|e| capture(e.into()))?;
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err(Failure::NotAFile(path.to_owned()));
+    }
     if !metadata.is_dir() && begins_like_a_capture(path).map_err(|e| capture(e.into()))? {
         let file = File::open(path).map_err(|e| capture(e.into()))?;
         return Capture::open(CaptureFile(file)).map_err(capture);
     }
-    let file = tempfile::tempfile().map_err(|e| capture(CaptureError::Input(e)))?;
-    let copy = file.try_clone().map_err(|e| capture(CaptureError::Input(e)))?;
+    // Positioned reads need a file; it has no name and is gone with this process.
+    let folder = std::env::temp_dir();
+    let spool = |source| Failure::Spool { folder: folder.clone(), source };
+    let file = tempfile::tempfile_in(&folder).map_err(spool)?;
+    let copy = file.try_clone().map_err(spool)?;
     let mut ingest = start_capture(BufWriter::with_capacity(WRITE_BUFFER, copy), path)?;
-    import_one(path, &mut ingest)?;
-    let (buffer, _) = ingest.finish().map_err(|source| Failure::Write { path: path.to_owned(), source })?;
-    buffer.into_inner().map_err(|e| capture(CaptureError::Input(e.into_error())))?;
+    import_one(path, &mut ingest).map_err(|failure| match failure {
+        Failure::Import(ImportError::Write(WriteError::Output(source))) => spool(source),
+        other => other,
+    })?;
+    let written = |error| match error {
+        WriteError::Output(source) => spool(source),
+        full @ WriteError::Full(_) => Failure::Write { path: path.to_owned(), source: full },
+    };
+    let (buffer, _) = ingest.finish().map_err(written)?;
+    buffer.into_inner().map_err(|e| spool(e.into_error()))?;
     Capture::open(CaptureFile(file)).map_err(capture)
 }
 
@@ -87,6 +100,21 @@ pub(crate) fn write_failure(path: &Path, source: WriteError) -> Failure {
     }
 }
 
+/// Which existing file an output may replace.
+pub(crate) struct Replace<'a> {
+    /// Ends of names that this command gives its outputs.
+    pub(crate) suffixes: &'a [&'a str],
+    /// Files that the command reads.
+    pub(crate) inputs: &'a [&'a Path],
+    /// Whether the user said that any other file may be replaced.
+    pub(crate) force: bool,
+}
+
+fn same_file(input: &Path, output: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(input).is_ok_and(|i| (i.dev(), i.ino()) == (output.dev(), output.ino()))
+}
+
 /// An output file that replaces what was there only when it is complete, or standard output.
 pub(crate) struct Output {
     path: PathBuf,
@@ -101,29 +129,35 @@ enum To {
 }
 
 impl Output {
-    /// Begins an output. `signatures` are beginnings of files that may be overwritten: what this program writes there.
-    pub(crate) fn create(path: &Path, signatures: &[&[u8]]) -> Result<Self, Failure> {
+    /// Begins an output. A file that exists is replaced only where it is what this command writes, and never where it is
+    /// an input.
+    pub(crate) fn create(path: &Path, replace: &Replace<'_>) -> Result<Self, Failure> {
         let failed = |source| Failure::Output { path: path.to_owned(), source };
         if path == Path::new("-") {
             let to = To::Stdout(BufWriter::with_capacity(WRITE_BUFFER, io::stdout()));
             return Ok(Self { path: path.to_owned(), to });
         }
-        if let Ok(metadata) = std::fs::metadata(path) {
+        // What a link leads to is replaced, not the link.
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if let Ok(metadata) = std::fs::metadata(&target) {
             if metadata.is_dir() {
                 return Err(failed(io::ErrorKind::IsADirectory.into()));
             }
+            if replace.inputs.iter().any(|input| same_file(input, &metadata)) {
+                return Err(Failure::IsInput(path.to_owned()));
+            }
             if !metadata.is_file() {
-                let file = File::options().write(true).open(path).map_err(failed)?;
+                let file = File::options().write(true).open(&target).map_err(failed)?;
                 let to = To::Special(BufWriter::with_capacity(WRITE_BUFFER, file));
                 return Ok(Self { path: path.to_owned(), to });
             }
-            let mut head = Vec::new();
-            File::open(path).and_then(|f| f.take(16).read_to_end(&mut head)).map_err(failed)?;
-            if !head.is_empty() && !signatures.iter().any(|s| head.starts_with(s)) {
+            let named =
+                || target.to_str().is_some_and(|name| replace.suffixes.iter().any(|s| name.ends_with(s)));
+            if metadata.len() > 0 && !replace.force && !named() {
                 return Err(Failure::WouldOverwrite(path.to_owned()));
             }
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::Builder::new()
             .prefix(".stallscope-")
             .suffix(".partial")
@@ -131,7 +165,7 @@ impl Output {
             .tempfile_in(folder)
             .map_err(failed)?;
         let to = To::File(BufWriter::with_capacity(WRITE_BUFFER, file));
-        Ok(Self { path: path.to_owned(), to })
+        Ok(Self { path: target, to })
     }
 
     /// Puts the complete output in its place.

@@ -13,20 +13,32 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// The executable, built in the profile of the caller. Building it here, once, is what makes a test of this crate work
-/// under `cargo test -p`, under nextest and from an xtask alike.
+/// The executable: the one that STALLSCOPE names, else one built here, once, in the profile of the caller.
+///
+/// It is built into a folder of its own: cargo would otherwise replace, under tests that run beside this one, the
+/// executable that they were given.
 ///
 /// # Errors
 /// When it does not build.
 pub fn stallscope() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build().map_err(|e| format!("{e:#}")));
+    let built = BUILT.get_or_init(|| match std::env::var_os("STALLSCOPE") {
+        Some(path) => Ok(path.into()),
+        None => build().map_err(|e| format!("{e:#}")),
+    });
     built.as_deref().map_err(|e| anyhow::anyhow!("{e}"))
+}
+
+/// Where build products of this workspace go.
+#[must_use]
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 fn build() -> anyhow::Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(["build", "--quiet", "--package", "stallscope", "--message-format=json"]);
+    cargo.arg("--target-dir").arg(target_dir().join("cli-under-test"));
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }

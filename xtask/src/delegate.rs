@@ -7,37 +7,46 @@ use anyhow::Context;
 
 use crate::shell::{cargo, root, run, target_dir};
 
-/// An executable of the tests crate; benchmarks are meaningless without optimisation.
-fn tests_crate(bin: &str, release: bool) -> Command {
+/// Builds the program and says where it is.
+fn program(release: bool) -> anyhow::Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--package", "stallscope"]);
+    if release {
+        build.arg("--release");
+    }
+    run(&mut build)?;
+    Ok(target_dir().join(if release { "release/stallscope" } else { "debug/stallscope" }))
+}
+
+/// An executable of the tests crate that drives the program.
+fn tests_crate(bin: &str, release: bool) -> anyhow::Result<Command> {
+    let program = program(release)?;
     let mut cargo = cargo();
-    cargo.args(["run", "--quiet", "--package", "stallscope-tests", "--bin", bin]);
+    cargo.args(["run", "--quiet", "--package", "stallscope-tests", "--bin", bin]).env("STALLSCOPE", program);
     if release {
         cargo.arg("--release");
     }
     cargo.arg("--");
-    cargo
-}
-
-/// Rows of the scoreboard; with `require`, a row that is not met is an error.
-pub(crate) fn scoreboard_command(json: bool, require: bool) -> Command {
-    let mut command = tests_crate("scoreboard", !require);
-    if json {
-        command.arg("--json");
-    }
-    if require {
-        command.arg("--require");
-    }
-    command
+    Ok(cargo)
 }
 
 /// `cargo xtask scoreboard`.
 pub(crate) fn scoreboard(json: bool) -> anyhow::Result<()> {
-    run(&mut scoreboard_command(json, false))
+    let mut command = tests_crate("scoreboard", true)?;
+    if json {
+        command.arg("--json");
+    }
+    run(&mut command)
 }
 
-/// `cargo xtask bench`.
+/// The scoreboard, with a row that is not met as an error; not optimised, because CI has built that already.
+pub(crate) fn require_scoreboard() -> anyhow::Result<()> {
+    run(tests_crate("scoreboard", false)?.arg("--require"))
+}
+
+/// `cargo xtask bench`; without optimisation it would mean nothing.
 pub(crate) fn bench(json: bool, quick: bool, only: &[String]) -> anyhow::Result<()> {
-    let mut command = tests_crate("bench", true);
+    let mut command = tests_crate("bench", true)?;
     if json {
         command.arg("--json");
     }
@@ -51,8 +60,7 @@ pub(crate) fn bench(json: bool, quick: bool, only: &[String]) -> anyhow::Result<
 pub(crate) fn demo() -> anyhow::Result<()> {
     let folder = target_dir().join("demo");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    run(cargo().args(["build", "--quiet", "--release", "--package", "stallscope"]))?;
-    let program = target_dir().join("release/stallscope");
+    let program = program(true)?;
     let traces: Vec<PathBuf> = ["rank0.json.gz", "rank1.json.gz"]
         .iter()
         .map(|name| root().join("tests/fixtures/demo").join(name))

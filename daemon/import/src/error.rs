@@ -19,6 +19,9 @@ pub enum ImportError {
     /// The path is a directory.
     #[error("{0} is a directory; name the trace files in it (a shell pattern such as {0}/*.json.gz does)")]
     Directory(PathBuf),
+    /// The path is a pipe or a device.
+    #[error("{0} is not a file but a pipe or a device; store the trace in a file first")]
+    NotAFile(PathBuf),
     /// The file has no bytes.
     #[error("{0} is empty; was the trace still being written?")]
     Empty(PathBuf),

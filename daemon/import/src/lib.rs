@@ -49,6 +49,9 @@ pub fn import_file<W: Write>(
     if metadata.is_dir() {
         return Err(ImportError::Directory(path.to_owned()));
     }
+    if !metadata.is_file() {
+        return Err(ImportError::NotAFile(path.to_owned()));
+    }
     let file = File::open(path).map_err(|e| ImportError::open(path, e))?;
     match sniff::sniff(path, &file)? {
         Format::Nsys => nsys::import(path, ingest, progress),

@@ -15,19 +15,18 @@ use stallscope_schemas::record::RecordKind;
 use super::folded;
 use crate::args::{ExportArgs, ExportFormat};
 use crate::failure::{Failure, Outcome};
-use crate::files::{CaptureFile, Output, beside, open, output_failure, print};
+use crate::files::{CaptureFile, Output, Replace, beside, open, output_failure, print};
 
 pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
-    // What an earlier export may have left. Perfetto's first field is a packet; folded stacks are text of any kind, so
-    // that only files with their suffix count as ours.
-    let (suffix, signatures): (&str, &[&[u8]]) = match args.to {
-        ExportFormat::Perfetto => (".perfetto-trace", &[b"\x0a"]),
-        ExportFormat::Pprof => (".pb.gz", &[b"\x1f\x8b"]),
-        ExportFormat::Folded => (".folded", &[]),
+    let suffixes: &[&str] = match args.to {
+        ExportFormat::Perfetto => &[".perfetto-trace", ".pftrace"],
+        ExportFormat::Pprof => &[".pb.gz", ".pprof"],
+        ExportFormat::Folded => &[".folded"],
     };
+    let suffix = suffixes.first().copied().unwrap_or_default();
     let path = args.output.clone().unwrap_or_else(|| beside(&args.capture, suffix));
-    let ours_by_name = path.extension().is_some_and(|e| e == "folded");
-    let mut output = Output::create(&path, if ours_by_name { &[b""] } else { signatures })?;
+    let replace = Replace { suffixes, inputs: &[&args.capture], force: args.force };
+    let mut output = Output::create(&path, &replace)?;
     let capture = open(&args.capture)?;
     let failed = |e| output_failure(&path, e);
     let mut note = String::new();

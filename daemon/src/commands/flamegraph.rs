@@ -9,16 +9,14 @@ use stallscope_core::weights::Weight;
 use super::folded;
 use crate::args::FlamegraphArgs;
 use crate::failure::{Failure, Outcome};
-use crate::files::{Output, beside, open, output_failure, print};
-
-/// Beginnings of SVG files, which another flamegraph may replace.
-const SIGNATURES: &[&[u8]] = &[b"<?xml", b"<svg"];
+use crate::files::{Output, Replace, beside, open, output_failure, print};
 
 pub(crate) fn run(args: &FlamegraphArgs) -> Result<Outcome, Failure> {
     let weight = Weight::from(args.weight);
     let default = || beside(&args.capture, &format!(".{}.svg", weight.name()));
     let path = args.output.clone().unwrap_or_else(default);
-    let mut output = Output::create(&path, SIGNATURES)?;
+    let replace = Replace { suffixes: &[".svg"], inputs: &[&args.capture], force: args.force };
+    let mut output = Output::create(&path, &replace)?;
     let capture = open(&args.capture)?;
     let folded = folded(&capture, &args.capture, weight)?;
     let style = style(weight, &args.capture, folded.total_ns());

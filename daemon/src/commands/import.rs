@@ -1,28 +1,34 @@
 //! `stallscope import`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use stallscope_core::report::loss_report;
 
 use crate::args::ImportArgs;
 use crate::failure::{Failure, Outcome};
-use crate::files::{Output, beside, import_one, open, print, start_capture, write_failure};
-
-/// What a capture begins with: such a file may be overwritten by another.
-const SIGNATURE: &[u8] = b"\x89STALL\r\n";
+use crate::files::{Output, Replace, beside, import_one, open, print, start_capture, write_failure};
 
 pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
     let default = || args.traces.first().map_or_else(|| "capture.stall".into(), |t| beside(t, ".stall"));
     let path = args.output.clone().unwrap_or_else(default);
-    let output = Output::create(&path, &[SIGNATURE])?;
+    let inputs: Vec<&Path> = args.traces.iter().map(PathBuf::as_path).collect();
+    let replace = Replace { suffixes: &[".stall"], inputs: &inputs, force: args.force };
+    let output = Output::create(&path, &replace)?;
     let mut ingest = start_capture(output, &path)?;
     for (key, value) in &args.label {
         ingest.writer().add_label(key, value);
     }
     let mut imported = Vec::new();
     let mut left_out = Vec::new();
+    let mut read = HashSet::new();
     for trace in &args.traces {
+        // The same file twice would be two devices that do the same.
+        if !read.insert(std::fs::canonicalize(trace).unwrap_or_else(|_| trace.clone())) {
+            eprintln!("stallscope: {} is named twice and read once", trace.display());
+            continue;
+        }
         match import_one(trace, &mut ingest) {
             Ok(file) => {
                 ingest.end_scopes().map_err(|e| write_failure(&path, e))?;
@@ -32,18 +38,19 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
             Err(failure @ (Failure::Output { .. } | Failure::Write { .. })) => return Err(failure),
             Err(failure) if args.traces.len() == 1 => return Err(failure),
             Err(failure) => {
-                eprintln!("stallscope: left out: {failure}");
-                left_out.push((trace, failure));
+                left_out.push(failure);
             }
         }
     }
-    if imported.is_empty()
-        && let Some((_, failure)) = left_out.pop()
-    {
+    let last = if imported.is_empty() { left_out.pop() } else { None };
+    for failure in &left_out {
+        eprintln!("stallscope: left out: {failure}");
+    }
+    if let Some(failure) = last {
         return Err(failure);
     }
     let (output, _) = ingest.finish().map_err(|e| write_failure(&path, e))?;
-    let to_stdout = output.path() == std::path::Path::new("-");
+    let to_stdout = output.path() == Path::new("-");
     output.commit()?;
     if !to_stdout {
         summarise(args, &path, &imported, left_out.len())?;
@@ -53,8 +60,8 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
 
 fn summarise(
     args: &ImportArgs,
-    path: &std::path::Path,
-    imported: &[(&std::path::PathBuf, stallscope_import::Imported)],
+    path: &Path,
+    imported: &[(&PathBuf, stallscope_import::Imported)],
     left_out: usize,
 ) -> Result<(), Failure> {
     // Read back: what counts is what the file says.

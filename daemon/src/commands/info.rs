@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::json;
 use stallscope_core::capture::{Capture, FORMAT_MAJOR, FORMAT_MINOR};
 use stallscope_core::report::loss_report;
-use stallscope_core::report::text::duration;
+use stallscope_core::report::text::{duration, printable};
 use stallscope_schemas::record::RecordKind;
 
 use crate::args::InfoArgs;
@@ -74,14 +74,15 @@ fn plain_text(capture: &Capture<CaptureFile>) -> String {
     // Writing to a string cannot fail.
     let _ = write_plain(capture, &mut out);
     for source in tables.sources() {
-        let _ = writeln!(out, "from {} ({})", source.path, source.format);
+        let _ = writeln!(out, "from {} ({})", printable(&source.path), printable(&source.format));
     }
     for (key, value) in tables.labels() {
-        let _ = writeln!(out, "label {key}={value}");
+        let _ = writeln!(out, "label {}={}", printable(key), printable(value));
     }
     for (counter, count) in capture.losses() {
         let loss = loss_report(counter, count);
-        let _ = writeln!(out, "lost {count} × {}: {}", loss.counter, loss.meaning);
+        let word = if loss.lost { "lost" } else { "doubtful" };
+        let _ = writeln!(out, "{word}: {count} × {}: {}", loss.counter, loss.meaning);
     }
     out
 }
@@ -93,10 +94,10 @@ fn write_plain(capture: &Capture<CaptureFile>, out: &mut String) -> std::fmt::Re
         "capture format {FORMAT_MAJOR}.{FORMAT_MINOR}, {} bytes in {} segments, written by {}",
         capture.file_len(),
         capture.segments(),
-        if capture.writer().is_empty() { "an unknown program" } else { capture.writer() }
+        if capture.writer().is_empty() { "an unknown program".into() } else { printable(capture.writer()) }
     )?;
     if !capture.host().is_empty() {
-        writeln!(out, "host {} {}", capture.host(), capture.boot_id())?;
+        writeln!(out, "host {} {}", printable(capture.host()), printable(capture.boot_id()))?;
     }
     writeln!(out, "\n{:<26}{:>14}{:>16}{:>14}", "records", "rows", "bytes", "bytes a row")?;
     for (kind, rows, bytes) in capture.sizes() {
@@ -118,10 +119,11 @@ fn write_plain(capture: &Capture<CaptureFile>, out: &mut String) -> std::fmt::Re
     )?;
     for key in capture.keys(RecordKind::GpuOp) {
         let device = tables.devices().get(key as usize);
-        let name = device.map_or_else(|| format!("device {key}"), |d| d.id.clone());
-        let model = device.map_or("", |d| d.model.as_str());
+        let name = device.map_or_else(|| format!("device {key}"), |d| printable(&d.id).into_owned());
+        let model = device.filter(|d| !d.model.is_empty()).map(|d| format!(" ({})", printable(&d.model)));
+        let model = model.unwrap_or_default();
         if let Some((from, to)) = capture.extent(RecordKind::GpuOp, key) {
-            writeln!(out, "  {name} {model}: {} from {}", duration(to.since(from)), from)?;
+            writeln!(out, "  {name}{model}: {} from {}", duration(to.since(from)), from)?;
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::path::Path;
 use stallscope_core::capture::Capture;
 use stallscope_core::ledger::{DeviceLedger, Options, all_ledgers};
 use stallscope_core::weights::{self, Weight};
+use stallscope_schemas::loss::LossCounter;
 
 use crate::args::{Args, Command};
 use crate::failure::{Failure, Outcome};
@@ -36,6 +37,10 @@ fn ledgers(
 ) -> Result<Vec<DeviceLedger>, Failure> {
     let ledgers = all_ledgers(capture, options)?;
     if ledgers.is_empty() {
+        let damage = [LossCounter::CaptureTruncated, LossCounter::SegmentDamaged, LossCounter::BatchDamaged];
+        if capture.losses().iter().any(|(c, _)| damage.iter().any(|d| d.id() == *c)) {
+            return Err(Failure::NothingLeft(path.to_owned()));
+        }
         return Err(Failure::Nothing { path: path.to_owned(), what: "GPU operations" });
     }
     Ok(ledgers)

@@ -6,11 +6,9 @@ use anyhow::Context;
 
 use crate::{big_capture, cli, demo, repeat};
 
-/// Where inputs are kept: beside the executable's own folder.
+/// Where inputs are kept.
 fn folder() -> anyhow::Result<PathBuf> {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| cli::root().join("target"), PathBuf::from);
-    let folder = target.join("bench");
+    let folder = cli::target_dir().join("bench");
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     Ok(folder)
 }

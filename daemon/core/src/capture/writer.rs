@@ -23,8 +23,8 @@ const BATCH_ROWS: usize = 1 << 16;
 /// Rows that may wait in all buffers together; beyond, even small buffers leave.
 const MAX_WAITING_ROWS: usize = 1 << 20;
 
-/// Encoded bytes that make a segment.
-const SEGMENT_BODY_BYTES: usize = 4 << 20;
+/// Encoded bytes that make a segment: what a cut file may lose, a hundred thousand operations or so.
+const SEGMENT_BODY_BYTES: usize = 1 << 20;
 
 /// New string bytes that make a segment: headers stay far from the reader's limit.
 const SEGMENT_STRING_BYTES: usize = 8 << 20;

@@ -12,6 +12,9 @@ use crate::folded::Folded;
 /// Narrower frames are not drawn, in percent of the whole: half a pixel of a wide screen.
 const MIN_WIDTH_PERCENT: f64 = 0.02;
 
+/// Sums from here on, 146 years, are not drawn.
+const MOST_TOTAL_NS: u64 = 1 << 62;
+
 /// What colours say at a glance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Hue {
@@ -114,6 +117,11 @@ impl Lines {
 fn draw(lines: &Lines, total_ns: u64, style: &FlamegraphStyle, mut out: impl Write) -> io::Result<()> {
     if total_ns == 0 {
         return write_nothing(style, out);
+    }
+    // Inferno adds weights up without a check.
+    if total_ns >= MOST_TOTAL_NS {
+        let text = "the times add up to more than a century; those of the capture cannot be right";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let (unit, factor) = unit(total_ns);
     let (palette, background) = style.hue.palette();

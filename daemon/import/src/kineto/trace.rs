@@ -30,8 +30,8 @@ use super::xla::{self, Line};
 /// Latest start that is believed, ns: with a base time on top, sums stay below what a capture may hold (1 << 62).
 const MAX_START_NS: i64 = 1 << 61;
 
-/// Longest duration that is believed, ns: 36 years.
-const MAX_DURATION_NS: i64 = 1 << 60;
+/// Longest duration that is believed, ns: 104 days, longer than any profiler ran.
+const MAX_DURATION_NS: i64 = 1 << 53;
 
 /// Begins that may wait for their ends on one thread.
 const MAX_OPEN_OF_THREAD: usize = 4096;
