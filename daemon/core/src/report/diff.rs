@@ -147,6 +147,10 @@ fn pairs(before: &Report, after: &Report) -> (Vec<DiffDevice>, usize) {
         // A job profiled twice has new file names and so new made-up identities.
         *found = take(&|b| b.rank.is_none() == a.rank.is_none() && b.ordinal == a.ordinal);
     }
+    // One device against one: whatever they are called, that is what was asked for.
+    if let (1, [none @ None]) = (before.devices.len(), found.as_mut_slice()) {
+        *none = take(&|_| true);
+    }
     let matched: Vec<DiffDevice> =
         found.iter().zip(&after.devices).filter_map(|(b, a)| Some(pair((*b)?, a))).collect();
     let unmatched = free.len() + after.devices.len() - matched.len();
