@@ -37,7 +37,8 @@ fn help_of_every_command() {
 fn report_of_the_shipped_trace() {
     let (_folder, path) = capture();
     insta::assert_snapshot!("report", stallscope(&["report", &path]));
-    let mut json: serde_json::Value = serde_json::from_str(&stallscope(&["report", "--json", &path])).expect("JSON");
+    let mut json: serde_json::Value =
+        serde_json::from_str(&stallscope(&["report", "--json", &path])).expect("JSON");
     // Every step has the same keys: one shows them.
     for device in json["devices"].as_array_mut().expect("devices") {
         let steps = device["steps"]["each"].as_array_mut().expect("steps");

@@ -96,7 +96,7 @@ fn idle(ledger: &DeviceLedger) -> Vec<(IdleLeaf, u64)> {
 }
 
 #[test]
-fn a_gap_before_the_launch_call_is_the_hosts_and_one_inside_it_is_the_launchs() {
+fn a_gap_before_the_launch_call_is_the_hosts_and_one_inside_it_is_launch_time() {
     let mut job = Job::new("live");
     job.call(0, "cudaLaunchKernel", 0, 100, 1).op(7, 200, 1_000, 1);
     job.call(0, "cudaLaunchKernel", 5_000, 6_000, 2).op(7, 6_400, 7_000, 2);
@@ -151,10 +151,7 @@ fn gaps_between_nodes_of_one_graph_replay_are_the_graphs() {
     let mut job = Job::new("live");
     job.call(0, "cudaGraphLaunch", 0, 100, 1).op(7, 500, 1_000, 1).op(7, 1_300, 2_000, 1);
     job.call(0, "cudaGraphLaunch", 2_500, 2_600, 2).op(7, 2_600, 3_000, 2).op(8, 3_050, 4_000, 2);
-    assert_eq!(
-        idle(&job.ledger()),
-        [(IdleLeaf::Host, 500), (IdleLeaf::Launch, 100), (IdleLeaf::Graph, 350)]
-    );
+    assert_eq!(idle(&job.ledger()), [(IdleLeaf::Host, 500), (IdleLeaf::Launch, 100), (IdleLeaf::Graph, 350)]);
 }
 
 #[test]
