@@ -151,7 +151,7 @@ fn thread_marks<S: ReadAt>(capture: &Capture<S>, thread: u32) -> Vec<Mark> {
 }
 
 /// Operations that are looked at to find a period: seconds of a busy device.
-const PERIOD_SAMPLE: usize = 1 << 20;
+const PERIOD_SAMPLE: usize = 1 << 18;
 
 /// Fewest returns of an operation that make a period: two intervals can agree by chance, three rarely.
 const LEAST_RETURNS: usize = 4;

@@ -193,13 +193,13 @@ pub(crate) fn decode(
     out: &mut Vec<u64>,
     scratch: &mut Vec<u8>,
 ) -> Option<()> {
-    out.clear();
     if rows > MAX_BATCH_ROWS {
         return None;
     }
     match encoding {
         Encoding::Constant => {
             let value = take_varint(&mut &*bytes)?;
+            out.clear();
             out.resize(rows, value);
         }
         Encoding::Packed => unpack(bytes, rows, out)?,
@@ -210,12 +210,13 @@ pub(crate) fn decode(
             if plain_len > rows.checked_mul(10)? {
                 return None;
             }
-            scratch.clear();
+            // What is left in there is overwritten whole, or the length below is wrong.
             scratch.resize(plain_len, 0);
             if lz4_flex::block::decompress_into(rest, scratch).ok()? != plain_len {
                 return None;
             }
             let mut plain = scratch.as_slice();
+            out.clear();
             out.reserve(rows);
             for _ in 0..rows {
                 out.push(take_varint(&mut plain)?);
@@ -341,6 +342,7 @@ fn low_word(value: u128) -> u64 {
 }
 
 fn unpack(mut bytes: &[u8], rows: usize, out: &mut Vec<u64>) -> Option<()> {
+    // Every value is overwritten below: clearing what is there would cost as much as unpacking it.
     out.resize(rows, 0);
     for block in out.chunks_mut(BLOCK) {
         let (&[width, exceptions], rest) = bytes.split_first_chunk::<2>()?;

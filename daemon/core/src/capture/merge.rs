@@ -92,29 +92,34 @@ impl<'a, S: ReadAt, R: Row> Merged<'a, S, R> {
 #[derive(Debug)]
 pub struct MergedRows<'a, S, R> {
     merged: Merged<'a, S, R>,
-    /// Rows of the current run that have not been handed out, last first.
-    run: Option<std::vec::IntoIter<R>>,
+    /// Rows of the current run; the buffer is kept from run to run.
+    run: Vec<R>,
+    /// Position of the next row in `run`.
+    at: usize,
     damage: Option<DamageNotes>,
 }
 
 impl<'a, S: ReadAt, R: Row> MergedRows<'a, S, R> {
     pub(super) fn new(merged: Merged<'a, S, R>, damage: Option<DamageNotes>) -> Self {
-        Self { merged, run: None, damage }
+        Self { merged, run: Vec::new(), at: 0, damage }
     }
 }
 
 impl<S: ReadAt, R: Row> Iterator for MergedRows<'_, S, R> {
     type Item = R;
 
+    #[inline]
     fn next(&mut self) -> Option<R> {
         loop {
-            if let Some(row) = self.run.as_mut().and_then(Iterator::next) {
+            if let Some(&row) = self.run.get(self.at) {
+                self.at += 1;
                 return Some(row);
             }
             match self.merged.next_run()? {
                 Run::Rows(columns, range) => {
-                    let rows: Vec<R> = range.map(|at| columns.row(at)).collect();
-                    self.run = Some(rows.into_iter());
+                    self.run.clear();
+                    self.run.extend(range.map(|at| columns.row::<R>(at)));
+                    self.at = 0;
                 }
                 Run::Damaged(from, to) => {
                     if let Some(damage) = &self.damage {

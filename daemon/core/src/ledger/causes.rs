@@ -1,5 +1,7 @@
 //! Idle time by what was going on: leaf, call and host stack. This is what findings and flamegraphs are made of.
 
+use std::hash::{Hash, Hasher};
+
 use hashbrown::HashMap;
 use stallscope_schemas::units::{StringId, ThreadId};
 
@@ -33,7 +35,7 @@ impl Reason {
 }
 
 /// One cause of idle time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cause {
     /// Which leaf the time is in.
     pub leaf: IdleLeaf,
@@ -45,6 +47,15 @@ pub struct Cause {
     pub node: Node,
     /// The thread, where one is to blame.
     pub thread: Option<ThreadId>,
+}
+
+/// Every piece of every gap is looked up by its cause: two words are hashed in place of five fields.
+impl Hash for Cause {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.node.0) << 32 | u64::from(self.call.0));
+        let thread = self.thread.map_or(0, |t| u64::from(t.0) + 1);
+        state.write_u64(thread << 16 | (self.leaf as u64) << 8 | self.reason as u64);
+    }
 }
 
 /// Time and number of pieces of a cause.
@@ -62,21 +73,37 @@ pub struct Amount {
 #[derive(Debug, Default)]
 pub struct Causes {
     amounts: HashMap<Cause, Amount>,
+    /// The device's own latency ends nearly every gap and has no call and no stack: it is kept out of the map.
+    device: Amount,
+}
+
+/// The cause that [`Causes::device`] counts.
+const DEVICE: Cause =
+    Cause { leaf: IdleLeaf::Device, reason: Reason::Plain, call: StringId(0), node: Node(0), thread: None };
+
+impl Amount {
+    fn add(&mut self, ns: u64) {
+        self.ns += ns;
+        self.count += 1;
+        self.longest_ns = self.longest_ns.max(ns);
+    }
 }
 
 impl Causes {
     /// Adds a piece of a gap.
     pub(super) fn add(&mut self, cause: Cause, ns: u64) {
-        let amount = self.amounts.entry(cause).or_default();
-        amount.ns += ns;
-        amount.count += 1;
-        amount.longest_ns = amount.longest_ns.max(ns);
+        if cause.leaf == IdleLeaf::Device && cause == DEVICE {
+            self.device.add(ns);
+        } else {
+            self.amounts.entry(cause).or_default().add(ns);
+        }
     }
 
     /// All causes, the largest first; equal ones in the order of their fields, so that output is stable.
     #[must_use]
     pub fn ranked(&self) -> Vec<(Cause, Amount)> {
-        let mut all: Vec<_> = self.amounts.iter().map(|(c, a)| (*c, *a)).collect();
+        let device = (self.device.count > 0).then_some((DEVICE, self.device));
+        let mut all: Vec<_> = self.amounts.iter().map(|(c, a)| (*c, *a)).chain(device).collect();
         all.sort_by_key(|(cause, amount)| (std::cmp::Reverse(amount.ns), *cause));
         all
     }

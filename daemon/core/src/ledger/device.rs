@@ -11,6 +11,7 @@ use super::causes::Causes;
 use super::explain::Explainer;
 use super::gap::Closing;
 use super::leaf::{Leaf, Sums};
+use super::names::Names;
 use super::op_columns::{OpColumns, narrow, value};
 use super::stepper::{Step, Stepper};
 use crate::capture::{Capture, ColumnSet, ReadAt, Run};
@@ -167,7 +168,7 @@ pub fn device_ledger<S: ReadAt>(
         explainer: Explainer::new(capture, device),
         stepper: Stepper::new(plan(capture, device), start),
         losses: loss_windows(capture, device),
-        by_name: HashMap::new(),
+        names: Names::new(capture.tables()),
         copies: HashMap::new(),
         weighted: Vec::new(),
         ops: 0,
@@ -190,7 +191,8 @@ pub fn device_ledger<S: ReadAt>(
         }
     }
     let end = run.finish();
-    let DeviceRun { sweep, whole, explainer, stepper, by_name, copies, weighted, .. } = run;
+    let (ops, launched_ops, ops_before_window) = (run.ops, run.launched_ops, run.ops_before_window);
+    let DeviceRun { sweep, whole, explainer, stepper, names, copies, weighted, .. } = run;
     let check = |sums: &Sums, from: TimeNs, to: TimeNs| {
         let (sum_ns, wall_ns) = (sums.total(), to.since(from));
         if sum_ns == wall_ns && sums.idle_total() == sums.get(Leaf::Idle) {
@@ -212,13 +214,13 @@ pub fn device_ledger<S: ReadAt>(
         memcpy_ns: sweep.total_ns(Cover::Copy),
         causes: explainer.causes,
         tree: explainer.tree,
-        by_name,
+        by_name: names.counted(),
         copies,
         step_source: step_source.filter(|_| !stepper.done.is_empty()),
         steps: stepper.done,
-        ops: run.ops,
-        launched_ops: run.launched_ops,
-        ops_before_window: run.ops_before_window,
+        ops,
+        launched_ops,
+        ops_before_window,
         gaps: explainer.gaps,
         device_floor_ns: explainer.device_floor_ns,
         longest_gap: explainer.longest_gap,
@@ -270,7 +272,7 @@ struct DeviceRun<'a, S: ReadAt> {
     explainer: Explainer<'a, S>,
     stepper: Stepper,
     losses: BinaryHeap<Reverse<(TimeNs, TimeNs)>>,
-    by_name: HashMap<StringId, (OpClass, Tally)>,
+    names: Names<'a>,
     copies: HashMap<CopyKind, Tally>,
     weighted: Vec<WeightedOp>,
     ops: u64,
@@ -289,7 +291,8 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         let flags = value(columns.flags, at);
         let name = StringId(narrow(value(columns.name, at)));
         let kind = OpKind::from_id(value(columns.kind, at)).unwrap_or(OpKind::Other);
-        let class = op_class(kind, flags, self.explainer.classes.kernel(name));
+        let by_name = self.names.row(name).map_or(OpClass::Compute, |row| row.by_name);
+        let class = op_class(kind, flags, by_name);
         let cover = match class {
             OpClass::Compute => Cover::Compute,
             OpClass::Comm => Cover::Comm,
@@ -330,9 +333,11 @@ impl<S: ReadAt> DeviceRun<'_, S> {
     #[inline]
     fn tally(&mut self, columns: &OpColumns<'_>, at: usize, name: StringId, class: OpClass, ns: u64) {
         self.ops += 1;
-        let (_, tally) = self.by_name.entry(name).or_insert((class, Tally::default()));
-        tally.count += 1;
-        tally.ns = tally.ns.saturating_add(ns);
+        if let Some(row) = self.names.row(name) {
+            row.class.get_or_insert(class);
+            row.tally.count += 1;
+            row.tally.ns = row.tally.ns.saturating_add(ns);
+        }
         if class == OpClass::Copy {
             let kind = CopyKind::from_id(value(columns.copy_kind, at)).unwrap_or(CopyKind::Unknown);
             let tally = self.copies.entry(kind).or_default();

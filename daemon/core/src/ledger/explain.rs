@@ -14,7 +14,7 @@ use super::causes::Causes;
 use super::gap::{Blamed, Closing, Context};
 use super::leaf::Sums;
 use crate::capture::{Capture, MergedRows, ReadAt, Tables};
-use crate::classify::{ApiClass, OpClass, api_class, kernel_class};
+use crate::classify::{ApiClass, api_class};
 use crate::rows::{ApiCall, HostSpan, Launch, StreamWait};
 use crate::timeline::host::{HostTimeline, Piece, StackTree};
 
@@ -27,26 +27,15 @@ const RECENT_GRAPHS: usize = 8;
 
 type Damage = Rc<RefCell<Vec<(TimeNs, TimeNs)>>>;
 
-/// Classes of names, looked up once each.
-pub(super) struct NameClasses<'a> {
+/// Classes of calls by name, looked up once each.
+struct CallClasses<'a> {
     tables: &'a Tables,
-    kernels: Vec<Cell<Option<OpClass>>>,
     calls: Vec<Cell<Option<ApiClass>>>,
 }
 
-impl<'a> NameClasses<'a> {
+impl<'a> CallClasses<'a> {
     fn new(tables: &'a Tables) -> Self {
-        let count = tables.string_count();
-        Self { tables, kernels: vec![Cell::new(None); count], calls: vec![Cell::new(None); count] }
-    }
-
-    pub(super) fn kernel(&self, name: StringId) -> OpClass {
-        let Some(slot) = self.kernels.get(name.index()) else { return OpClass::Compute };
-        slot.get().unwrap_or_else(|| {
-            let class = kernel_class(self.tables.string(name));
-            slot.set(Some(class));
-            class
-        })
+        Self { tables, calls: vec![Cell::new(None); tables.string_count()] }
     }
 
     fn call(&self, name: StringId) -> ApiClass {
@@ -64,7 +53,7 @@ type Host<'a, S> = HostTimeline<MergedRows<'a, S, HostSpan>, MergedRows<'a, S, A
 /// What the explanation of gaps carries along.
 pub(super) struct Explainer<'a, S: ReadAt> {
     capture: &'a Capture<S>,
-    pub(super) classes: NameClasses<'a>,
+    classes: CallClasses<'a>,
     hosts: HashMap<ThreadId, Host<'a, S>>,
     waits: std::iter::Peekable<MergedRows<'a, S, StreamWait>>,
     has_waits: bool,
@@ -93,7 +82,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         let has_waits = waits.peek().is_some();
         Self {
             capture,
-            classes: NameClasses::new(capture.tables()),
+            classes: CallClasses::new(capture.tables()),
             hosts: HashMap::new(),
             waits,
             has_waits,

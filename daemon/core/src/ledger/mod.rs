@@ -10,6 +10,7 @@ pub mod device;
 mod explain;
 pub mod gap;
 pub mod leaf;
+mod names;
 mod op_columns;
 mod stepper;
 
