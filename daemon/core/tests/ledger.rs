@@ -273,3 +273,78 @@ fn launches_out_of_order_on_two_threads_still_close() {
     assert_eq!(ledger.sums.total(), ledger.end.since(ledger.start));
     assert_eq!(ledger.sums.idle_total(), ledger.sums.get(Leaf::Idle));
 }
+
+#[test]
+fn a_step_ends_where_its_mark_ends_and_not_with_the_window() {
+    let mut job = Job::new("live");
+    for step in 0..6i64 {
+        let at = step * 10_000;
+        job.span(0, SpanKind::Step, &format!("step {step}"), at, at + 10_000);
+        let correlation = step.unsigned_abs() + 1;
+        job.call(0, "cudaLaunchKernel", at + 100, at + 200, correlation).op(
+            7,
+            at + 300,
+            at + 9_000,
+            correlation,
+        );
+    }
+    // Validation long after the loop.
+    job.call(0, "cudaLaunchKernel", 500_000, 500_100, 99).op(7, 500_200, 501_000, 99);
+    let ledger = job.ledger();
+    assert_eq!(ledger.steps.last().map(|s| (s.start.0, s.end.0)), Some((50_000, 60_000)));
+    assert!(ledger.slow_steps().is_empty());
+    assert!(!ledger.steps[0].whole && ledger.steps[1].whole, "the first step began before the window");
+    assert_eq!(
+        (ledger.gaps, ledger.longest_gap.1),
+        (6, 500_200 - 59_000),
+        "a cut does not make two gaps of one"
+    );
+}
+
+#[test]
+fn a_launch_call_that_reaches_into_the_gap_is_launch_time_whoever_launched_in_between() {
+    let mut job = Job::new("live");
+    job.call(0, "cudaLaunchKernel", 0, 5_000, 1).op(7, 100, 500, 1);
+    job.call(1, "cudaLaunchKernel", 400, 500, 2).op(8, 500, 1_000, 2);
+    job.op(9, 600, 900, 77);
+    job.call(0, "cudaLaunchKernel", 6_000, 6_100, 3).op(7, 6_100, 7_000, 3);
+    assert_eq!(idle(&job.ledger()), [(IdleLeaf::Host, 1_000), (IdleLeaf::Launch, 4_000 + 100)]);
+}
+
+#[test]
+fn a_driver_call_inside_a_launch_call_is_the_drivers() {
+    let mut job = Job::new("live");
+    job.call(0, "cudaLaunchKernel", 0, 100, 1).op(7, 100, 1_000, 1);
+    job.call(0, "cuModuleLoadData", 1_100, 1_400, 0);
+    job.call(0, "cudaLaunchKernel", 1_000, 1_500, 2).op(7, 1_500, 2_000, 2);
+    assert_eq!(idle(&job.ledger()), [(IdleLeaf::Driver, 300), (IdleLeaf::Launch, 200)]);
+}
+
+#[test]
+fn an_unrelated_kernel_does_not_end_a_graph_replay() {
+    let mut job = Job::new("live");
+    job.call(0, "cudaGraphLaunch", 0, 100, 1).op(7, 100, 200, 1);
+    job.call(0, "cudaLaunchKernel", 150, 160, 2).op(8, 250, 300, 2);
+    job.op(7, 400, 500, 1);
+    let ledger = job.ledger();
+    assert_eq!(ledger.sums.idle(IdleLeaf::Graph), 100);
+}
+
+#[test]
+fn an_order_given_after_the_launch_is_not_why_it_waited() {
+    let mut job = Job::new("live");
+    job.call(0, "cudaLaunchKernel", 0, 100, 1).op(7, 100, 1_000, 1);
+    job.call(0, "cudaLaunchKernel", 200, 300, 2);
+    let wait = StreamWait {
+        start: TimeNs(400),
+        duration_ns: 10,
+        stream: 7,
+        on_stream: None,
+        correlation: CorrelationId(0),
+    };
+    job.ingest.writer().push_stream_wait(DeviceId(0), wait).unwrap();
+    // Another gap, closed by a later launch, reads the orders up to there first.
+    job.call(0, "cudaLaunchKernel", 1_400, 1_500, 3).op(8, 1_500, 2_000, 3);
+    job.op(7, 90_000, 91_000, 2);
+    assert_eq!(job.ledger().sums.idle(IdleLeaf::Dep), 0);
+}
