@@ -189,6 +189,19 @@ fn put<const N: usize>(values: &mut [u64], pairs: [(u16, u64); N]) {
     }
 }
 
+/// The two methods that every row answers from its fields of these names.
+macro_rules! timed {
+    () => {
+        fn start(&self) -> TimeNs {
+            self.start
+        }
+
+        fn duration_ns(&self) -> u64 {
+            self.duration_ns
+        }
+    };
+}
+
 const fn spec(id: u16, shape: Shape) -> ColumnSpec {
     ColumnSpec { id, shape }
 }
@@ -211,13 +224,7 @@ impl Row for GpuOp {
         spec(gpu_op::LAUNCH_NAME, Shape::Repeating),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         let has_launch = if self.launch.is_some() { op_flags::HAS_LAUNCH } else { 0 };
@@ -280,13 +287,7 @@ impl Row for ApiCall {
         spec(api_call::CORRELATION, Shape::Counter),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         put(
@@ -320,13 +321,7 @@ impl Row for HostSpan {
         spec(host_span::STACK, Shape::Repeating),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         put(
@@ -360,13 +355,7 @@ impl Row for LossWindow {
         spec(loss_window::COUNTER, Shape::Repeating),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         put(
@@ -398,13 +387,7 @@ impl Row for StreamWait {
         spec(stream_wait::CORRELATION, Shape::Counter),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         put(
@@ -443,13 +426,7 @@ impl Row for Collective {
         spec(collective::CORRELATION, Shape::Counter),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         put(
@@ -490,13 +467,7 @@ impl Row for DeviceSpan {
         spec(device_span::KIND, Shape::Repeating),
     ];
 
-    fn start(&self) -> TimeNs {
-        self.start
-    }
-
-    fn duration_ns(&self) -> u64 {
-        self.duration_ns
-    }
+    timed!();
 
     fn store(&self, values: &mut [u64]) {
         put(
