@@ -127,10 +127,10 @@ fn explain(host: &Host, a: u64, b: u64, idle: &mut Idle) {
     } else {
         idle.launch_ns += h1 - h0;
     }
-    if op.waited_for > 0 {
-        idle.dep_ns += b - h1;
-        return;
-    }
+    // Up to the end of what it waited for; on one device that was over before the device fell idle.
+    let waited = op.waited_for.clamp(h1, b);
+    idle.dep_ns += waited - h1;
+    let h1 = waited;
     let floor = (h1 + DEVICE_FLOOR_NS).min(b);
     idle.device_ns += floor - h1;
     idle.unknown_ns += b - floor;

@@ -348,3 +348,19 @@ fn an_order_given_after_the_launch_is_not_why_it_waited() {
     job.op(7, 90_000, 91_000, 2);
     assert_eq!(job.ledger().sums.idle(IdleLeaf::Dep), 0);
 }
+
+#[test]
+fn waiting_for_a_stream_of_the_same_device_explains_nothing_once_the_device_is_idle() {
+    let mut job = Job::new("live");
+    job.call(0, "cudaLaunchKernel", 0, 100, 1).op(7, 100, 1_000, 1);
+    let wait = StreamWait {
+        start: TimeNs(200),
+        duration_ns: 10,
+        stream: 8,
+        on_stream: Some(7),
+        correlation: CorrelationId(0),
+    };
+    job.ingest.writer().push_stream_wait(DeviceId(0), wait).unwrap();
+    job.call(0, "cudaLaunchKernel", 300, 400, 2).op(8, 6_000, 7_000, 2);
+    assert_eq!(idle(&job.ledger()), [(IdleLeaf::Device, 5_000)]);
+}

@@ -213,7 +213,8 @@ impl<S: ReadAt> Capture<S> {
 
     fn add_batch(&mut self, batch: BatchPlace, body_at: u64, body_len: u64) {
         let inside = batch.offset.checked_add(batch.stored_len.into()).is_some_and(|end| end <= body_len);
-        if !inside || !plausible(TimeNs(batch.min_ns)) || !plausible(TimeNs(batch.max_ns)) {
+        let believable = plausible(TimeNs(batch.min_ns)) && plausible(TimeNs(batch.max_ns));
+        if !inside || !believable || batch.max_ns < batch.min_ns {
             self.count_loss(LossCounter::BatchDamaged, batch.rows.into());
             return;
         }

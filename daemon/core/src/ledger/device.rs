@@ -362,7 +362,7 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             let nothing =
                 Closing { stream: 0, correlation: CorrelationId(0), flags: 0, launch: None, lost: true };
             self.advance(from, Some(nothing));
-            self.sweep.cover(Cover::Lost, from, to);
+            self.sweep.cover(Cover::Lost, from, to.max(from));
         }
     }
 

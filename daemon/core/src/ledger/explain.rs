@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use stallscope_schemas::record::{RecordKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
@@ -57,8 +57,10 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     hosts: HashMap<ThreadId, Host<'a, S>>,
     waits: std::iter::Peekable<MergedRows<'a, S, StreamWait>>,
     has_waits: bool,
-    /// By stream: when the host told it to wait, and when its last operation was launched.
-    told: HashMap<u64, (Vec<TimeNs>, Option<TimeNs>)>,
+    /// By stream: when the host told it to wait and for which stream, and when its last operation was launched.
+    told: HashMap<u64, (Vec<(TimeNs, Option<u64>)>, Option<TimeNs>)>,
+    /// Streams that have had operations on this device.
+    streams: HashSet<u64>,
     /// Graph replays that began lately, the latest last.
     graphs: VecDeque<CorrelationId>,
     /// Stretches in which records of a thread are lost.
@@ -87,6 +89,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             waits,
             has_waits,
             told: HashMap::new(),
+            streams: HashSet::new(),
             graphs: VecDeque::new(),
             thread_losses: HashMap::new(),
             device_floor_ns: device_floor_ns(capture, device),
@@ -167,10 +170,14 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
     fn told_to_wait(&mut self, x: &Closing) -> bool {
         let Some(launch) = x.launch else { return false };
         while let Some(wait) = self.waits.next_if(|w| w.start <= launch.start) {
-            self.told.entry(wait.stream).or_default().0.push(wait.start);
+            self.told.entry(wait.stream).or_default().0.push((wait.start, wait.on_stream));
         }
         self.told.get(&x.stream).is_some_and(|(told, launched)| {
-            told.iter().any(|&told| told <= launch.start && launched.is_none_or(|launched| told > launched))
+            told.iter().any(|&(at, on)| {
+                // A stream of this device was done when the device fell idle: that order held nothing up any more.
+                let elsewhere = on.is_none_or(|on| !self.streams.contains(&on));
+                elsewhere && at <= launch.start && launched.is_none_or(|launched| at > launched)
+            })
         })
     }
 
@@ -191,7 +198,8 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         if self.has_waits {
             let (told, launched) = self.told.entry(x.stream).or_default();
             *launched = Some(launched.map_or(launch.start, |l| l.max(launch.start)));
-            told.retain(|&t| t > launch.start);
+            told.retain(|&(at, _)| at > launch.start);
+            self.streams.insert(x.stream);
         }
     }
 }

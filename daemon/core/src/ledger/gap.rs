@@ -13,8 +13,9 @@
 //!                                                              stack); its records damaged → UNKNOWN
 //!        inside the call                [max(a,h0), min(b,h1)) LAUNCH; DRIVER where a driver call lies within, or the
 //!                                                              call is longer than LONG_CALL_NS (a full queue, loading)
-//!        after the call                 [max(a,h1), b)         DEP where X's stream was told to wait since its last
-//!                                                              operation; else DEVICE up to the device's floor
+//!        after the call                 [max(a,h1), b)         DEP where X's stream was told, since its last operation,
+//!                                                              to wait for work elsewhere (a stream of the same device
+//!                                                              was done at a); else DEVICE up to the device's floor
 //!                                                              (see `calibrate`); else UNKNOWN, queued
 //! ```
 //!
