@@ -201,3 +201,19 @@ fn the_clock_of_a_source_moves_all_its_times() {
     assert_eq!(capture.rows::<HostSpan>(0).next().unwrap().start.0, 5 + (1 << 60));
     assert_eq!(capture.extent(RecordKind::GpuOp, 0).unwrap().0, moved[0].start);
 }
+
+#[test]
+fn a_stretch_of_time_is_read_without_touching_the_rest() {
+    let (mut bytes, rows, ends) = capture_bytes(500);
+    let (from, to) = (rows[210].start, rows[230].start);
+    let read = |bytes: &[u8]| -> (Vec<GpuOp>, Vec<(u16, u64)>) {
+        let capture = Capture::open(bytes.to_vec()).unwrap();
+        (capture.rows_between::<GpuOp>(0, from, to).collect(), capture.losses())
+    };
+    assert_eq!(read(&bytes).0, rows[210..230]);
+    // Whatever happened to the bodies of other segments goes unnoticed: they are not read.
+    for end in [ends[0], ends[1], ends[3]] {
+        bytes[end - 3] ^= 0xff;
+    }
+    assert_eq!(read(&bytes), (rows[210..230].to_vec(), vec![]));
+}

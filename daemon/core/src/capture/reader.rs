@@ -449,6 +449,14 @@ impl<S: ReadAt> Capture<S> {
         MergedRows::new(self.merged(key, ColumnSet::ALL), None)
     }
 
+    /// Rows of one key that overlap `[from, to)`, in the order of their starts. Batches that lie outside are not read.
+    pub fn rows_between<R: Row>(&self, key: u32, from: TimeNs, to: TimeNs) -> impl Iterator<Item = R> {
+        let overlaps = move |start: TimeNs, end: TimeNs| start < to && (from < end || from == start);
+        let pending = self.batches_of(R::KIND, key).filter(|b| overlaps(b.min, b.max)).collect();
+        MergedRows::<S, R>::new(Merged::new(self, ColumnSet::ALL, pending), None)
+            .filter(move |row| overlaps(row.start(), row.end()))
+    }
+
     /// As [`Capture::rows`], noting the stretches of damaged batches in `damage`.
     pub fn rows_noting<R: Row>(&self, key: u32, damage: DamageNotes) -> MergedRows<'_, S, R> {
         MergedRows::new(self.merged(key, ColumnSet::ALL), Some(damage))
