@@ -50,6 +50,15 @@ impl<'a> CallClasses<'a> {
 
 type Host<'a, S> = HostTimeline<MergedRows<'a, S, HostSpan>, MergedRows<'a, S, ApiCall>>;
 
+/// What one stream was told.
+#[derive(Default)]
+struct Orders {
+    /// When the host told it to wait, and for which stream, where the trace says.
+    told: Vec<(TimeNs, Option<u64>)>,
+    /// When its last operation was launched.
+    launched: Option<TimeNs>,
+}
+
 /// What the explanation of gaps carries along.
 pub(super) struct Explainer<'a, S: ReadAt> {
     capture: &'a Capture<S>,
@@ -57,8 +66,7 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     hosts: HashMap<ThreadId, Host<'a, S>>,
     waits: std::iter::Peekable<MergedRows<'a, S, StreamWait>>,
     has_waits: bool,
-    /// By stream: when the host told it to wait and for which stream, and when its last operation was launched.
-    told: HashMap<u64, (Vec<(TimeNs, Option<u64>)>, Option<TimeNs>)>,
+    orders: HashMap<u64, Orders>,
     /// Streams that have had operations on this device.
     streams: HashSet<u64>,
     /// Graph replays that began lately, the latest last.
@@ -88,7 +96,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             hosts: HashMap::new(),
             waits,
             has_waits,
-            told: HashMap::new(),
+            orders: HashMap::new(),
             streams: HashSet::new(),
             graphs: VecDeque::new(),
             thread_losses: HashMap::new(),
@@ -170,13 +178,13 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
     fn told_to_wait(&mut self, x: &Closing) -> bool {
         let Some(launch) = x.launch else { return false };
         while let Some(wait) = self.waits.next_if(|w| w.start <= launch.start) {
-            self.told.entry(wait.stream).or_default().0.push((wait.start, wait.on_stream));
+            self.orders.entry(wait.stream).or_default().told.push((wait.start, wait.on_stream));
         }
-        self.told.get(&x.stream).is_some_and(|(told, launched)| {
-            told.iter().any(|&(at, on)| {
+        self.orders.get(&x.stream).is_some_and(|orders| {
+            orders.told.iter().any(|&(at, on)| {
                 // A stream of this device was done when the device fell idle: that order held nothing up any more.
                 let elsewhere = on.is_none_or(|on| !self.streams.contains(&on));
-                elsewhere && at <= launch.start && launched.is_none_or(|launched| at > launched)
+                elsewhere && at <= launch.start && orders.launched.is_none_or(|launched| at > launched)
             })
         })
     }
@@ -196,9 +204,9 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             self.last_launches.pop_front();
         }
         if self.has_waits {
-            let (told, launched) = self.told.entry(x.stream).or_default();
-            *launched = Some(launched.map_or(launch.start, |l| l.max(launch.start)));
-            told.retain(|&(at, _)| at > launch.start);
+            let orders = self.orders.entry(x.stream).or_default();
+            orders.launched = Some(orders.launched.map_or(launch.start, |l| l.max(launch.start)));
+            orders.told.retain(|&(at, _)| at > launch.start);
             self.streams.insert(x.stream);
         }
     }
