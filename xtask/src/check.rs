@@ -55,11 +55,13 @@ pub(crate) fn test() -> anyhow::Result<()> {
             }
         });
     }
-    println!("\n{}", lines.join("\n"));
+    println!("\n{}\n", lines.join("\n"));
+    let skipped = lines.iter().filter(|line| line.starts_with("skipped")).count();
+    let passed = lines.iter().filter(|line| line.starts_with("passed")).count();
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed > 0 {
         anyhow::bail!("{failed} checks failed");
     }
-    println!("all checks passed");
     Ok(())
 }
 
