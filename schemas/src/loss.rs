@@ -60,7 +60,7 @@ macro_rules! loss_counters {
 loss_counters! {
     1 EventMalformed "event_malformed" "An event of the input could not be parsed and was left out.";
     2 EventWithoutDuration "event_without_duration" "An event had no duration; on a GPU its time is booked as UNKNOWN until the next operation of its stream.";
-    3 EventTimeInvalid "event_time_invalid" "An event's time or duration was negative, not a number or absurdly large; it was left out.";
+    3 EventTimeInvalid "event_time_invalid" "An event's time or duration was negative, not a number or absurdly large; it was left out, and where it may have run on a GPU the time around it is UNKNOWN.";
     4 EventTooLarge "event_too_large" "An event was larger than the importer's limit and was left out.";
     5 InputTruncated "input_truncated" "The input ended in the middle; whatever came after is missing.";
     6 CorrelationDuplicate "correlation_duplicate" "Two host calls had the same correlation id; the later one was used.";
@@ -70,7 +70,7 @@ loss_counters! {
     10 SegmentDamaged "segment_damaged" "A segment of the capture failed its checksum and was left out.";
     11 BatchDamaged "batch_damaged" "A block of records failed its checksum or could not be decoded; its time is UNKNOWN.";
     12 CaptureTruncated "capture_truncated" "The capture ends in the middle of a segment, which was left out.";
-    13 StreamOverlap "stream_overlap" "Operations of one stream overlap, which hardware does not do; the times of the trace are doubtful.";
+    13 StreamOverlap "stream_overlap" "Operations of one stream overlap: programmatic dependent launch does that; otherwise the times of the trace are doubtful.";
     14 RowInvalid "row_invalid" "A row of the input had a value of the wrong type or out of range and was left out.";
     15 SpanUnmatched "span_unmatched" "A begin without an end (or the reverse) was left out.";
     16 TableMissing "table_missing" "A table or column that the importer can use is not in the input.";

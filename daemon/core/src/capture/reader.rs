@@ -70,13 +70,6 @@ pub struct BatchInfo {
     order: usize,
 }
 
-impl BatchInfo {
-    /// Bytes of each column in the file, by column number.
-    pub fn column_bytes(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.columns.iter().map(|c| (c.id, c.stored_len))
-    }
-}
-
 /// A damaged stretch of the file: between which batches it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Hole {
