@@ -39,6 +39,11 @@ macro_rules! loss_counters {
                         | Self::StringTableFull
                         | Self::StreamOverlap
                         | Self::TableMissing
+                        | Self::StackLost
+                        | Self::StackCut
+                        | Self::SymbolMissing
+                        | Self::ObjectUnresolved
+                        | Self::CallOpen
                 )
             }
 
@@ -76,6 +81,17 @@ loss_counters! {
     16 TableMissing "table_missing" "A table or column that the importer can use is not in the input.";
     17 LossWindowReported "loss_window_reported" "The producer of the trace says that it dropped records.";
     18 TableFull "table_full" "More processes, threads, devices or stacks than the importer's limit; the rest were left out.";
+    19 RingFull "ring_full" "The kernel had records and the ring to the recorder was full; the time of the threads concerned is UNKNOWN.";
+    20 QueueFull "queue_full" "The recorder read records faster than it could write them, and left some out; the time of the threads concerned is UNKNOWN.";
+    21 RecordMalformed "record_malformed" "A record from the kernel had the wrong length or an unknown type and was left out.";
+    22 StackLost "stack_lost" "A wait or a sample has no stack: it could not be read, or its record did not arrive.";
+    23 StackCut "stack_cut" "A native stack ends early: the code was built without frame pointers, or the stack is deeper than is recorded.";
+    24 SymbolMissing "symbol_missing" "An address has no name: the file has no symbols, or the process was gone before it could be looked at.";
+    25 ObjectUnresolved "object_unresolved" "A descriptor was not resolved to a path or a peer.";
+    26 ThreadUnknown "thread_unknown" "A record names a thread whose introduction did not arrive.";
+    27 ThreadTableFull "thread_table_full" "More threads than the recorder follows; the rest were left out.";
+    28 CallOpen "call_open" "A collective call's return was not seen: the thread left it by an exception or a jump, or more were open than are followed.";
+    29 ProbeMissed "probe_missed" "The kernel skipped a probe because it was busy on that CPU.";
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::merge::{DamageNotes, Merged, MergedRows};
 use super::read_at::ReadAt;
 use super::segment::{BatchPlace, ColumnPlace, parse, source_of};
 use super::tables::Tables;
-use super::writer::{keyed_by_thread, plausible};
+use super::writer::plausible;
 use crate::rows::Row;
 
 /// Why a file could not be opened as a capture.
@@ -248,8 +248,8 @@ impl<S: ReadAt> Capture<S> {
     /// Moves every batch onto the capture's time line and indexes batches by key.
     fn apply_clocks(&mut self) {
         for batch in &mut self.batches {
-            let by_thread = batch.kind.is_some_and(keyed_by_thread);
-            let clock = source_of(by_thread, batch.key, &self.tables).and_then(|s| self.tables.clock(s));
+            let source = batch.kind.and_then(|kind| source_of(kind.key_space(), batch.key, &self.tables));
+            let clock = source.and_then(|s| self.tables.clock(s));
             let offset = clock.map_or(0, |c| c.offset_ns);
             if plausible(TimeNs(offset)) {
                 batch.clock_offset_ns = offset;

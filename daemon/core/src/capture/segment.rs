@@ -5,6 +5,7 @@
 
 use planus::ReadAsRoot;
 use stallscope_schemas::capture as fb;
+use stallscope_schemas::record::KeySpace;
 use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, StackId, StringId, ThreadId};
 
 use super::columns::MAX_BATCH_ROWS;
@@ -392,12 +393,14 @@ fn parse_batch(batch: fb::BatchRef<'_>, budget: &mut Budget) -> Result<BatchPlac
     })
 }
 
-/// The device and thread numbers that a batch's key can name.
-pub(super) fn source_of(kind_is_thread: bool, key: u32, tables: &Tables) -> Option<SourceId> {
-    if kind_is_thread {
-        let thread = tables.thread(ThreadId(key))?;
-        Some(tables.process(thread.process)?.source)
-    } else {
-        Some(tables.device(DeviceId(key))?.source)
+/// The source whose clock the rows of a batch are in.
+pub(super) fn source_of(space: KeySpace, key: u32, tables: &Tables) -> Option<SourceId> {
+    match space {
+        KeySpace::Device => Some(tables.device(DeviceId(key))?.source),
+        KeySpace::Process => Some(tables.process(ProcessId(key))?.source),
+        KeySpace::Thread => {
+            let thread = tables.thread(ThreadId(key))?;
+            Some(tables.process(thread.process)?.source)
+        }
     }
 }

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::RecordKind;
 use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, StackId, StringId, ThreadId, TimeNs};
 
 use super::columns::{Encoded, Shape, encode};
 use super::frame::{Prefix, file_head};
 use super::segment::{BatchPlace, ColumnPlace, HeaderContent, Marks, Origin, build};
 use super::tables::{Clock, Device, Frame, Interner, Process, Source, Tables, Thread};
-use crate::rows::{ApiCall, Collective, DeviceSpan, GpuOp, HostSpan, LossWindow, Row, StreamWait};
+use crate::rows::{
+    ApiCall, BlockIo, Collective, CollectiveCall, Connection, CpuSample, DeviceSpan, FileIo, GpuOp, HostSpan,
+    LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
+};
 
 /// Rows of a batch: a decoded batch of 13 columns is 6.5 MiB, which two threads hold a few of.
 const BATCH_ROWS: usize = 1 << 16;
@@ -184,6 +186,16 @@ pub struct CaptureWriter<W: Write> {
     stream_waits: Waiting<StreamWait>,
     collectives: Waiting<Collective>,
     device_spans: Waiting<DeviceSpan>,
+    thread_spans: Waiting<ThreadSpan>,
+    thread_waits: Waiting<ThreadWait>,
+    thread_preempts: Waiting<ThreadPreempt>,
+    cpu_samples: Waiting<CpuSample>,
+    collective_calls: Waiting<CollectiveCall>,
+    page_faults: Waiting<PageFaults>,
+    block_ios: Waiting<BlockIo>,
+    file_ios: Waiting<FileIo>,
+    connections: Waiting<Connection>,
+    thread_losses: Waiting<ThreadLoss>,
 }
 
 macro_rules! push_methods {
@@ -242,6 +254,16 @@ impl<W: Write> CaptureWriter<W> {
             stream_waits: Waiting::default(),
             collectives: Waiting::default(),
             device_spans: Waiting::default(),
+            thread_spans: Waiting::default(),
+            thread_waits: Waiting::default(),
+            thread_preempts: Waiting::default(),
+            cpu_samples: Waiting::default(),
+            collective_calls: Waiting::default(),
+            page_faults: Waiting::default(),
+            block_ios: Waiting::default(),
+            file_ios: Waiting::default(),
+            connections: Waiting::default(),
+            thread_losses: Waiting::default(),
         })
     }
 
@@ -260,6 +282,26 @@ impl<W: Write> CaptureWriter<W> {
         push_collective(device: DeviceId, Collective) => collectives;
         /// Adds a range on a device's own time line.
         push_device_span(device: DeviceId, DeviceSpan) => device_spans;
+        /// Adds a stretch in which a thread was followed.
+        push_thread_span(thread: ThreadId, ThreadSpan) => thread_spans;
+        /// Adds a wait of a thread.
+        push_thread_wait(thread: ThreadId, ThreadWait) => thread_waits;
+        /// Adds time in which a thread was runnable and did not run.
+        push_thread_preempt(thread: ThreadId, ThreadPreempt) => thread_preempts;
+        /// Adds a sample of a running thread.
+        push_cpu_sample(thread: ThreadId, CpuSample) => cpu_samples;
+        /// Adds a call into a collective library.
+        push_collective_call(thread: ThreadId, CollectiveCall) => collective_calls;
+        /// Adds page faults of a thread.
+        push_page_faults(thread: ThreadId, PageFaults) => page_faults;
+        /// Adds a request to a block device.
+        push_block_io(thread: ThreadId, BlockIo) => block_ios;
+        /// Adds what a process read and wrote.
+        push_file_io(process: ProcessId, FileIo) => file_ios;
+        /// Adds what a connection did.
+        push_connection(process: ProcessId, Connection) => connections;
+        /// Adds a stretch without records of a thread.
+        push_thread_loss(thread: ThreadId, ThreadLoss) => thread_losses;
     }
 
     /// The tables so far.
@@ -388,7 +430,17 @@ impl<W: Write> CaptureWriter<W> {
             + body.add_waiting(&mut self.loss_windows, at_least)?
             + body.add_waiting(&mut self.stream_waits, at_least)?
             + body.add_waiting(&mut self.collectives, at_least)?
-            + body.add_waiting(&mut self.device_spans, at_least)?;
+            + body.add_waiting(&mut self.device_spans, at_least)?
+            + body.add_waiting(&mut self.thread_spans, at_least)?
+            + body.add_waiting(&mut self.thread_waits, at_least)?
+            + body.add_waiting(&mut self.thread_preempts, at_least)?
+            + body.add_waiting(&mut self.cpu_samples, at_least)?
+            + body.add_waiting(&mut self.collective_calls, at_least)?
+            + body.add_waiting(&mut self.page_faults, at_least)?
+            + body.add_waiting(&mut self.block_ios, at_least)?
+            + body.add_waiting(&mut self.file_ios, at_least)?
+            + body.add_waiting(&mut self.connections, at_least)?
+            + body.add_waiting(&mut self.thread_losses, at_least)?;
         Ok(())
     }
 
@@ -441,11 +493,6 @@ impl<W: Write> CaptureWriter<W> {
 
 fn last_index(len: usize) -> u32 {
     u32::try_from(len - 1).unwrap_or(u32::MAX)
-}
-
-/// Whether batches of this kind are keyed by a thread (else by a device).
-pub(super) fn keyed_by_thread(kind: RecordKind) -> bool {
-    matches!(kind, RecordKind::ApiCall | RecordKind::HostSpan)
 }
 
 /// Ends of the range of times that a capture may hold: beyond, sums would overflow.

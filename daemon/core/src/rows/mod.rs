@@ -11,6 +11,26 @@ use stallscope_schemas::units::{CorrelationId, StackId, StringId, ThreadId, Time
 
 use crate::capture::columns::{ColumnSpec, Shape};
 
+/// The two methods that every row answers from its fields of these names.
+macro_rules! timed {
+    () => {
+        fn start(&self) -> TimeNs {
+            self.start
+        }
+
+        fn duration_ns(&self) -> u64 {
+            self.duration_ns
+        }
+    };
+}
+
+mod host;
+
+pub use host::{
+    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, PageFaults, ThreadLoss, ThreadPreempt,
+    ThreadSpan, ThreadWait,
+};
+
 /// The host call that put an operation on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -187,19 +207,6 @@ fn put<const N: usize>(values: &mut [u64], pairs: [(u16, u64); N]) {
             *slot = value;
         }
     }
-}
-
-/// The two methods that every row answers from its fields of these names.
-macro_rules! timed {
-    () => {
-        fn start(&self) -> TimeNs {
-            self.start
-        }
-
-        fn duration_ns(&self) -> u64 {
-            self.duration_ns
-        }
-    };
 }
 
 const fn spec(id: u16, shape: Shape) -> ColumnSpec {

@@ -54,6 +54,68 @@ numbered_enum! {
         Collective = 6 "collective",
         /// A range that the profiler drew on a device's own time line \[device\].
         DeviceSpan = 7 "device span",
+        /// A stretch in which a thread was followed \[thread\].
+        ThreadSpan = 8 "followed thread",
+        /// A thread was off the CPU because it waited or was stopped \[thread\].
+        ThreadWait = 9 "thread wait",
+        /// A thread was runnable and did not run, or a stretch in which that happened often \[thread\].
+        ThreadPreempt = 10 "preemption",
+        /// A thread was found running on a CPU \[thread\].
+        CpuSample = 11 "cpu sample",
+        /// A host call into a collective library \[thread\].
+        CollectiveCall = 12 "collective call",
+        /// Page faults of a thread in a stretch of time \[thread\].
+        PageFaults = 13 "page faults",
+        /// A request to a block device \[thread\].
+        BlockIo = 14 "block i/o",
+        /// Bytes that a process read from and wrote to one file in a stretch of time \[process\].
+        FileIo = 15 "file i/o",
+        /// What a network connection did in a stretch of time \[process\].
+        Connection = 16 "connection",
+        /// A stretch in which records of a thread were lost \[thread\].
+        ThreadLoss = 17 "thread loss",
+    }
+}
+
+mod host;
+
+pub use host::{
+    BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, block_io, call_flags, collective_call,
+    connection, cpu_sample, file_io, page_faults, thread_loss, thread_preempt, thread_span, thread_wait,
+    wait_flags,
+};
+
+/// What the key of a batch numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeySpace {
+    /// A row of the device table.
+    Device,
+    /// A row of the thread table.
+    Thread,
+    /// A row of the process table.
+    Process,
+}
+
+impl RecordKind {
+    /// What the keys of this kind's batches number.
+    #[must_use]
+    pub const fn key_space(self) -> KeySpace {
+        match self {
+            Self::GpuOp | Self::LossWindow | Self::StreamWait | Self::Collective | Self::DeviceSpan => {
+                KeySpace::Device
+            }
+            Self::FileIo | Self::Connection => KeySpace::Process,
+            Self::ApiCall
+            | Self::HostSpan
+            | Self::ThreadSpan
+            | Self::ThreadWait
+            | Self::ThreadPreempt
+            | Self::CpuSample
+            | Self::CollectiveCall
+            | Self::PageFaults
+            | Self::BlockIo
+            | Self::ThreadLoss => KeySpace::Thread,
+        }
     }
 }
 
