@@ -27,6 +27,7 @@ mod capture_generated;
 pub mod loss;
 pub mod record;
 pub mod units;
+pub mod wire;
 
 /// The capture header as generated from `capture.fbs`: owned tables and zero-copy `…Ref` readers.
 pub use capture_generated::capture;

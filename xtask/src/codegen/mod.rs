@@ -1,9 +1,21 @@
-//! The Rust mirror of the capture schema: generated, committed, and checked to be what the schema says.
+//! Rust mirrors of the capture schema and of the ring records: generated, committed, and checked.
 //!
-//! The generator is a minute of building that no other task needs, so it is behind a feature: without it, this task runs
+//! The generator for the capture schema is a minute of building that no other task needs, so it is behind a feature: without it, this task runs
 //! itself again with it.
 
-pub(crate) use generator::{check, write};
+mod wire;
+
+/// Writes the mirrors.
+pub(crate) fn write() -> anyhow::Result<()> {
+    wire::write()?;
+    generator::write()
+}
+
+/// Fails where a committed mirror is not what its definition says.
+pub(crate) fn check() -> anyhow::Result<()> {
+    wire::check()?;
+    generator::check()
+}
 
 #[cfg(not(feature = "codegen"))]
 mod generator {

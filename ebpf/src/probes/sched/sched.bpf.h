@@ -1,0 +1,441 @@
+// Scheduler: who was off the CPU, why, who woke it, who ran instead.
+//
+// One record for each wait, sent when the thread is back (or, inside a system call, when the call returns: its result
+// and its user stack are known then, and only waits that turned out long pay for a stack). Preemption is added up.
+
+// Whether the current context is an interrupt: then "current" did not wake anybody. The kernel's own count of what it
+// is in the middle of is a per-CPU variable at a fixed distance from the CPU's run queue, which the task leads to: the
+// symbol itself is not always in kallsyms.
+static __always_inline bool in_interrupt(struct task_struct *current)
+{
+	struct pt_regs *regs;
+	void *rq;
+	int c = 0;
+	if (preempt_count_from_rq) {
+		rq = BPF_CORE_READ(current, se.cfs_rq, rq);
+		bpf_probe_read_kernel(&c, sizeof(c), rq + preempt_count_from_rq);
+		// Hardware interrupt or NMI, or softirq being served (an odd number in its byte; disabling adds two).
+		return (c & 0x00ff0000) || (c & 0x00000100);
+	}
+	// Else: nobody wakes others from user mode, so that what does, interrupted it.
+	regs = (struct pt_regs *)bpf_task_pt_regs(current);
+	return !BPF_CORE_READ(current, pid) || (BPF_CORE_READ(current, mm) && (s64)BPF_CORE_READ(regs, orig_ax) < 0);
+}
+
+static __always_inline bool is_throttled(struct task_struct *task)
+{
+	struct cfs_rq *queue;
+	if (bpf_core_field_exists(task->throttled) && BPF_CORE_READ_BITFIELD_PROBED(task, throttled))
+		return true;
+	if (!bpf_core_field_exists(struct cfs_rq, throttle_count))
+		return false;
+	queue = BPF_CORE_READ(task, se.cfs_rq);
+	return queue && BPF_CORE_READ(queue, throttle_count) > 0;
+}
+
+// Sends the sum of the short run-queue stretches up to `until`.
+static __noinline void flush_preempted(struct task_state *state, u64 until)
+{
+	struct wire_preempt record = {};
+	if (!state || !state->some_times)
+		return;
+	record.head.kind = WIRE_TYPE_PREEMPT;
+	record.head.task = state->id;
+	record.start_ns = state->some_since;
+	record.duration_ns = until - state->some_since;
+	record.run_queue_ns = state->some_run_queue;
+	record.times = state->some_times;
+	record.preemptor = state->top_preemptor;
+	record.kind = WIRE_WAIT_PREEMPTED;
+	send_timed(state, &record, sizeof(record), record.start_ns, until);
+	state->some_times = 0;
+	state->some_run_queue = 0;
+	state->top_preemptor = 0;
+	state->top_preempted = 0;
+}
+
+// Sends the wait that was held back until its call returns.
+static __noinline void flush_wait(struct task_state *state)
+{
+	struct wire_wait_record *record;
+	if (!state || !state->pending.valid)
+		return;
+	record = &state->pending.record;
+	state->pending.valid = false;
+	send_timed(state, record, sizeof(*record), record->start_ns, record->start_ns + record->duration_ns);
+}
+
+static __noinline void flush_faults(struct task_struct *task, struct task_state *state, u64 now)
+{
+	struct wire_faults record = {};
+	u64 minor, major;
+	if (!state)
+		return;
+	minor = BPF_CORE_READ(task, min_flt);
+	major = BPF_CORE_READ(task, maj_flt);
+	if (minor == state->min_flt && major == state->maj_flt)
+		return;
+	record.head.kind = WIRE_TYPE_FAULTS;
+	record.head.task = state->id;
+	record.start_ns = state->faults_since;
+	record.duration_ns = now - state->faults_since;
+	record.minor = minor - state->min_flt;
+	record.major = major - state->maj_flt;
+	if (send(&record, sizeof(record))) {
+		state->min_flt = minor;
+		state->maj_flt = major;
+		state->faults_since = now;
+	}
+}
+
+// Begins to follow a task. Process context only.
+static __noinline struct task_state *follow(struct task_struct *task, u16 flags)
+{
+	struct wire_task record = {};
+	struct task_state *state;
+	u64 now;
+	state = bpf_task_storage_get(&tasks, task, 0, 0);
+	if (state)
+		return state;
+	if (task_count >= max_tasks) {
+		count(COUNT_TASKS_FULL);
+		return 0;
+	}
+	state = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!state) {
+		count(COUNT_TASKS_FULL);
+		return 0;
+	}
+	now = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&task_count, 1);
+	state->tid = BPF_CORE_READ(task, pid);
+	state->pid = BPF_CORE_READ(task, tgid);
+	state->call = -1;
+	state->faults_since = now;
+	state->min_flt = BPF_CORE_READ(task, min_flt);
+	state->maj_flt = BPF_CORE_READ(task, maj_flt);
+	state->id = __sync_fetch_and_add(&last_task_id, 1) + 1;
+	record.head.kind = WIRE_TYPE_TASK;
+	record.head.flags = flags | (state->tid == state->pid ? WIRE_TASK_LEADER : 0);
+	record.head.task = state->id;
+	record.time_ns = now;
+	record.tid = state->tid;
+	record.pid = state->pid;
+	record.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	record.born_ns = BPF_CORE_READ(task, start_boottime);
+	bpf_probe_read_kernel(record.comm, sizeof(record.comm), &task->comm);
+	send(&record, sizeof(record));
+	return state;
+}
+
+// What the task waits in, from the registers that it entered the kernel with.
+static __always_inline void note_call(struct task_struct *task, struct task_state *state)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	s64 number = (s64)BPF_CORE_READ(regs, orig_ax);
+	if (number < 0) {
+		state->call = -1;
+		return;
+	}
+	state->call = number;
+	state->fd = BPF_CORE_READ(regs, di);
+	state->wanted = BPF_CORE_READ(regs, dx);
+	state->object = BPF_CORE_READ(regs, di);
+	state->object_kind = 0;
+}
+
+#include "object.bpf.h"
+
+static __always_inline void switched_out(void *ctx, bool preempt, struct task_struct *task,
+					 struct task_state *state, u64 now)
+{
+	u32 why = task->__state;
+	state->off_since = now;
+	state->woken_at = 0;
+	state->waker = 0;
+	state->waker_stack = 0;
+	state->waker_flags = 0;
+	state->throttled_wake = false;
+	if (preempt || !why) {
+		state->off_kind = is_throttled(task) ? WIRE_WAIT_THROTTLED : WIRE_WAIT_PREEMPTED;
+		return;
+	}
+	// A wait follows: whatever was held back is over.
+	if (state->pending.valid) {
+		state->in_call = true;
+		flush_wait(state);
+	}
+	if (state->some_times)
+		flush_preempted(state, now);
+	if (why & TASK_STOPPED_OR_TRACED) {
+		state->off_kind = WIRE_WAIT_STOPPED;
+		state->call = -1;
+		return;
+	}
+	note_call(task, state);
+	if (state->call >= 0) {
+		state->off_kind = WIRE_WAIT_SYSCALL;
+		resolve_object(task, state);
+		return;
+	}
+	// Outside of a call there is no return to wait for: the stack is taken now, in the hope of a fault that matters.
+	state->off_kind = BPF_CORE_READ(task, mm) ? WIRE_WAIT_FAULT : WIRE_WAIT_KERNEL;
+	state->page_fault_stack = user_stack(ctx, state, SCRATCH_SWITCH);
+}
+
+static __always_inline void preempted(struct task_state *state, u64 from, u64 now, u32 by)
+{
+	u64 length = now - from;
+	if (state->off_kind == WIRE_WAIT_THROTTLED || length >= long_preempt_ns) {
+		struct wire_preempt record = {};
+		flush_preempted(state, from);
+		record.head.kind = WIRE_TYPE_PREEMPT;
+		record.head.task = state->id;
+		record.start_ns = from;
+		record.duration_ns = length;
+		record.run_queue_ns = length;
+		record.times = 1;
+		record.preemptor = by;
+		record.kind = state->off_kind;
+		send_timed(state, &record, sizeof(record), from, now);
+		return;
+	}
+	if (!state->some_times)
+		state->some_since = from;
+	state->some_times++;
+	state->some_run_queue += length;
+	if (length > state->top_preempted) {
+		state->top_preempted = length;
+		state->top_preemptor = by;
+	}
+	if (now - state->some_since >= preempt_window_ns)
+		flush_preempted(state, now);
+}
+
+static __always_inline void switched_in(struct task_struct *task, struct task_state *state,
+					struct task_struct *before, struct task_state *before_state, u64 now)
+{
+	struct wire_wait_record *record = &state->pending.record;
+	u64 from = state->off_since, woken = state->woken_at;
+	u32 by;
+	if (!from)
+		return;
+	state->off_since = 0;
+	if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
+		by = name_of(before, before_state);
+		preempted(state, from, now, by);
+		return;
+	}
+	by = woken && now - woken > 1000 ? name_of(before, before_state) : 0;
+	if (!woken || woken < from)
+		woken = now;
+	record->head.kind = WIRE_TYPE_WAIT;
+	record->head.task = state->id;
+	record->head.flags = state->waker_flags | (state->in_call ? WIRE_WAIT_CONTINUED : 0);
+	record->start_ns = from;
+	record->duration_ns = now - from;
+	record->run_queue_ns = now - woken;
+	record->stack = state->off_kind == WIRE_WAIT_FAULT ? state->page_fault_stack : 0;
+	record->kernel_stack = 0;
+	record->waker_stack = state->waker_stack;
+	record->object = state->object;
+	record->object_kind = state->object_kind;
+	record->result = 0;
+	record->waker = state->waker;
+	record->preemptor = by;
+	record->call = state->off_kind == WIRE_WAIT_SYSCALL ? state->call : -1;
+	record->fd = state->fd;
+	record->wanted = state->wanted;
+	record->kind = state->off_kind;
+	record->reserved = 0;
+	if (record->call < 0) {
+		record->object = 0;
+		record->object_kind = 0;
+	}
+	if (woken - from >= stack_threshold_ns)
+		record->kernel_stack = sleeper_stack(task, state);
+	state->pending.valid = true;
+	if (!want_syscalls || state->off_kind != WIRE_WAIT_SYSCALL)
+		flush_wait(state);
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	struct task_state *out, *in;
+	u64 now = 0;
+	if (!recording)
+		return 0;
+	out = state_of(prev);
+	if (out) {
+		now = bpf_ktime_get_ns();
+		switched_out(ctx, preempt, prev, out, now);
+	}
+	in = state_of(next);
+	if (in)
+		switched_in(next, in, prev, out, now ? now : bpf_ktime_get_ns());
+	return 0;
+}
+
+SEC("tp_btf/sched_waking")
+int BPF_PROG(sched_waking, struct task_struct *task)
+{
+	struct task_state *state, *waker;
+	struct task_struct *current;
+	u64 now;
+	if (!recording)
+		return 0;
+	state = state_of(task);
+	if (!state || !state->off_since || state->woken_at)
+		return 0;
+	now = bpf_ktime_get_ns();
+	state->woken_at = now;
+	current = bpf_get_current_task_btf();
+	waker = state_of(current);
+	state->waker = name_of(current, waker);
+	if (in_interrupt(current)) {
+		state->waker_flags |= WIRE_WAIT_IRQ_WAKER;
+		return 0;
+	}
+	if (waker && now - state->off_since >= stack_threshold_ns)
+		state->waker_stack = user_stack(ctx, waker, SCRATCH_WAKE);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
+{
+	u32 pid, one = 1;
+	if (!recording || !state_of(parent))
+		return 0;
+	pid = BPF_CORE_READ(child, tgid);
+	bpf_map_update_elem(&followed, &pid, &one, BPF_ANY);
+	follow(child, WIRE_TASK_FORKED);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(sched_process_exec, struct task_struct *task)
+{
+	struct task_state *state = state_of(task);
+	struct wire_moment record = {};
+	if (!recording || !state)
+		return 0;
+	// All threads but this one are gone, and this one may have taken over the leader's tid.
+	state->tid = BPF_CORE_READ(task, pid);
+	state->python_thread = 0;
+	flush_wait(state);
+	record.head.kind = WIRE_TYPE_EXEC;
+	record.head.task = state->id;
+	record.time_ns = bpf_ktime_get_ns();
+	bpf_probe_read_kernel(record.comm, sizeof(record.comm), &task->comm);
+	send(&record, sizeof(record));
+	return 0;
+}
+
+// Sends all that is known of a task that is no longer followed.
+static __noinline void leave(struct task_struct *task, struct task_state *state, u64 now)
+{
+	struct wire_moment record = {};
+	if (!state)
+		return;
+	flush_wait(state);
+	flush_preempted(state, now);
+	flush_faults(task, state, now);
+	report_loss(state);
+	record.head.kind = WIRE_TYPE_TASK_END;
+	record.head.task = state->id;
+	record.time_ns = now;
+	bpf_probe_read_kernel(record.comm, sizeof(record.comm), &task->comm);
+	send(&record, sizeof(record));
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	struct task_state *state = state_of(task);
+	u32 pid;
+	if (!recording || !state)
+		return 0;
+	leave(task, state, bpf_ktime_get_ns());
+	__sync_fetch_and_sub(&task_count, 1);
+	if (state->tid == state->pid) {
+		pid = state->pid;
+		bpf_map_delete_elem(&followed, &pid);
+	}
+	bpf_task_storage_delete(&tasks, task);
+	return 0;
+}
+
+// A thread that is off the CPU when it begins to be followed will not be seen leaving it.
+static __noinline void began_before(struct task_struct *task, struct task_state *state)
+{
+	u32 why;
+	if (!state || state->off_since || BPF_CORE_READ(task, on_cpu))
+		return;
+	why = BPF_CORE_READ(task, __state);
+	state->woken_at = 0;
+	state->waker = 0;
+	state->waker_flags = WIRE_WAIT_BEGAN_BEFORE;
+	if (!why) {
+		state->off_kind = WIRE_WAIT_PREEMPTED;
+	} else if (why & TASK_STOPPED_OR_TRACED) {
+		state->off_kind = WIRE_WAIT_STOPPED;
+	} else {
+		note_call(task, state);
+		state->off_kind = state->call >= 0 ? WIRE_WAIT_SYSCALL : WIRE_WAIT_KERNEL;
+		if (state->call >= 0)
+			resolve_object(task, state);
+	}
+	state->off_since = state->faults_since;
+	// It may have gone on a CPU meanwhile: then its next switch out is the first that counts.
+	if (BPF_CORE_READ(task, on_cpu))
+		state->off_since = 0;
+}
+
+// At attach: follows the threads that are there.
+SEC("iter/task")
+int follow_tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_state *state;
+	u32 pid;
+	if (!task)
+		return 0;
+	pid = task->tgid;
+	if (!bpf_map_lookup_elem(&followed, &pid))
+		return 0;
+	state = follow(task, 0);
+	if (state)
+		began_before(task, state);
+	return 0;
+}
+
+// At the end: sends what is pending of each thread, and the waits that go on.
+SEC("iter/task")
+int leave_tasks(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_state *state;
+	u64 now;
+	if (!task)
+		return 0;
+	state = bpf_task_storage_get(&tasks, task, 0, 0);
+	if (!state)
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (state->off_since) {
+		u64 from = state->off_since;
+		if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
+			state->off_since = 0;
+			preempted(state, from, now, 0);
+		} else {
+			if (state->pending.valid)
+				flush_wait(state);
+			state->waker_flags |= WIRE_WAIT_GOES_ON;
+			switched_in(task, state, task, state, now);
+		}
+	}
+	leave(task, state, now);
+	return 0;
+}

@@ -1,0 +1,349 @@
+// Records that the kernel half sends to the recorder through the ring buffers. One definition: `cargo xtask codegen`
+// makes schemas/src/wire.rs of it, and CI fails where the two differ.
+//
+// Grammar that the generator reads: `///` comments, `#define WIRE_NAME number`, `enum wire_x { WIRE_X_Y = n, };` and
+// structs of __u8 … __s64 scalars and arrays of them. Fields are ordered so that nothing is padded.
+//
+// Times are CLOCK_MONOTONIC in ns. Tasks are named by numbers that the kernel half gives out once per followed thread:
+// a tid is reused, these are not.
+#ifndef STALLSCOPE_WIRE_HOST_H
+#define STALLSCOPE_WIRE_HOST_H
+
+/// Set in a task number that stands for a thread outside of the job: the other bits are its tid.
+#define WIRE_OUTSIDE 0x80000000
+/// Frames of one kind in a stack, at most.
+#define WIRE_MAX_FRAMES 127
+/// Bytes of a path or a socket address, at most.
+#define WIRE_MAX_PATH 240
+/// Bytes of a task name.
+#define WIRE_COMM 16
+
+/// What follows a record's head.
+enum wire_record {
+	/// A thread is followed from now on, or (outside) was met as a waker or preemptor.
+	WIRE_TYPE_TASK = 1,
+	/// A followed thread ended, or is no longer followed.
+	WIRE_TYPE_TASK_END = 2,
+	/// A followed process began another program.
+	WIRE_TYPE_EXEC = 3,
+	/// A thread left the CPU to wait and is back.
+	WIRE_TYPE_WAIT = 4,
+	/// A thread was runnable and did not run.
+	WIRE_TYPE_PREEMPT = 5,
+	/// A thread was found on a CPU.
+	WIRE_TYPE_SAMPLE = 6,
+	/// A stack that later records refer to.
+	WIRE_TYPE_STACK = 7,
+	/// An object (file, socket …) that later records refer to.
+	WIRE_TYPE_OBJECT = 8,
+	/// Records of a thread were lost.
+	WIRE_TYPE_LOSS = 9,
+	/// A request to a block device was completed.
+	WIRE_TYPE_BLOCK_IO = 10,
+	/// A call into a collective library returned, or was left.
+	WIRE_TYPE_CALL = 11,
+	/// What a process did with a file since it was last asked.
+	WIRE_TYPE_FILE_IO = 12,
+	/// What a connection has done since it was opened.
+	WIRE_TYPE_CONNECTION = 13,
+	/// Page faults of a thread.
+	WIRE_TYPE_FAULTS = 14,
+};
+
+/// Why a thread was off the CPU: the numbers of record::WaitKind.
+enum wire_wait {
+	WIRE_WAIT_UNKNOWN = 0,
+	WIRE_WAIT_SYSCALL = 1,
+	WIRE_WAIT_FAULT = 2,
+	WIRE_WAIT_STOPPED = 3,
+	WIRE_WAIT_KERNEL = 4,
+	WIRE_WAIT_PREEMPTED = 5,
+	WIRE_WAIT_THROTTLED = 6,
+};
+
+/// Bits of a wait's flags: those of record::wait_flags, then some of the wire's own.
+enum wire_wait_flag {
+	WIRE_WAIT_IRQ_WAKER = 1,
+	WIRE_WAIT_RETURNED = 2,
+	WIRE_WAIT_BEGAN_BEFORE = 4,
+	WIRE_WAIT_GOES_ON = 8,
+	WIRE_WAIT_CONTINUED = 16,
+	/// The call was made through the 32-bit system call table.
+	WIRE_WAIT_COMPAT = 256,
+	/// A user stack was wanted and could not be read.
+	WIRE_WAIT_STACK_LOST = 512,
+};
+
+/// Bits of a task's flags.
+enum wire_task_flag {
+	/// The thread was forked by a followed one (else it was there before).
+	WIRE_TASK_FORKED = 1,
+	/// The thread is the first of its process.
+	WIRE_TASK_LEADER = 2,
+};
+
+/// Bits of a stack's flags.
+enum wire_stack_flag {
+	/// The native part ends before its thread's outermost frame, as far as can be told.
+	WIRE_STACK_CUT = 1,
+	/// The Python part is longer than is recorded, or changed while it was read.
+	WIRE_STACK_PYTHON_CUT = 2,
+	/// Native frames are kernel addresses.
+	WIRE_STACK_KERNEL = 4,
+};
+
+/// Begin of every record.
+struct wire_head {
+	/// A wire_record.
+	__u16 kind;
+	/// Flags of the type.
+	__u16 flags;
+	/// The task that the record is about.
+	__u32 task;
+};
+
+/// WIRE_TYPE_TASK
+struct wire_task {
+	struct wire_head head;
+	/// From when on the thread is followed.
+	__u64 time_ns;
+	/// Its tid in the recorder's pid namespace.
+	__u32 tid;
+	/// Its pid (thread group).
+	__u32 pid;
+	/// Pid of its parent process.
+	__u32 ppid;
+	/// Unused.
+	__u32 reserved;
+	/// When it began, CLOCK_BOOTTIME: with the tid, an identity that outlives reuse.
+	__u64 born_ns;
+	/// Its name.
+	__u8 comm[WIRE_COMM];
+};
+
+/// WIRE_TYPE_TASK_END and WIRE_TYPE_EXEC
+struct wire_moment {
+	struct wire_head head;
+	/// When.
+	__u64 time_ns;
+	/// Its name from now on (exec).
+	__u8 comm[WIRE_COMM];
+};
+
+/// WIRE_TYPE_WAIT
+struct wire_wait_record {
+	struct wire_head head;
+	/// When it left the CPU.
+	__u64 start_ns;
+	/// Until it was on one again.
+	__u64 duration_ns;
+	/// Time at the end in which it was runnable.
+	__u64 run_queue_ns;
+	/// User stack of the waiting thread (WIRE_TYPE_STACK id), 0 where not taken.
+	__u64 stack;
+	/// Its kernel stack, likewise.
+	__u64 kernel_stack;
+	/// User stack of the waker when it did.
+	__u64 waker_stack;
+	/// Object (WIRE_TYPE_OBJECT id); for a futex its address.
+	__u64 object;
+	/// Return value of the call.
+	__s64 result;
+	/// Task that ended the wait, 0 where unknown.
+	__u32 waker;
+	/// Task that ran until this one did.
+	__u32 preemptor;
+	/// Number of the system call, or -1.
+	__s32 call;
+	/// First argument of the call: for most a file descriptor.
+	__s32 fd;
+	/// A wire_wait.
+	__u8 kind;
+	/// An ObjectKind.
+	__u8 object_kind;
+	/// More flags of the kind wire_wait_flag than the head has room for: unused.
+	__u16 reserved;
+	/// Bytes or entries that the call asked for (third argument).
+	__u32 wanted;
+};
+
+/// WIRE_TYPE_PREEMPT
+struct wire_preempt {
+	struct wire_head head;
+	/// Begin of the stretch.
+	__u64 start_ns;
+	/// Its length.
+	__u64 duration_ns;
+	/// Time in it in which the thread was runnable and did not run.
+	__u64 run_queue_ns;
+	/// How often.
+	__u32 times;
+	/// Task that ran most of that time.
+	__u32 preemptor;
+	/// A wire_wait: preempted or throttled.
+	__u32 kind;
+	/// Unused.
+	__u32 reserved;
+};
+
+/// WIRE_TYPE_SAMPLE
+struct wire_sample {
+	struct wire_head head;
+	/// When.
+	__u64 time_ns;
+	/// Time that it stands for.
+	__u64 period_ns;
+	/// User stack.
+	__u64 stack;
+	/// Kernel stack, 0 where it ran in user mode.
+	__u64 kernel_stack;
+};
+
+/// WIRE_TYPE_STACK: followed by `native` addresses and then by `python` pairs of code object and instruction offset,
+/// innermost first.
+struct wire_stack {
+	struct wire_head head;
+	/// What records call it.
+	__u64 id;
+	/// Native frames.
+	__u16 native;
+	/// Python frames.
+	__u16 python;
+	/// Unused.
+	__u32 reserved;
+};
+
+/// WIRE_TYPE_OBJECT
+struct wire_object {
+	struct wire_head head;
+	/// What records call it.
+	__u64 id;
+	/// Inode number.
+	__u64 inode;
+	/// Device number of its file system.
+	__u32 device;
+	/// An ObjectKind.
+	__u8 kind;
+	/// Address family of a socket.
+	__u8 family;
+	/// Local port.
+	__u16 local_port;
+	/// Remote port.
+	__u16 peer_port;
+	/// Bytes of `path` that are used; path components are in it from the innermost to the outermost, each ended by 0.
+	__u16 path_length;
+	/// Process at the other end, if it is on this host and known; else 0.
+	__u32 peer_pid;
+	/// Local address: 4 or 16 bytes.
+	__u8 local[16];
+	/// Remote address.
+	__u8 peer[16];
+	/// Path components, innermost first.
+	__u8 path[WIRE_MAX_PATH];
+};
+
+/// WIRE_TYPE_LOSS
+struct wire_loss {
+	struct wire_head head;
+	/// Begin of the first lost record.
+	__u64 start_ns;
+	/// Until the end of the last.
+	__u64 duration_ns;
+	/// How many.
+	__u64 records;
+};
+
+/// WIRE_TYPE_BLOCK_IO
+struct wire_block_io {
+	struct wire_head head;
+	/// When it was queued.
+	__u64 start_ns;
+	/// Until the device was given it.
+	__u64 queued_ns;
+	/// From being queued to completion.
+	__u64 duration_ns;
+	/// First sector.
+	__u64 sector;
+	/// File that it reads or writes (WIRE_TYPE_OBJECT id), 0 where unknown.
+	__u64 object;
+	/// Bytes.
+	__u32 bytes;
+	/// Device number.
+	__u32 device;
+	/// Error number.
+	__s32 error;
+	/// A BlockOp.
+	__u32 operation;
+};
+
+/// WIRE_TYPE_CALL
+struct wire_call {
+	struct wire_head head;
+	/// Entry.
+	__u64 start_ns;
+	/// Until the return.
+	__u64 duration_ns;
+	/// First six integer arguments at entry.
+	__u64 arguments[6];
+	/// Values behind pointers among them that the table asks for.
+	__u64 values[4];
+	/// Return value.
+	__s64 result;
+	/// User stack of the caller.
+	__u64 stack;
+	/// Row of the table of functions.
+	__u32 function;
+	/// Bits of record::call_flags.
+	__u32 call_flags;
+};
+
+/// WIRE_TYPE_FILE_IO
+struct wire_file_io {
+	struct wire_head head;
+	/// When it was asked.
+	__u64 time_ns;
+	/// WIRE_TYPE_OBJECT id.
+	__u64 object;
+	/// Calls that read.
+	__u64 reads;
+	/// Bytes that they returned.
+	__u64 read_bytes;
+	/// Calls that wrote.
+	__u64 writes;
+	/// Bytes that they took.
+	__u64 written_bytes;
+};
+
+/// WIRE_TYPE_CONNECTION: totals since the connection was opened.
+struct wire_connection {
+	struct wire_head head;
+	/// When it was asked.
+	__u64 time_ns;
+	/// WIRE_TYPE_OBJECT id.
+	__u64 object;
+	/// Bytes sent, repeated ones not counted again.
+	__u64 sent;
+	/// Bytes received.
+	__u64 received;
+	/// Smoothed round-trip time.
+	__u64 rtt_ns;
+	/// Segments sent again.
+	__u32 retransmits;
+	/// Segments sent.
+	__u32 segments;
+};
+
+/// WIRE_TYPE_FAULTS
+struct wire_faults {
+	struct wire_head head;
+	/// Begin of the stretch.
+	__u64 start_ns;
+	/// Its length.
+	__u64 duration_ns;
+	/// Faults that needed no I/O.
+	__u64 minor;
+	/// Faults that did.
+	__u64 major;
+};
+
+#endif
