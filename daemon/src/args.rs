@@ -1,9 +1,12 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use stallscope_core::weights::Weight;
+use stallscope_ebpf::ProbeId;
+use stallscope_jobs::Target;
 
 /// Where did every GPU-second of this job go, and who is to blame?
 ///
@@ -24,6 +27,12 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Attach to a running job, record what its threads do and wait for, and leave.
+    ///
+    /// Needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and a kernel from 5.15 on; nothing in the job is changed.
+    /// Follows all ranks of the job on this host and whatever they fork. Costs well under a microsecond for each switch
+    /// of a thread; `stallscope doctor` says what this host can show.
+    Record(RecordArgs),
     /// Turn other tools' traces into a capture (.stall).
     ///
     /// Reads Kineto (torch.profiler) and Chrome trace JSON, plain or gzipped, of NVIDIA and AMD GPUs, and Nsight Systems
@@ -42,6 +51,77 @@ pub(crate) enum Command {
     Flamegraph(FlamegraphArgs),
     /// Write a capture in another tool's format.
     Export(ExportArgs),
+    /// List the jobs on this host: ranks, launchers, containers, libraries, GPUs.
+    ///
+    /// Reads /proc once, about 0.1 ms a process, and changes nothing. Without root only your own jobs are seen.
+    Ps(PsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PsArgs {
+    /// Also list processes in no job that run Python, compute on a GPU or launch others.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Print JSON (docs/jobs.md describes it) instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder where the host's / is mounted, for running in a container: DIR/proc and DIR/run are read.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) host_root: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecordArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Record just the processes given with --pid and those below them, not the rest of their job.
+    #[arg(long, requires = "pid")]
+    pub(crate) only: bool,
+    /// How long to record: 30s, 2m, 500ms [default: until the job ends or Ctrl-C].
+    #[arg(short, long, value_name = "TIME", value_parser = positive_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Capture to write [default: the job's name with .stall, in this folder].
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Replace the output even where it is not an earlier capture.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Label to store in the capture; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Probes to use, separated by commas; sched is always among them [default: all that run here].
+    #[arg(long, value_name = "PROBES", value_delimiter = ',', value_parser = probe)]
+    pub(crate) probes: Option<Vec<ProbeId>>,
+    /// Take no stacks: cheaper, and causes end at the system call.
+    #[arg(long)]
+    pub(crate) no_stacks: bool,
+    /// Take stacks of waits at least this long: shorter ones are counted without [default: 100us].
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) stack_threshold: Option<Duration>,
+    /// Print what was recorded as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to record: one of these.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct TargetArgs {
+    /// A process: of a job's, all its ranks on this host are taken; may be given more than once.
+    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Vec<u32>,
+    /// A job, by the id that `stallscope ps` shows.
+    #[arg(long, value_name = "ID")]
+    pub(crate) job: Option<String>,
+    /// A container, by id (or its beginning) or name.
+    #[arg(long, value_name = "ID")]
+    pub(crate) container: Option<String>,
+    /// A pod.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = Target::pod)]
+    pub(crate) pod: Option<Target>,
+    /// A Slurm job or step.
+    #[arg(long, value_name = "ID", value_parser = Target::slurm)]
+    pub(crate) slurm: Option<Target>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,8 +180,13 @@ pub(crate) enum WeightArg {
     Gpu,
     /// Idle time of the GPU, by cause and by the host stack that ran meanwhile.
     GpuIdle,
-    /// Time inside operators, Python functions and ranges of host threads.
+    /// Time on a CPU, by the stacks of samples; in captures without any, time inside operators, Python functions and
+    /// ranges of host threads.
     Cpu,
+    /// Time off the CPU of all followed threads, by their stacks and what they waited for.
+    OffCpu,
+    /// Waits of the threads that drive a rank, joined with the stacks of those who ended them.
+    Wait,
 }
 
 impl From<WeightArg> for Weight {
@@ -110,6 +195,8 @@ impl From<WeightArg> for Weight {
             WeightArg::Gpu => Self::Gpu,
             WeightArg::GpuIdle => Self::GpuIdle,
             WeightArg::Cpu => Self::Cpu,
+            WeightArg::OffCpu => Self::OffCpu,
+            WeightArg::Wait => Self::Wait,
         }
     }
 }
@@ -157,6 +244,22 @@ pub(crate) struct ExportArgs {
     /// Replace the output even where it is not an earlier output of this command.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("the time is zero".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(format!("{error}; write it like 30s, 2m or 500ms")),
+    }
+}
+
+fn probe(text: &str) -> Result<ProbeId, String> {
+    let all = ProbeId::all();
+    all.iter().copied().find(|p| p.name() == text).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|p| p.name()).collect();
+        format!("probes are {}", names.join(", "))
+    })
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

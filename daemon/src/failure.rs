@@ -7,6 +7,7 @@
 //! | 3 | an input cannot be read or understood |
 //! | 4 | the output cannot be written |
 //! | 5 | done, but some inputs were left out (`import` of several files) |
+//! | 6 | the job cannot be recorded: it is not there, not permitted, or this host lacks what it takes |
 //! | 70 | a defect of stallscope: a ledger that does not close |
 
 use std::io;
@@ -15,7 +16,10 @@ use std::process::ExitCode;
 
 use stallscope_core::capture::{CaptureError, WriteError};
 use stallscope_core::ledger::NotConserved;
+use stallscope_ebpf::SessionError;
 use stallscope_import::ImportError;
+use stallscope_jobs::ResolveError;
+use stallscope_recorder::RecordError;
 
 /// How a command ended that did its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,14 @@ pub(crate) enum Failure {
     Output { path: PathBuf, source: io::Error },
     /// A capture that cannot be written.
     Write { path: PathBuf, source: WriteError },
+    /// /proc cannot be read.
+    Proc { source: io::Error },
+    /// What is to be recorded was not found, or cannot be.
+    Target(ResolveError),
+    /// The recording could not begin or broke off.
+    Record(RecordError),
+    /// Ctrl-C cannot be caught.
+    Signals(String),
     /// The ledger does not close.
     Defect(NotConserved),
 }
@@ -85,6 +97,10 @@ impl std::fmt::Display for Failure {
             }
             Self::Output { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Self::Write { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::Proc { source } => write!(f, "cannot read /proc: {source}"),
+            Self::Target(source) => write!(f, "{source}"),
+            Self::Record(source) => write!(f, "{source}"),
+            Self::Signals(text) => write!(f, "cannot catch Ctrl-C: {text}"),
             Self::Defect(source) => write!(f, "{source}"),
         }
     }
@@ -92,7 +108,7 @@ impl std::fmt::Display for Failure {
 
 impl Failure {
     /// What to do about it, where the message does not say already.
-    pub(crate) fn advice(&self) -> Option<&'static str> {
+    pub(crate) fn advice(&self) -> Option<&str> {
         match self {
             Self::Nothing { what: "GPU operations", .. } => {
                 Some("`stallscope info` shows what is in it; a trace without GPU activity has no GPU ledger")
@@ -108,7 +124,18 @@ impl Failure {
             Self::Output { .. } | Self::Write { .. } => {
                 Some("check that the folder exists, that you may write there and that the disk has room")
             }
-            Self::Capture { .. } | Self::Import(_) | Self::Defect(_) => None,
+            Self::Proc { .. } => Some("mount it, or run where it is mounted"),
+            Self::Target(_) => Some("`stallscope ps` shows the jobs of this host"),
+            Self::Record(RecordError::Session(SessionError::Unable { remedy, .. })) => Some(remedy),
+            Self::Record(RecordError::Session(_)) => Some("`stallscope doctor` says what this host lacks"),
+            Self::Record(RecordError::Gone { .. } | RecordError::Reused { .. }) => {
+                Some("`stallscope ps` shows what runs now")
+            }
+            Self::Capture { .. }
+            | Self::Import(_)
+            | Self::Defect(_)
+            | Self::Signals(_)
+            | Self::Record(RecordError::Write(_) | RecordError::Writer) => None,
         }
     }
 
@@ -124,6 +151,7 @@ impl Failure {
             | Self::Spool { .. }
             | Self::Output { .. }
             | Self::Write { .. } => 4,
+            Self::Proc { .. } | Self::Target(_) | Self::Record(_) | Self::Signals(_) => 6,
             Self::Defect(_) => 70,
         })
     }
@@ -132,6 +160,12 @@ impl Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         Self::Import(error)
+    }
+}
+
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        Self::Target(error)
     }
 }
 

@@ -128,6 +128,62 @@ enum To {
     Stdout(BufWriter<io::Stdout>),
 }
 
+/// What an output's path leads to: a link's end, with its metadata where it exists and may be replaced.
+fn replaceable(path: &Path, replace: &Replace<'_>) -> Result<(PathBuf, Option<std::fs::Metadata>), Failure> {
+    // What a link leads to is replaced, not the link.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let Ok(metadata) = std::fs::metadata(&target) else { return Ok((target, None)) };
+    if metadata.is_dir() {
+        return Err(output_failure(path, io::ErrorKind::IsADirectory.into()));
+    }
+    if replace.inputs.iter().any(|input| same_file(input, &metadata)) {
+        return Err(Failure::IsInput(path.to_owned()));
+    }
+    let named = || target.to_str().is_some_and(|name| replace.suffixes.iter().any(|s| name.ends_with(s)));
+    if metadata.is_file() && metadata.len() > 0 && !replace.force && !named() {
+        return Err(Failure::WouldOverwrite(path.to_owned()));
+    }
+    Ok((target, Some(metadata)))
+}
+
+/// A capture under recording: written in place, so that what is on disk opens whenever this program dies. An older file
+/// of the name is only touched when the first bytes come: a recording that cannot begin leaves it alone.
+pub(crate) struct ResumableOutput {
+    target: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl ResumableOutput {
+    /// Looks whether the output could be written, and writes nothing yet.
+    pub(crate) fn prepare(path: &Path, replace: &Replace<'_>) -> Result<Self, Failure> {
+        let (target, metadata) = replaceable(path, replace)?;
+        if metadata.is_some_and(|m| !m.is_file()) {
+            return Err(Failure::NotAFile(path.to_owned()));
+        }
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A folder that refuses a new file would do so after the recording.
+        tempfile::tempfile_in(folder).map_err(|source| output_failure(path, source))?;
+        Ok(Self { target, file: None })
+    }
+
+    fn open(&mut self) -> io::Result<&mut BufWriter<File>> {
+        match &mut self.file {
+            Some(file) => Ok(file),
+            none => Ok(none.insert(BufWriter::with_capacity(WRITE_BUFFER, File::create(&self.target)?))),
+        }
+    }
+}
+
+impl Write for ResumableOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.open()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.open()?.flush()
+    }
+}
+
 impl Output {
     /// Begins an output. A file that exists is replaced only where it is what this command writes, and never where it is
     /// an input.
@@ -137,25 +193,11 @@ impl Output {
             let to = To::Stdout(BufWriter::with_capacity(WRITE_BUFFER, io::stdout()));
             return Ok(Self { path: path.to_owned(), to });
         }
-        // What a link leads to is replaced, not the link.
-        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if let Ok(metadata) = std::fs::metadata(&target) {
-            if metadata.is_dir() {
-                return Err(failed(io::ErrorKind::IsADirectory.into()));
-            }
-            if replace.inputs.iter().any(|input| same_file(input, &metadata)) {
-                return Err(Failure::IsInput(path.to_owned()));
-            }
-            if !metadata.is_file() {
-                let file = File::options().write(true).open(&target).map_err(failed)?;
-                let to = To::Special(BufWriter::with_capacity(WRITE_BUFFER, file));
-                return Ok(Self { path: path.to_owned(), to });
-            }
-            let named =
-                || target.to_str().is_some_and(|name| replace.suffixes.iter().any(|s| name.ends_with(s)));
-            if metadata.len() > 0 && !replace.force && !named() {
-                return Err(Failure::WouldOverwrite(path.to_owned()));
-            }
+        let (target, metadata) = replaceable(path, replace)?;
+        if metadata.is_some_and(|m| !m.is_file()) {
+            let file = File::options().write(true).open(&target).map_err(failed)?;
+            let to = To::Special(BufWriter::with_capacity(WRITE_BUFFER, file));
+            return Ok(Self { path: path.to_owned(), to });
         }
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let file = tempfile::Builder::new()

@@ -34,3 +34,25 @@ impl Drop for Progress {
         self.bar.finish_and_clear();
     }
 }
+
+/// A line that changes, for work of unknown length, or nothing when standard error is not a terminal.
+pub(crate) struct Ticker {
+    bar: ProgressBar,
+    what: &'static str,
+}
+
+impl Ticker {
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        Self { bar, what }
+    }
+
+    pub(crate) fn update(&mut self, text: &str) {
+        self.bar.set_message(format!("{} {text}", self.what));
+        self.bar.tick();
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

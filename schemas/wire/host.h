@@ -92,6 +92,22 @@ enum wire_stack_flag {
 	WIRE_STACK_KERNEL = 4,
 };
 
+/// Bits of an object's flags.
+enum wire_object_flag {
+	/// The file has no name any more.
+	WIRE_OBJECT_DELETED = 1,
+	/// The outermost components of the path did not fit.
+	WIRE_OBJECT_CUT = 2,
+	/// `path` is one string, as the caller or the owner of the socket gave it, and not components.
+	WIRE_OBJECT_WHOLE = 4,
+	/// `path` is the name of a Unix socket's peer, not its own.
+	WIRE_OBJECT_PEER_NAME = 8,
+	/// A TCP socket that waits for others to connect.
+	WIRE_OBJECT_LISTENING = 16,
+	/// The path begins at the root of the file system: where that is mounted is not known.
+	WIRE_OBJECT_UNMOUNTED = 32,
+};
+
 /// Begin of every record.
 struct wire_head {
 	/// A wire_record.
@@ -220,7 +236,7 @@ struct wire_object {
 	__u64 id;
 	/// Inode number.
 	__u64 inode;
-	/// Device number of its file system.
+	/// Device number of its file system (major << 20 | minor); of a device file, the device's own.
 	__u32 device;
 	/// An ObjectKind.
 	__u8 kind;
@@ -230,7 +246,7 @@ struct wire_object {
 	__u16 local_port;
 	/// Remote port.
 	__u16 peer_port;
-	/// Bytes of `path` that are used; path components are in it from the innermost to the outermost, each ended by 0.
+	/// Bytes of `path` that are used: components from the innermost to the outermost, each ended by 0 (see the flags).
 	__u16 path_length;
 	/// Process at the other end, if it is on this host and known; else 0.
 	__u32 peer_pid;
@@ -268,7 +284,7 @@ struct wire_block_io {
 	__u64 object;
 	/// Bytes.
 	__u32 bytes;
-	/// Device number.
+	/// Device number of the whole disk (major << 20 | minor).
 	__u32 device;
 	/// Error number.
 	__s32 error;
@@ -297,12 +313,12 @@ struct wire_call {
 	__u32 call_flags;
 };
 
-/// WIRE_TYPE_FILE_IO
+/// WIRE_TYPE_FILE_IO: what one thread did with one object since that was last told. It may come after the thread's end.
 struct wire_file_io {
 	struct wire_head head;
 	/// When it was asked.
 	__u64 time_ns;
-	/// WIRE_TYPE_OBJECT id.
+	/// WIRE_TYPE_OBJECT id; 0 for what happened to objects that there was no room to tell apart.
 	__u64 object;
 	/// Calls that read.
 	__u64 reads;

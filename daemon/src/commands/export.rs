@@ -9,7 +9,8 @@ use stallscope_core::capture::Capture;
 use stallscope_core::export::folded::write_folded;
 use stallscope_core::export::perfetto::write_perfetto;
 use stallscope_core::export::pprof::write_pprof;
-use stallscope_core::weights::Weight;
+use stallscope_core::folded::Folded;
+use stallscope_core::weights::{Weight, has_followed_threads};
 use stallscope_schemas::record::RecordKind;
 
 use super::folded;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// All three weights as one compressed profile.
+/// All weights that the capture has as one compressed profile.
 fn pprof(
     capture: &Capture<CaptureFile>,
     input: &Path,
@@ -65,13 +66,31 @@ fn pprof(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let failed = |e| output_failure(path, e);
-    let idle = folded(capture, input, Weight::GpuIdle)?;
-    let gpu = folded(capture, input, Weight::Gpu)?;
-    let cpu = folded(capture, input, Weight::Cpu)?;
-    let extents = capture.keys(RecordKind::GpuOp);
-    let extents = extents.iter().filter_map(|&key| capture.extent(RecordKind::GpuOp, key));
-    let (start, end) = extents.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).unwrap_or_default();
-    let types = [("gpu_idle", &idle), ("gpu", &gpu), ("cpu", &cpu)];
+    let has_gpus = !capture.keys(RecordKind::GpuOp).is_empty();
+    let has_threads = has_followed_threads(capture);
+    let mut weights = Vec::new();
+    // Without either there is nothing to show: asking for GPUs says so.
+    if has_gpus || !has_threads {
+        weights.extend([Weight::GpuIdle, Weight::Gpu]);
+    }
+    weights.push(Weight::Cpu);
+    if has_threads {
+        weights.extend([Weight::OffCpu, Weight::Wait]);
+    }
+    let mut stacks = Vec::new();
+    for weight in weights {
+        stacks.push((weight.name().replace('-', "_"), folded(capture, input, weight)?));
+    }
+    let types: Vec<(&str, &Folded)> = stacks.iter().map(|(name, folded)| (name.as_str(), folded)).collect();
+    let mut extent = None;
+    for kind in [RecordKind::GpuOp, RecordKind::ThreadSpan] {
+        for key in capture.keys(kind) {
+            let Some((from, to)) = capture.extent(kind, key) else { continue };
+            let (start, end) = extent.unwrap_or((from, to));
+            extent = Some((from.min(start), to.max(end)));
+        }
+    }
+    let (start, end) = extent.unwrap_or_default();
     let mut gzip = GzEncoder::new(&mut *output, Compression::default());
     write_pprof(&types, start.0, end.since(start), &mut gzip).map_err(failed)?;
     gzip.finish().and_then(|out| out.flush()).map_err(failed)

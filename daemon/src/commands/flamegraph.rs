@@ -34,6 +34,8 @@ fn style(weight: Weight, capture: &Path, total_ns: u64) -> FlamegraphStyle {
         Weight::Gpu => ("GPU time, by the host stack that launched it", "GPU time", Hue::Busy),
         Weight::GpuIdle => ("idle GPU time, by what the host did meanwhile", "idle GPU time", Hue::Idle),
         Weight::Cpu => ("host time, by stack", "host time", Hue::Host),
+        Weight::OffCpu => ("time off the CPU, by stack", "time off the CPU", Hue::Idle),
+        Weight::Wait => ("waits, by stack and by who ended them", "waiting time", Hue::Waiting),
     };
     FlamegraphStyle {
         title: format!("{name}: {what}"),

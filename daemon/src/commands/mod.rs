@@ -4,12 +4,15 @@ mod export;
 mod flamegraph;
 mod import;
 mod info;
+mod ps;
+mod record;
 mod report;
 
 use std::path::Path;
 
 use stallscope_core::capture::Capture;
-use stallscope_core::ledger::{DeviceLedger, Options, all_ledgers};
+use stallscope_core::folded::Folded;
+use stallscope_core::ledger::{DeviceLedger, Ledgers, Options, all_ledgers, cpu_ledgers};
 use stallscope_core::weights::{self, Weight};
 use stallscope_schemas::loss::LossCounter;
 
@@ -20,41 +23,72 @@ use crate::files::CaptureFile;
 /// Does what the command line says.
 pub(crate) fn run(args: Args) -> Result<Outcome, Failure> {
     match args.command {
+        Command::Record(args) => record::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Diff(args) => report::diff(&args),
         Command::Flamegraph(args) => flamegraph::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Ps(args) => ps::run(&args),
     }
 }
 
 /// The ledgers of a capture; one without any device is an error that says so.
-fn ledgers(
+fn ledgers(capture: &Capture<CaptureFile>, path: &Path, options: Options) -> Result<Ledgers, Failure> {
+    let ledgers = Ledgers::of(capture, options)?;
+    if ledgers.is_empty() {
+        return Err(nothing(capture, path));
+    }
+    Ok(ledgers)
+}
+
+/// The ledgers of a capture that is asked about its GPUs.
+fn gpu_ledgers(
     capture: &Capture<CaptureFile>,
     path: &Path,
     options: Options,
 ) -> Result<Vec<DeviceLedger>, Failure> {
     let ledgers = all_ledgers(capture, options)?;
-    if ledgers.is_empty() {
-        let damage = [LossCounter::CaptureTruncated, LossCounter::SegmentDamaged, LossCounter::BatchDamaged];
-        if capture.losses().iter().any(|(c, _)| damage.iter().any(|d| d.id() == *c)) {
-            return Err(Failure::NothingLeft(path.to_owned()));
-        }
-        return Err(Failure::Nothing { path: path.to_owned(), what: "GPU operations" });
+    if ledgers.is_empty() { Err(nothing(capture, path)) } else { Ok(ledgers) }
+}
+
+fn nothing(capture: &Capture<CaptureFile>, path: &Path) -> Failure {
+    let damage = [LossCounter::CaptureTruncated, LossCounter::SegmentDamaged, LossCounter::BatchDamaged];
+    if capture.losses().iter().any(|(c, _)| damage.iter().any(|d| d.id() == *c)) {
+        return Failure::NothingLeft(path.to_owned());
     }
-    Ok(ledgers)
+    Failure::Nothing { path: path.to_owned(), what: "GPU operations" }
+}
+
+/// Waits are asked for: an error where no thread was followed.
+fn followed(capture: &Capture<CaptureFile>, path: &Path) -> Result<(), Failure> {
+    if weights::has_followed_threads(capture) {
+        Ok(())
+    } else {
+        Err(Failure::Nothing { path: path.to_owned(), what: "waits of threads" })
+    }
 }
 
 /// Stacks of a capture by a weight.
-fn folded(
-    capture: &Capture<CaptureFile>,
-    path: &Path,
-    weight: Weight,
-) -> Result<stallscope_core::folded::Folded, Failure> {
+fn folded(capture: &Capture<CaptureFile>, path: &Path, weight: Weight) -> Result<Folded, Failure> {
     Ok(match weight {
-        Weight::Gpu => weights::gpu(capture, &mut ledgers(capture, path, Options { weigh_ops: true })?),
-        Weight::GpuIdle => weights::gpu_idle(&ledgers(capture, path, Options::default())?, capture.tables()),
+        Weight::Gpu => {
+            let options = Options { weigh_ops: true, ..Options::default() };
+            weights::gpu(capture, &mut gpu_ledgers(capture, path, options)?)
+        }
+        Weight::GpuIdle => {
+            weights::gpu_idle(&gpu_ledgers(capture, path, Options::default())?, capture.tables())
+        }
         Weight::Cpu => weights::cpu(capture),
+        Weight::OffCpu => {
+            followed(capture, path)?;
+            weights::off_cpu(capture)
+        }
+        Weight::Wait => {
+            followed(capture, path)?;
+            let options = Options { waker_stacks: true, ..Options::default() };
+            weights::wait(&cpu_ledgers(capture, options)?, capture.tables())
+        }
     })
 }

@@ -24,6 +24,12 @@ pub enum ProbeId {
 }
 
 impl ProbeId {
+    /// Every probe, in the order of attaching.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        ALL.iter().map(|probe| probe.id).collect()
+    }
+
     /// Name on the command line and in reports.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -58,6 +58,11 @@ impl<'a, S: ReadAt, R: Row> Merged<'a, S, R> {
 
     /// The next run of rows, or `None` at the end.
     pub fn next_run(&mut self) -> Option<Run<'_>> {
+        self.next_run_of(usize::MAX)
+    }
+
+    /// The next run of at most that many rows.
+    fn next_run_of(&mut self, most: usize) -> Option<Run<'_>> {
         loop {
             while let Some(done) = self.active.iter().position(|a| a.head().is_none()) {
                 self.spare.push(self.active.swap_remove(done).columns);
@@ -83,10 +88,13 @@ impl<'a, S: ReadAt, R: Row> Merged<'a, S, R> {
         let from = active.at;
         let rest = active.columns.starts().get(from..)?;
         let len = limit.map_or(rest.len(), |limit| rest.partition_point(|s| s.cast_signed() <= limit));
-        active.at = from + len.max(1);
+        active.at = from + len.clamp(1, most.max(1));
         Some(Run::Rows(&active.columns, from..active.at))
     }
 }
+
+/// Rows that are built ahead of need: they stay in a near cache, and a reader of many threads holds little.
+const ROWS_AHEAD: usize = 256;
 
 /// Iterates over rows of one key in the order of their starts.
 #[derive(Debug)]
@@ -115,7 +123,7 @@ impl<S: ReadAt, R: Row> Iterator for MergedRows<'_, S, R> {
                 self.at += 1;
                 return Some(row);
             }
-            match self.merged.next_run()? {
+            match self.merged.next_run_of(ROWS_AHEAD)? {
                 Run::Rows(columns, range) => {
                     self.run.clear();
                     self.run.extend(range.map(|at| columns.row::<R>(at)));

@@ -455,6 +455,18 @@ impl<S: ReadAt> Capture<S> {
         MergedRows::new(self.merged(key, ColumnSet::ALL), Some(damage))
     }
 
+    /// As [`Capture::rows_noting`], without the batches that end before `from`, which are not read. Rows that end before
+    /// may still come.
+    pub fn rows_from<R: Row>(
+        &self,
+        key: u32,
+        from: TimeNs,
+        damage: Option<DamageNotes>,
+    ) -> MergedRows<'_, S, R> {
+        let pending = self.batches_of(R::KIND, key).filter(|b| b.max >= from).collect();
+        MergedRows::new(Merged::new(self, ColumnSet::ALL, pending), damage)
+    }
+
     /// Counts rows in the file of each kind, with their bytes: `(kind number, rows, bytes)`.
     #[must_use]
     pub fn sizes(&self) -> Vec<(u16, u64, u64)> {

@@ -1,7 +1,10 @@
 //! What kernels and host calls are for: two tables of rules, as data.
 //!
 //! A kernel's name is the weakest evidence of what it is. What a trace's metadata says and what the launching thread was
-//! doing come first (see [`op_class`]); the table of names decides the rest.
+//! doing come first (see [`op_class`]); the table of names decides the rest. What host threads wait for has a table of its
+//! own in [`waits`].
+
+pub mod waits;
 
 use std::sync::LazyLock;
 

@@ -130,6 +130,8 @@ impl DeviceLedger {
 pub struct Options {
     /// Keep every operation with its weight (32 bytes each): for a flamegraph of GPU time.
     pub weigh_ops: bool,
+    /// Keep the stacks of wakers apart in the causes of CPU ranks: for a flamegraph of waits.
+    pub waker_stacks: bool,
 }
 
 /// Books stretches; a gap is put aside for explanation.

@@ -30,6 +30,8 @@ macro_rules! leaves {
     };
 }
 
+pub(super) use leaves;
+
 leaves! {
     /// What a device did in a nanosecond: the leaves partition its wall time.
     Leaf {

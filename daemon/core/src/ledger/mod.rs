@@ -6,6 +6,7 @@
 
 pub mod calibrate;
 pub mod causes;
+pub mod cpu;
 pub mod device;
 mod explain;
 pub mod gap;
@@ -17,16 +18,42 @@ mod stepper;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stallscope_schemas::record::RecordKind;
+use stallscope_schemas::record::{RecordKind, device_kind};
 use stallscope_schemas::units::DeviceId;
 
+pub use cpu::{CpuLeaf, CpuLedger, CpuSums};
 pub use device::{DeviceLedger, NotConserved, Options};
 pub use leaf::{IdleLeaf, Leaf, Sums};
 pub use stepper::Step;
 
 use crate::capture::{Capture, ReadAt};
 
-/// Works out the ledgers of all devices of a capture, on as many threads as the machine has cores.
+/// The ledgers of all devices of a capture.
+#[derive(Debug, Default)]
+pub struct Ledgers {
+    /// GPUs, by their number.
+    pub gpus: Vec<DeviceLedger>,
+    /// Ranks on CPUs, by their number.
+    pub cpus: Vec<CpuLedger>,
+}
+
+impl Ledgers {
+    /// Works out the ledgers of all devices, on as many threads as the machine has cores.
+    ///
+    /// # Errors
+    /// The first [`NotConserved`].
+    pub fn of<S: ReadAt>(capture: &Capture<S>, options: Options) -> Result<Self, NotConserved> {
+        Ok(Self { gpus: all_ledgers(capture, options)?, cpus: cpu_ledgers(capture, options)? })
+    }
+
+    /// Whether the capture holds nothing that a ledger could be made of.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gpus.is_empty() && self.cpus.is_empty()
+    }
+}
+
+/// Works out the ledgers of all GPUs of a capture, on as many threads as the machine has cores.
 ///
 /// # Errors
 /// The first [`NotConserved`].
@@ -35,6 +62,34 @@ pub fn all_ledgers<S: ReadAt>(
     options: Options,
 ) -> Result<Vec<DeviceLedger>, NotConserved> {
     let devices = capture.keys(RecordKind::GpuOp);
+    each(&devices, |device| device::device_ledger(capture, device, options))
+}
+
+/// Works out the ledgers of all ranks on CPUs of a capture, on as many threads as the machine has cores.
+///
+/// # Errors
+/// The first [`NotConserved`].
+pub fn cpu_ledgers<S: ReadAt>(
+    capture: &Capture<S>,
+    options: Options,
+) -> Result<Vec<CpuLedger>, NotConserved> {
+    let numbers = 0u32..;
+    let devices: Vec<u32> = capture
+        .tables()
+        .devices()
+        .iter()
+        .zip(numbers)
+        .filter(|(device, _)| device.kind == device_kind::CPU)
+        .map(|(_, number)| number)
+        .collect();
+    each(&devices, |device| cpu::cpu_ledger(capture, device, options))
+}
+
+/// Works out something of each device, in parallel; results are in the order of the devices.
+fn each<L: Send>(
+    devices: &[u32],
+    ledger: impl Fn(DeviceId) -> Result<Option<L>, NotConserved> + Sync,
+) -> Result<Vec<L>, NotConserved> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(devices.len().max(1));
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
@@ -42,7 +97,7 @@ pub fn all_ledgers<S: ReadAt>(
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(&device) = devices.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let ledger = device_ledger_of(capture, device, options);
+                    let ledger = ledger(DeviceId(device));
                     if let Ok(mut done) = done.lock() {
                         done.push((device, ledger));
                     }
@@ -53,12 +108,4 @@ pub fn all_ledgers<S: ReadAt>(
     let mut done = done.into_inner().unwrap_or_default();
     done.sort_by_key(|(device, _)| *device);
     done.into_iter().filter_map(|(_, ledger)| ledger.transpose()).collect()
-}
-
-fn device_ledger_of<S: ReadAt>(
-    capture: &Capture<S>,
-    device: u32,
-    options: Options,
-) -> Result<Option<DeviceLedger>, NotConserved> {
-    device::device_ledger(capture, DeviceId(device), options)
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{DeviceReport, Report, SCHEMA_VERSION, saturating_sum};
 use crate::findings::{Finding, Severity};
-use crate::ledger::{IdleLeaf, Leaf};
+use crate::ledger::{CpuLeaf, IdleLeaf, Leaf};
 
 /// The comparison of two captures.
 #[derive(Clone, Debug, Serialize)]
@@ -46,7 +46,7 @@ pub struct DiffDevice {
 /// One leaf before and after.
 #[derive(Clone, Debug, Serialize)]
 pub struct DiffRow {
-    /// Key of the leaf; idle leaves are `idle.<key>`.
+    /// Key of the leaf; idle leaves are `idle.<key>`, leaves of CPU ranks `cpu.<key>` and `cpu.root.<key>`.
     pub key: String,
     /// Name in text.
     #[serde(skip)]
@@ -162,7 +162,7 @@ fn wall(devices: &[DeviceReport]) -> u64 {
 }
 
 fn step_ns(device: &DeviceReport) -> Option<u64> {
-    device.steps.as_ref().map(|s| s.median_ns)
+    device.gpu.as_ref()?.steps.as_ref().map(|s| s.median_ns)
 }
 
 fn pair(before: &DeviceReport, after: &DeviceReport) -> DiffDevice {
@@ -206,14 +206,24 @@ fn rows(before: &[&DeviceReport], after: &[&DeviceReport]) -> Vec<DiffRow> {
     };
     let mut rows = vec![row("wall_ns".to_owned(), "wall".to_owned(), &|d| d.wall_ns)];
     for &leaf in Leaf::ALL {
-        rows.push(row(leaf.key().to_owned(), leaf.text().to_owned(), &|d| value(&d.direct, leaf.key())));
+        rows.push(row(leaf.key().to_owned(), leaf.text().to_owned(), &|d| {
+            if d.gpu.is_some() { value(&d.direct, leaf.key()) } else { 0 }
+        }));
         if leaf == Leaf::Idle {
             for &idle in IdleLeaf::ALL {
                 rows.push(row(format!("idle.{}", idle.key()), format!("  {}", idle.text()), &|d| {
-                    value(&d.idle, idle.key())
+                    d.gpu.as_ref().map_or(0, |gpu| value(&gpu.idle, idle.key()))
                 }));
             }
         }
+    }
+    for &leaf in CpuLeaf::ALL {
+        rows.push(row(format!("cpu.{}", leaf.key()), leaf.text().to_owned(), &|d| {
+            if d.cpu.is_some() { value(&d.direct, leaf.key()) } else { 0 }
+        }));
+        rows.push(row(format!("cpu.root.{}", leaf.key()), format!("  charged: {}", leaf.text()), &|d| {
+            d.cpu.as_ref().map_or(0, |cpu| value(&cpu.root, leaf.key()))
+        }));
     }
     rows.retain(|r| r.before_ns > 0 || r.after_ns > 0 || r.key == "wall_ns");
     rows

@@ -3,22 +3,30 @@
 //! The JSON form is the stable interface (docs/report-json.md): keys are added, never renamed or dropped, without a new
 //! `schema_version`.
 
+mod cpu;
 mod diff;
 mod render;
+mod render_cpu;
 pub mod text;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::device_kind;
+use stallscope_schemas::units::DeviceId;
 
 use crate::capture::{Capture, Device, ReadAt, Tables};
 use crate::classify::OpClass;
 use crate::findings::{self, Finding};
 use crate::ledger::causes::{Amount, Cause};
-use crate::ledger::{DeviceLedger, IdleLeaf, Leaf, Step, Sums};
+use crate::ledger::{DeviceLedger, IdleLeaf, Leaf, Ledgers, Step, Sums};
 use crate::steps::percentile;
 
+pub use cpu::{
+    BlockDeviceReport, CollectiveReport, ConnectionReport, CpuCauseReport, CpuReport, FileReport,
+    PageFaultReport, RunQueueReport, ThreadName, ThreadReport,
+};
+pub(crate) use cpu::{ran_instead, thread_name};
 pub use diff::{Diff, DiffDevice};
 pub use render::{render, render_diff};
 use text::printable;
@@ -117,6 +125,17 @@ pub struct DeviceReport {
     pub window: Window,
     /// Exclusive leaves; they sum to `wall_ns`.
     pub direct: Map<String, Value>,
+    /// What only a GPU has.
+    #[serde(flatten)]
+    pub gpu: Option<GpuReport>,
+    /// What only a rank on CPUs has.
+    #[serde(flatten)]
+    pub cpu: Option<CpuReport>,
+}
+
+/// What only a GPU has.
+#[derive(Clone, Debug, Serialize)]
+pub struct GpuReport {
     /// Unions that may overlap: all communication, all copies.
     pub totals: Totals,
     /// Exclusive leaves of idle time; they sum to `direct.idle_ns`.
@@ -247,14 +266,17 @@ pub(crate) fn saturating_sum(values: impl Iterator<Item = u64>) -> u64 {
 
 impl Report {
     /// Puts ledgers and findings together.
-    pub fn build<S: ReadAt>(capture: &Capture<S>, ledgers: &[DeviceLedger]) -> Self {
+    pub fn build<S: ReadAt>(capture: &Capture<S>, ledgers: &Ledgers) -> Self {
         let tables = capture.tables();
         let mut devices = Vec::new();
         let mut findings = Vec::new();
-        for ledger in ledgers {
+        for ledger in &ledgers.gpus {
             let report = device_report(ledger, tables);
             findings.extend(findings::of_device(ledger, &report.id, tables));
             devices.push(report);
+        }
+        for ledger in &ledgers.cpus {
+            devices.push(cpu::device_report(ledger, tables));
         }
         devices.sort_by_key(|d| (d.rank.unwrap_or(u32::MAX), d.ordinal, d.id.clone()));
         findings::rank(&mut findings);
@@ -313,23 +335,7 @@ pub fn loss_report(counter: u16, count: u64) -> LossReport {
 }
 
 fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
-    let unknown = Device::default();
-    let device = tables.device(ledger.device).unwrap_or(&unknown);
-    let processes: Vec<_> = device.processes.iter().filter_map(|&p| tables.process(p)).collect();
-    let id = some(&device.id).unwrap_or_else(|| format!("device-{}", ledger.device.0));
-    DeviceReport {
-        id,
-        kind: if device.kind == device_kind::CPU { "cpu" } else { "gpu" },
-        ordinal: device.ordinal,
-        rank: processes.iter().find_map(|p| p.rank),
-        world_size: processes.iter().find_map(|p| p.world_size),
-        pids: processes.iter().map(|p| p.pid).collect(),
-        job: processes.iter().find_map(|p| some(&p.job)),
-        host: processes.iter().find_map(|p| some(&p.host)),
-        model: some(&device.model),
-        wall_ns: ledger.end.since(ledger.start),
-        window: Window { start_ns: ledger.start.0, end_ns: ledger.end.0 },
-        direct: direct_map(&ledger.sums),
+    let gpu = GpuReport {
         totals: Totals { comm_ns: ledger.comm_ns, memcpy_ns: ledger.memcpy_ns },
         idle: idle_map(&ledger.sums),
         operations: ledger.ops,
@@ -350,6 +356,41 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
             .collect(),
         top_operations: top_operations(ledger, tables),
         steps: steps_report(ledger, tables),
+    };
+    let window = Window { start_ns: ledger.start.0, end_ns: ledger.end.0 };
+    let wall_ns = ledger.end.since(ledger.start);
+    DeviceReport {
+        gpu: Some(gpu),
+        ..common(ledger.device, tables, wall_ns, window, direct_map(&ledger.sums))
+    }
+}
+
+/// What is said of every device.
+fn common(
+    id: DeviceId,
+    tables: &Tables,
+    wall_ns: u64,
+    window: Window,
+    direct: Map<String, Value>,
+) -> DeviceReport {
+    let unknown = Device::default();
+    let device = tables.device(id).unwrap_or(&unknown);
+    let processes: Vec<_> = device.processes.iter().filter_map(|&p| tables.process(p)).collect();
+    DeviceReport {
+        id: some(&device.id).unwrap_or_else(|| format!("device-{}", id.0)),
+        kind: if device.kind == device_kind::CPU { "cpu" } else { "gpu" },
+        ordinal: device.ordinal,
+        rank: processes.iter().find_map(|p| p.rank),
+        world_size: processes.iter().find_map(|p| p.world_size),
+        pids: processes.iter().map(|p| p.pid).collect(),
+        job: processes.iter().find_map(|p| some(&p.job)),
+        host: processes.iter().find_map(|p| some(&p.host)),
+        model: some(&device.model),
+        wall_ns,
+        window,
+        direct,
+        gpu: None,
+        cpu: None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::diff::Diff;
 use super::text::{bar, duration, percent, short_name};
-use super::{DeviceReport, Report, saturating_sum};
+use super::{DeviceReport, GpuReport, Report, render_cpu, saturating_sum};
 use crate::findings::{Finding, Severity};
 use crate::ledger::{IdleLeaf, Leaf};
 
@@ -18,7 +18,7 @@ const BAR: u32 = 32;
 /// Findings shown with everything; the rest are counted.
 const SHOWN: usize = 6;
 
-fn value(map: &Map<String, Value>, key: &str) -> u64 {
+pub(super) fn value(map: &Map<String, Value>, key: &str) -> u64 {
     map.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
@@ -32,10 +32,13 @@ fn plural(n: usize, one: &str) -> String {
 /// Only those of `out`.
 pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
     headline(report, out)?;
-    whole(report, out)?;
-    if report.devices.len() > 1 {
-        each_device(report, out)?;
+    if report.devices.iter().any(|d| d.gpu.is_some()) || report.devices.is_empty() {
+        whole(report, out)?;
+        if report.devices.len() > 1 {
+            each_device(report, out)?;
+        }
     }
+    render_cpu::ranks(report, out)?;
     steps(report, out)?;
     findings(report, out)?;
     losses(report, out)
@@ -43,15 +46,22 @@ pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
 
 fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
     let devices = &report.devices;
-    let kind = if devices.iter().all(|d| d.kind == "gpu") { "GPU" } else { "device" };
-    let mut parts = vec![plural(devices.len(), kind)];
-    let ranks = devices.iter().filter(|d| d.rank.is_some()).count();
+    let cpus = devices.iter().filter(|d| d.cpu.is_some()).count();
+    let gpus = devices.len() - cpus;
+    let mut parts = Vec::new();
+    let ranks = devices.iter().filter(|d| d.gpu.is_some() && d.rank.is_some()).count();
     if ranks > 1 {
-        parts.insert(0, plural(ranks, "rank"));
+        parts.push(plural(ranks, "rank"));
     }
-    let wall = devices.iter().map(|d| d.wall_ns).max().unwrap_or(0);
-    parts.push(duration(wall));
-    if let Some(steps) = devices.iter().find_map(|d| d.steps.as_ref()) {
+    if gpus > 0 || cpus == 0 {
+        parts.push(plural(gpus, "GPU"));
+    }
+    if cpus > 0 {
+        parts.push(format!("{} on CPUs", plural(cpus, "rank")));
+    }
+    let length = |d: &DeviceReport| d.window.end_ns.abs_diff(d.window.start_ns);
+    parts.push(duration(devices.iter().map(length).max().unwrap_or(0)));
+    if let Some(steps) = devices.iter().find_map(|d| d.gpu.as_ref()?.steps.as_ref()) {
         parts.push(format!(
             "{} of {} (p95 {})",
             plural(steps.count, "step"),
@@ -81,11 +91,12 @@ fn lost(report: &Report) -> String {
 }
 
 fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
-    let total = saturating_sum(report.devices.iter().map(|d| d.wall_ns));
+    let gpus = || report.devices.iter().filter_map(|d| Some((d, d.gpu.as_ref()?)));
+    let total = saturating_sum(gpus().map(|(d, _)| d.wall_ns));
     writeln!(out, "\nwhere {} of GPU time went", duration(total))?;
-    let sum = |pick: &dyn Fn(&DeviceReport) -> u64| saturating_sum(report.devices.iter().map(pick));
+    let sum = |pick: &dyn Fn((&DeviceReport, &GpuReport)) -> u64| saturating_sum(gpus().map(pick));
     for &leaf in Leaf::ALL {
-        let ns = sum(&|d| value(&d.direct, leaf.key()));
+        let ns = sum(&|(d, _)| value(&d.direct, leaf.key()));
         if ns == 0 && leaf != Leaf::Compute && leaf != Leaf::Idle {
             continue;
         }
@@ -93,14 +104,14 @@ fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
         line(out, "  ", leaf.text(), ns, total, &note)?;
         if leaf == Leaf::Idle {
             for &idle in IdleLeaf::ALL {
-                let ns = sum(&|d| value(&d.idle, idle.key()));
+                let ns = sum(&|(_, gpu)| value(&gpu.idle, idle.key()));
                 if ns > 0 {
                     line(out, "    ", idle.text(), ns, total, "")?;
                 }
             }
         }
     }
-    let (comm, copies) = (sum(&|d| d.totals.comm_ns), sum(&|d| d.totals.memcpy_ns));
+    let (comm, copies) = (sum(&|(_, gpu)| gpu.totals.comm_ns), sum(&|(_, gpu)| gpu.totals.memcpy_ns));
     if comm > 0 || copies > 0 {
         writeln!(
             out,
@@ -125,7 +136,7 @@ fn idle_note(report: &Report, idle_ns: u64) -> String {
     }
 }
 
-fn line(out: &mut impl Write, indent: &str, name: &str, ns: u64, total: u64, note: &str) -> fmt::Result {
+pub(super) fn line(out: &mut impl Write, indent: &str, name: &str, ns: u64, total: u64, note: &str) -> fmt::Result {
     let width = 30 - indent.len();
     let text = format!(
         "{indent}{name:<width$}{:>10} {:>8}  {}  {note}",
@@ -142,7 +153,7 @@ fn each_device(report: &Report, out: &mut impl Write) -> fmt::Result {
         "\n{:<26}{:>5}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "device", "rank", "wall", "compute", "exp.comm", "exp.copy", "idle", "unknown"
     )?;
-    for device in &report.devices {
+    for device in report.devices.iter().filter(|d| d.gpu.is_some()) {
         let share = |leaf: Leaf| percent(value(&device.direct, leaf.key()), device.wall_ns);
         writeln!(
             out,
@@ -167,7 +178,7 @@ const STEP_DEVICES: usize = 4;
 
 fn steps(report: &Report, out: &mut impl Write) -> fmt::Result {
     let single = report.devices.len() == 1;
-    let with_steps = report.devices.iter().filter_map(|d| Some((d, d.steps.as_ref()?)));
+    let with_steps = report.devices.iter().filter_map(|d| Some((d, d.gpu.as_ref()?.steps.as_ref()?)));
     let told: Vec<_> = with_steps.filter(|(_, s)| single || s.each.iter().any(|s| s.slow)).collect();
     for (device, steps) in told.iter().take(STEP_DEVICES) {
         let slow = steps.each.iter().filter(|s| s.slow).count();

@@ -4,7 +4,11 @@
 //! |---|---|---|
 //! | `gpu` | time that the operation added to its class (compute, communication, copy), hidden behind another or not | device, host stack at the launch, operation |
 //! | `gpu-idle` | idle time of the device | device, cause, host stack that ran in the gap, call |
-//! | `cpu` | time inside recorded ranges on host threads | process, thread, stack |
+//! | `cpu` | time on a CPU where threads were sampled, else inside recorded ranges of host threads | process, thread, stack |
+//! | `off-cpu` | time off the CPU | process, thread, stack, what the thread waited for |
+//! | `wait` | waits of threads that drive a rank | process, thread, stack, call, and who ended the wait, upside down |
+
+mod host;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +24,7 @@ use crate::ledger::{DeviceLedger, IdleLeaf};
 use crate::report::text::without_install_path;
 use crate::rows::{ApiCall, HostSpan};
 use crate::timeline::host::{HostTimeline, Node, StackTree};
+pub use host::{off_cpu, wait};
 
 /// What the width of a frame means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +33,12 @@ pub enum Weight {
     Gpu,
     /// Idle time of the device.
     GpuIdle,
-    /// Time in recorded ranges of host threads.
+    /// Time on a CPU, or in recorded ranges of host threads.
     Cpu,
+    /// Time off the CPU.
+    OffCpu,
+    /// Waits with those who ended them.
+    Wait,
 }
 
 impl Weight {
@@ -40,6 +49,8 @@ impl Weight {
             Self::Gpu => "gpu",
             Self::GpuIdle => "gpu-idle",
             Self::Cpu => "cpu",
+            Self::OffCpu => "off-cpu",
+            Self::Wait => "wait",
         }
     }
 }
@@ -141,8 +152,18 @@ pub fn gpu<S: ReadAt>(capture: &Capture<S>, ledgers: &mut [DeviceLedger]) -> Fol
     folded
 }
 
-/// Time inside recorded ranges of all host threads: every stretch counts once, for its whole nest of ranges.
+/// Time on a CPU of all threads that were followed. In a capture without any: time inside recorded ranges of all host
+/// threads, every stretch once, for its whole nest of ranges.
 pub fn cpu<S: ReadAt>(capture: &Capture<S>) -> Folded {
+    if has_followed_threads(capture) { host::on_cpu(capture) } else { ranges(capture) }
+}
+
+/// Whether a capture holds what threads did, and not only what a profiler in the job marked.
+pub fn has_followed_threads<S: ReadAt>(capture: &Capture<S>) -> bool {
+    !capture.keys(RecordKind::ThreadSpan).is_empty()
+}
+
+fn ranges<S: ReadAt>(capture: &Capture<S>) -> Folded {
     let tables = capture.tables();
     let mut folded = Folded::default();
     for key in capture.keys(RecordKind::HostSpan) {

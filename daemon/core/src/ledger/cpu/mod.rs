@@ -1,0 +1,261 @@
+//! The ledger of a rank that runs on CPUs.
+//!
+//! Its wall time is that of its driving threads: of one, the time in which it was followed; of several, the sum. Two
+//! ledgers partition it, to the nanosecond: *direct* says what the driving threads themselves did, *root* charges each
+//! wait that another thread of the job ended to what that thread did meanwhile ([`walk`]).
+
+pub mod calls;
+pub mod causes;
+mod cursor;
+mod driving;
+pub mod io;
+pub mod leaf;
+pub(crate) mod wait;
+pub mod walk;
+
+use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
+
+use super::{NotConserved, Options};
+use crate::capture::{Capture, ReadAt};
+use crate::timeline::thread::{State, Stretch};
+use calls::Calls;
+use causes::{CpuCause, CpuCauses};
+pub(crate) use cursor::Cursor;
+use io::Io;
+pub use leaf::{CpuLeaf, CpuSums};
+use wait::{Waits, in_collective, queue_leaf};
+use walk::{Book, Walker, bare, own};
+
+/// The ledger of one thread of a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadLedger {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Whether its time is the rank's.
+    pub driving: bool,
+    /// When it was first followed.
+    pub start: TimeNs,
+    /// When it was last followed.
+    pub end: TimeNs,
+    /// How long it was followed, ns.
+    pub wall_ns: u64,
+    /// What it did.
+    pub direct: CpuSums,
+    /// What its time is charged to; only of driving threads.
+    pub root: Option<CpuSums>,
+}
+
+/// What happened on one rank.
+#[derive(Debug)]
+pub struct CpuLedger {
+    /// The device.
+    pub device: DeviceId,
+    /// When the first driving thread was first followed.
+    pub start: TimeNs,
+    /// When the last one was last followed.
+    pub end: TimeNs,
+    /// Sum of the driving threads' wall times, ns.
+    pub wall_ns: u64,
+    /// What the driving threads did; sums to `wall_ns`.
+    pub direct: CpuSums,
+    /// What their time is charged to; sums to `wall_ns`.
+    pub root: CpuSums,
+    /// All followed threads, the driving ones first.
+    pub threads: Vec<ThreadLedger>,
+    /// The driving threads' time by cause; sums to `wall_ns`, by `direct` to `direct`, by `root` to `root`.
+    pub causes: CpuCauses,
+    /// Collective calls of the driving threads.
+    pub calls: Calls,
+    /// What the rank's processes read, wrote and sent.
+    pub io: Io,
+}
+
+/// Works out the ledger of one CPU rank. `None` where none of its threads was followed.
+///
+/// # Errors
+/// [`NotConserved`] if the leaves of any thread, direct or root, do not sum to its wall time.
+pub fn cpu_ledger<S: ReadAt>(
+    capture: &Capture<S>,
+    id: DeviceId,
+    options: Options,
+) -> Result<Option<CpuLedger>, NotConserved> {
+    let tables = capture.tables();
+    let Some(device) = tables.device(id) else { return Ok(None) };
+    let threads = driving::threads(capture, device);
+    if threads.driving.is_empty() {
+        return Ok(None);
+    }
+    let job = device.processes.first().and_then(|&p| tables.process(p)).map_or("", |p| p.job.as_str());
+    let mut rank = Rank {
+        capture,
+        device: id,
+        waits: Waits::new(capture, job),
+        book: Book { waker_stacks: options.waker_stacks, ..Book::default() },
+        calls: Calls::default(),
+    };
+    let mut ledger = CpuLedger {
+        device: id,
+        start: TimeNs(i64::MAX),
+        end: TimeNs(i64::MIN),
+        wall_ns: 0,
+        direct: CpuSums::default(),
+        root: CpuSums::default(),
+        threads: Vec::new(),
+        causes: CpuCauses::default(),
+        calls: Calls::default(),
+        io: Io::of(capture, &device.processes, &threads.followed),
+    };
+    for &thread in &threads.driving {
+        let Some(of_thread) = rank.driving(thread)? else { continue };
+        ledger.start = ledger.start.min(of_thread.start);
+        ledger.end = ledger.end.max(of_thread.end);
+        ledger.wall_ns = ledger.wall_ns.saturating_add(of_thread.wall_ns);
+        ledger.direct.merge(&of_thread.direct);
+        ledger.root.merge(&of_thread.root.unwrap_or_default());
+        ledger.threads.push(of_thread);
+    }
+    if ledger.threads.is_empty() {
+        return Ok(None);
+    }
+    for &thread in threads.followed.iter().filter(|t| !threads.driving.contains(t)) {
+        ledger.threads.extend(rank.other(thread)?);
+    }
+    ledger.causes = rank.book.causes;
+    ledger.calls = rank.calls;
+    rank_check(&ledger)?;
+    Ok(Some(ledger))
+}
+
+fn rank_check(ledger: &CpuLedger) -> Result<(), NotConserved> {
+    let CpuLedger { device, start, end, wall_ns, .. } = *ledger;
+    for sums in [&ledger.direct, &ledger.root] {
+        let sum_ns = sums.total();
+        if sum_ns != wall_ns {
+            return Err(NotConserved { device: device.0, from: start, to: end, sum_ns, wall_ns });
+        }
+    }
+    Ok(())
+}
+
+struct Rank<'a, S: ReadAt> {
+    capture: &'a Capture<S>,
+    device: DeviceId,
+    waits: Waits<'a>,
+    book: Book,
+    calls: Calls,
+}
+
+/// When a thread was followed, and what it did.
+struct Seen {
+    start: TimeNs,
+    end: TimeNs,
+    direct: CpuSums,
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self { start: TimeNs(i64::MAX), end: TimeNs(i64::MIN), direct: CpuSums::default() }
+    }
+
+    fn pass(&mut self, stretch: &Stretch) {
+        self.start = self.start.min(stretch.from);
+        self.end = stretch.to;
+    }
+}
+
+impl<S: ReadAt> Rank<'_, S> {
+    /// The leaves of a stretch: what it is for the most part, and of a preempted one the time in the run queue.
+    fn leaves(&mut self, thread: ThreadId, stretch: &Stretch) -> (CpuLeaf, Option<(CpuLeaf, u64)>) {
+        let in_call = stretch.call.is_some();
+        let running = if in_call { CpuLeaf::CommOnCpu } else { CpuLeaf::Compute };
+        match stretch.state {
+            State::Ran => (running, None),
+            State::Preempted { run_queue_ns, by } => (running, Some((queue_leaf(by.kind), run_queue_ns))),
+            State::Queued(wait) => (queue_leaf(wait.kind), None),
+            State::Lost => (CpuLeaf::Unknown, None),
+            State::Waited(wait) => {
+                let leaf = self.waits.leaf(thread, &wait);
+                (if in_call { in_collective(leaf) } else { leaf }, None)
+            }
+        }
+    }
+
+    /// The ledgers of a driving thread.
+    fn driving(&mut self, thread: ThreadId) -> Result<Option<ThreadLedger>, NotConserved> {
+        let mut cursor = Cursor::new(self.capture, thread, TimeNs(i64::MIN));
+        let mut walker = Walker::new(self.capture, thread);
+        let mut seen = Seen::new();
+        self.book.root = CpuSums::default();
+        while let Some(stretch) = cursor.next() {
+            seen.pass(&stretch);
+            let collective = stretch.call.map_or(StringId(0), |c| c.name);
+            let (leaf, queued) = self.leaves(thread, &stretch);
+            let (queue, queue_ns) = queued.unwrap_or((CpuLeaf::RunQueue, 0));
+            let ns = stretch.ns().saturating_sub(queue_ns);
+            seen.direct.add(leaf, ns);
+            seen.direct.add(queue, queue_ns);
+            if let Some(call) = &stretch.call {
+                let on_cpu = if leaf == CpuLeaf::CommOnCpu { ns } else { 0 };
+                let blocked = if leaf == CpuLeaf::CommBlocked { ns } else { 0 };
+                self.calls.add(thread, call, stretch.ns(), on_cpu, blocked);
+            }
+            let cause = bare(thread, leaf, collective);
+            match stretch.state {
+                State::Ran => self.book.ran(cause, ns, (stretch.from, stretch.to), &mut cursor),
+                State::Preempted { by, .. } => {
+                    let queued = CpuCause { preemptor: by.preemptor, ..bare(thread, queue, collective) };
+                    self.book.add(queued, queue_ns, by.start, by.times);
+                    self.book.ran(cause, ns, (stretch.from, stretch.to), &mut cursor);
+                }
+                State::Queued(wait) => {
+                    let queued = CpuCause { preemptor: wait.preemptor, ..cause };
+                    self.book.add(queued, ns, wait.start, 1);
+                }
+                State::Lost => self.book.add(cause, ns, stretch.from, 1),
+                State::Waited(wait) => {
+                    let cause = own(thread, leaf, collective, &wait);
+                    walker.wait(&mut self.waits, &mut self.book, &stretch, &wait, cause);
+                }
+            }
+        }
+        let root = self.book.root;
+        self.close(thread, &seen, cursor.wall_ns(), Some(root))
+    }
+
+    /// The direct ledger of any other thread.
+    fn other(&mut self, thread: ThreadId) -> Result<Option<ThreadLedger>, NotConserved> {
+        let mut cursor = Cursor::new(self.capture, thread, TimeNs(i64::MIN));
+        let mut seen = Seen::new();
+        while let Some(stretch) = cursor.next() {
+            seen.pass(&stretch);
+            let (leaf, queued) = self.leaves(thread, &stretch);
+            let (queue, queue_ns) = queued.unwrap_or((CpuLeaf::RunQueue, 0));
+            seen.direct.add(leaf, stretch.ns().saturating_sub(queue_ns));
+            seen.direct.add(queue, queue_ns);
+        }
+        self.close(thread, &seen, cursor.wall_ns(), None)
+    }
+
+    /// Checks that the ledgers of a thread close.
+    fn close(
+        &self,
+        thread: ThreadId,
+        seen: &Seen,
+        wall_ns: u64,
+        root: Option<CpuSums>,
+    ) -> Result<Option<ThreadLedger>, NotConserved> {
+        if seen.start > seen.end {
+            return Ok(None);
+        }
+        let (from, to) = (seen.start, seen.end);
+        for sums in [Some(&seen.direct), root.as_ref()].into_iter().flatten() {
+            let sum_ns = sums.total();
+            if sum_ns != wall_ns {
+                return Err(NotConserved { device: self.device.0, from, to, sum_ns, wall_ns });
+            }
+        }
+        let direct = seen.direct;
+        let driving = root.is_some();
+        Ok(Some(ThreadLedger { thread, driving, start: from, end: to, wall_ns, direct, root }))
+    }
+}

@@ -1,0 +1,61 @@
+//! The text of ranks on CPUs: where their time went, and a table of the ranks.
+
+use std::fmt::{self, Write};
+
+use super::render::{line, value};
+use super::text::{duration, percent, short_name};
+use super::{CpuReport, DeviceReport, Report, saturating_sum};
+use crate::ledger::CpuLeaf;
+
+/// Shows the ranks of a report, if it has any.
+pub(super) fn ranks(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let cpus: Vec<(&DeviceReport, &CpuReport)> =
+        report.devices.iter().filter_map(|d| Some((d, d.cpu.as_ref()?))).collect();
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let total = saturating_sum(cpus.iter().map(|(d, _)| d.wall_ns));
+    let charged = cpus.iter().any(|(d, cpu)| d.direct != cpu.root);
+    let how = if charged { ", each wait charged to what the thread that ended it did" } else { "" };
+    writeln!(out, "\nwhere {} of rank time went{how}", duration(total))?;
+    for &leaf in CpuLeaf::ALL {
+        let root = saturating_sum(cpus.iter().map(|(_, cpu)| value(&cpu.root, leaf.key())));
+        let direct = saturating_sum(cpus.iter().map(|(d, _)| value(&d.direct, leaf.key())));
+        if root == 0 && direct == 0 && leaf != CpuLeaf::Compute {
+            continue;
+        }
+        let note = if root == direct { String::new() } else { format!("uncharged {}", duration(direct)) };
+        line(out, "  ", leaf.text(), root, total, &note)?;
+    }
+    if cpus.len() > 1 { table(&cpus, out) } else { Ok(()) }
+}
+
+fn table(cpus: &[(&DeviceReport, &CpuReport)], out: &mut impl Write) -> fmt::Result {
+    let columns = ["wall", "compute", "coll.cpu", "coll.wait", "run.queue", "blk.I/O", "locks", "other", "unknown"];
+    write!(out, "\n{:<18}{:>8}", "rank", "pid")?;
+    for column in columns {
+        write!(out, "{column:>10}")?;
+    }
+    writeln!(out)?;
+    for (device, cpu) in cpus {
+        let of = |leaf: CpuLeaf| value(&cpu.root, leaf.key());
+        let queued = of(CpuLeaf::RunQueue).saturating_add(of(CpuLeaf::Throttled));
+        let shown = [
+            of(CpuLeaf::Compute),
+            of(CpuLeaf::CommOnCpu),
+            of(CpuLeaf::CommBlocked),
+            queued,
+            of(CpuLeaf::BlockIo),
+            of(CpuLeaf::Lock),
+        ];
+        let unknown = of(CpuLeaf::Unknown);
+        let named = saturating_sum(shown.into_iter()).saturating_add(unknown);
+        let pid = device.pids.first().map_or_else(|| "-".to_owned(), ToString::to_string);
+        write!(out, "{:<18}{pid:>8}{:>10}", short_name(&device.id, 17), duration(device.wall_ns))?;
+        for ns in shown.into_iter().chain([device.wall_ns.saturating_sub(named), unknown]) {
+            write!(out, "{:>10}", percent(ns, device.wall_ns))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}

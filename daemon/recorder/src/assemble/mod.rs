@@ -1,0 +1,511 @@
+//! Events to rows.
+//!
+//! What later records refer to (tasks, stacks, objects) may come out of another CPU's ring a moment after the record that
+//! refers to it. So each batch is held back until the definitions of the next one are in.
+
+mod tasks;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+
+use stallscope_core::capture::{CaptureWriter, WriteError};
+use stallscope_core::rows::{
+    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, PageFaults, ThreadLoss, ThreadPreempt, ThreadSpan,
+    ThreadWait,
+};
+use stallscope_ebpf::Event;
+use stallscope_ebpf::event::StackFrames;
+use stallscope_schemas::loss::LossCounter;
+use stallscope_schemas::record::{BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, wait_flags};
+use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::wire::{self, stack_flag, wait_flag};
+
+use crate::queue::LeftOut;
+
+pub(crate) use tasks::{RankSeat, Seats};
+use tasks::Tasks;
+
+/// Where names come from: the processes themselves, or a test.
+pub(crate) trait Naming {
+    /// A process is followed from now on.
+    fn process_seen(&mut self, pid: u32);
+    /// A process began another program.
+    fn process_changed(&mut self, pid: u32);
+    /// A process ended.
+    fn process_gone(&mut self, pid: u32);
+    /// The frames of a stack, outermost first, and how many of them have no name.
+    fn stack(&mut self, pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack;
+    /// What a descriptor stands for.
+    fn object(&mut self, object: &wire::Object) -> NamedObject;
+    /// The name of a block device.
+    fn device(&mut self, number: u32) -> String;
+    /// What a call into a collective library was.
+    fn call(&mut self, pid: u32, call: &wire::Call) -> Option<NamedCall>;
+}
+
+/// A stack in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NamedStack {
+    /// Frames, outermost first.
+    pub(crate) frames: Vec<String>,
+    /// Frames that are only an address.
+    pub(crate) unnamed: u64,
+    /// Whether the native part ends early.
+    pub(crate) cut: bool,
+}
+
+/// An object in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedObject {
+    /// What it is.
+    pub(crate) kind: ObjectKind,
+    /// Its path, peer or other name.
+    pub(crate) text: String,
+    /// Process at the other end, if it is on this host.
+    pub(crate) peer_pid: Option<u32>,
+}
+
+/// A collective call in words; fields as in [`CollectiveCall`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields of CollectiveCall")]
+pub(crate) struct NamedCall {
+    pub(crate) name: String,
+    pub(crate) library: CollectiveLibrary,
+    pub(crate) operation: CollectiveOp,
+    pub(crate) bytes: u64,
+    pub(crate) elements: u64,
+    pub(crate) datatype: String,
+    pub(crate) reduction: String,
+    pub(crate) group: String,
+    pub(crate) group_size: u64,
+    pub(crate) rank: Option<u32>,
+    pub(crate) peer: Option<u32>,
+    pub(crate) stream: u64,
+    pub(crate) sequence: Option<u64>,
+    pub(crate) flags: u64,
+}
+
+/// Most distinct stacks, objects: a hostile job makes new ones without end.
+const MAX_STACKS: usize = 1 << 18;
+const MAX_OBJECTS: usize = 1 << 17;
+
+#[derive(Clone, Copy, Debug)]
+struct KnownObject {
+    kind: ObjectKind,
+    text: StringId,
+    peer_pid: Option<u32>,
+}
+
+/// Turns batches of events into rows of one capture.
+#[derive(Debug)]
+pub(crate) struct Assembler<W: Write, N: Naming> {
+    writer: CaptureWriter<W>,
+    naming: N,
+    tasks: Tasks,
+    held: Vec<Event>,
+    stacks: HashMap<u64, StackFrames>,
+    stack_ids: HashMap<(u64, u64), StackId>,
+    objects: HashMap<u64, KnownObject>,
+    devices: HashMap<u32, StringId>,
+    calls: Vec<StringId>,
+    connections: HashMap<u64, wire::Connection>,
+    file_since: HashMap<(u32, u64), u64>,
+    losses: BTreeMap<LossCounter, u64>,
+}
+
+fn time(ns: u64) -> TimeNs {
+    TimeNs(i64::try_from(ns).unwrap_or(i64::MAX))
+}
+
+impl<W: Write, N: Naming> Assembler<W, N> {
+    /// Starts with the processes that are known from outside.
+    pub(crate) fn new(mut writer: CaptureWriter<W>, mut naming: N, seats: Seats) -> Self {
+        let tasks = Tasks::new(&mut writer, &mut naming, seats);
+        Self {
+            writer,
+            naming,
+            tasks,
+            held: Vec::new(),
+            stacks: HashMap::new(),
+            stack_ids: HashMap::new(),
+            objects: HashMap::new(),
+            devices: HashMap::new(),
+            calls: Vec::new(),
+            connections: HashMap::new(),
+            file_since: HashMap::new(),
+            losses: BTreeMap::new(),
+        }
+    }
+
+    /// The capture under construction, for labels, clocks and losses.
+    pub(crate) fn writer(&mut self) -> &mut CaptureWriter<W> {
+        &mut self.writer
+    }
+
+    /// Takes a batch in. Its rows are written with the next one.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the output refuses.
+    pub(crate) fn batch(&mut self, events: Vec<Event>, left_out: &[LeftOut], malformed: u64) -> Result<(), WriteError> {
+        self.count(LossCounter::RecordMalformed, malformed);
+        let mut rest = Vec::with_capacity(events.len());
+        for event in events {
+            match event {
+                Event::Task(task) => self.tasks.begin(&mut self.writer, &mut self.naming, &task),
+                Event::Stack(stack) => self.define_stack(stack),
+                Event::Object(object) => self.define_object(&object),
+                other => rest.push(other),
+            }
+        }
+        let ready = std::mem::replace(&mut self.held, rest);
+        self.write_rows(ready)?;
+        for lost in left_out {
+            self.lost(LossCounter::QueueFull, lost.task, lost.start_ns, lost.end_ns, lost.records)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is held back and what is known of each thread, so that it survives a crash.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the output refuses.
+    pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
+        for (thread, span) in self.tasks.spans_so_far() {
+            self.writer.push_thread_span(thread, span)?;
+        }
+        self.writer.flush()
+    }
+
+    /// Ends the capture.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the output refuses.
+    pub(crate) fn finish(mut self) -> Result<(W, BTreeMap<LossCounter, u64>), WriteError> {
+        let rest = std::mem::take(&mut self.held);
+        self.write_rows(rest)?;
+        self.flush()?;
+        Ok((self.writer.finish()?.0, self.losses))
+    }
+
+    /// Counts what was lost, in the capture and for whoever asked for the recording.
+    pub(crate) fn count(&mut self, loss: LossCounter, count: u64) {
+        if count > 0 {
+            *self.losses.entry(loss).or_default() += count;
+            self.writer.count_loss(loss, count);
+        }
+    }
+
+    fn define_stack(&mut self, stack: StackFrames) {
+        if self.stacks.len() < MAX_STACKS {
+            self.stacks.insert(stack.id, stack);
+        } else {
+            self.count(LossCounter::TableFull, 1);
+        }
+    }
+
+    fn define_object(&mut self, object: &wire::Object) {
+        if self.objects.len() >= MAX_OBJECTS {
+            self.count(LossCounter::TableFull, 1);
+            return;
+        }
+        let named = self.naming.object(object);
+        let text = self.writer.intern(&named.text);
+        self.objects.insert(object.id, KnownObject { kind: named.kind, text, peer_pid: named.peer_pid });
+    }
+
+    fn write_rows(&mut self, events: Vec<Event>) -> Result<(), WriteError> {
+        for event in events {
+                match event {
+                Event::Wait(wait) => self.wait(&wait)?,
+                Event::Preempt(preempt) => self.preempt(&preempt)?,
+                Event::Sample(sample) => self.sample(&sample)?,
+                Event::TaskEnd(end) => {
+                    if let Some((thread, span)) = self.tasks.end(&mut self.naming, &end) {
+                        self.writer.push_thread_span(thread, span)?;
+                    }
+                }
+                Event::Exec(exec) => self.tasks.exec(&mut self.writer, &mut self.naming, &exec),
+                Event::Loss(loss) => {
+                    let end_ns = loss.start_ns.saturating_add(loss.duration_ns);
+                    // The kernel half counts them itself: here only the stretch is of interest.
+                    self.lost_stretch(LossCounter::RingFull, loss.head.task, loss.start_ns, end_ns, loss.records)?;
+                }
+                Event::Faults(faults) => self.faults(&faults)?,
+                Event::BlockIo(io) => self.block_io(&io)?,
+                Event::Call(call) => self.call(&call)?,
+                Event::FileIo(io) => self.file_io(&io)?,
+                Event::Connection(connection) => self.connection(&connection)?,
+                Event::Task(_) | Event::Stack(_) | Event::Object(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The thread that a record names; one that was never introduced counts as a loss.
+    fn thread(&mut self, task: u32) -> Option<ThreadId> {
+        let thread = self.tasks.thread(task);
+        if thread.is_none() {
+            self.count(LossCounter::ThreadUnknown, 1);
+        }
+        thread
+    }
+
+    /// A thread named in passing (waker, preemptor): 0 and the unknown are nobody.
+    fn other(&self, task: u32) -> Option<ThreadId> {
+        if task == 0 { None } else { self.tasks.thread(task) }
+    }
+
+    fn stack(&mut self, task: u32, user: u64, kernel: u64) -> StackId {
+        if user == 0 && kernel == 0 {
+            return StackId(0);
+        }
+        if let Some(&id) = self.stack_ids.get(&(user, kernel)) {
+            return id;
+        }
+        let (user_frames, kernel_frames) = (self.stacks.get(&user), self.stacks.get(&kernel));
+        let lost = (user != 0 && user_frames.is_none()) || (kernel != 0 && kernel_frames.is_none());
+        let pid = self.tasks.pid(task).unwrap_or(0);
+        let named = self.naming.stack(pid, user_frames, kernel_frames);
+        let flagged = |flag| user_frames.is_some_and(|s| s.flags & flag != 0);
+        let cut = named.cut || flagged(stack_flag::STACK_CUT) || flagged(stack_flag::STACK_PYTHON_CUT);
+        self.count(LossCounter::StackLost, u64::from(lost));
+        self.count(LossCounter::StackCut, u64::from(cut));
+        self.count(LossCounter::SymbolMissing, named.unnamed);
+        let mut id = StackId(0);
+        for frame in &named.frames {
+            let name = self.writer.intern(frame);
+            id = self.writer.intern_frame(id, name);
+        }
+        if self.stack_ids.len() < MAX_STACKS {
+            self.stack_ids.insert((user, kernel), id);
+        }
+        id
+    }
+
+    fn call_name(&mut self, number: i32) -> StringId {
+        let Ok(at) = usize::try_from(number) else { return StringId(0) };
+        if let Some(&name) = self.calls.get(at).filter(|n| n.0 != 0) {
+            return name;
+        }
+        let text = syscalls::Sysno::new(at).map_or_else(|| format!("syscall_{at}"), |s| s.name().to_owned());
+        let name = self.writer.intern(&text);
+        // Numbers beyond the table are hostile or of a newer kernel: they are named without being remembered.
+        if at < 1024 {
+            if self.calls.len() <= at {
+                self.calls.resize(at + 1, StringId(0));
+            }
+            if let Some(slot) = self.calls.get_mut(at) {
+                *slot = name;
+            }
+        }
+        name
+    }
+
+    fn wait(&mut self, wait: &wire::WaitRecord) -> Result<(), WriteError> {
+        let task = wait.head.task;
+        let Some(thread) = self.thread(task) else { return Ok(()) };
+        let flags = u64::from(wait.head.flags);
+        self.tasks.seen(task, wait.start_ns.saturating_add(wait.duration_ns));
+        if wait.head.flags & wait_flag::WAIT_STACK_LOST != 0 {
+            self.count(LossCounter::StackLost, 1);
+        }
+        let kind = WaitKind::from_id(wait.kind.into()).unwrap_or(WaitKind::Unknown);
+        let object_kind = ObjectKind::from_id(wait.object_kind.into()).unwrap_or(ObjectKind::None);
+        let known = self.objects.get(&wait.object).copied();
+        let (object_kind, object, peer_pid) = match known {
+            Some(known) => (known.kind, known.text, known.peer_pid),
+            None => {
+                let named = !matches!(object_kind, ObjectKind::None | ObjectKind::Futex);
+                self.count(LossCounter::ObjectUnresolved, u64::from(named));
+                (object_kind, StringId(0), None)
+            }
+        };
+        let call = self.call_name(wait.call);
+        let stack = self.stack(task, wait.stack, wait.kernel_stack);
+        let waker_stack = self.stack(wait.waker, wait.waker_stack, 0);
+        let kept = wait_flags::IRQ_WAKER
+            | wait_flags::RETURNED
+            | wait_flags::BEGAN_BEFORE
+            | wait_flags::GOES_ON
+            | wait_flags::CONTINUED;
+        let row = ThreadWait {
+            start: time(wait.start_ns),
+            duration_ns: wait.duration_ns,
+            run_queue_ns: wait.run_queue_ns.min(wait.duration_ns),
+            kind,
+            call,
+            object_kind,
+            object,
+            waker: self.other(wait.waker),
+            waker_stack,
+            stack,
+            preemptor: self.other(wait.preemptor),
+            flags: flags & kept,
+            result: wait.result,
+            peer: peer_pid.and_then(|pid| self.tasks.process(pid)),
+        };
+        self.writer.push_thread_wait(thread, row)
+    }
+
+    fn preempt(&mut self, preempt: &wire::Preempt) -> Result<(), WriteError> {
+        let Some(thread) = self.thread(preempt.head.task) else { return Ok(()) };
+        self.tasks.seen(preempt.head.task, preempt.start_ns.saturating_add(preempt.duration_ns));
+        let row = ThreadPreempt {
+            start: time(preempt.start_ns),
+            duration_ns: preempt.duration_ns,
+            run_queue_ns: preempt.run_queue_ns.min(preempt.duration_ns),
+            times: preempt.times.into(),
+            preemptor: self.other(preempt.preemptor),
+            kind: WaitKind::from_id(preempt.kind.into()).unwrap_or(WaitKind::Preempted),
+        };
+        self.writer.push_thread_preempt(thread, row)
+    }
+
+    fn sample(&mut self, sample: &wire::Sample) -> Result<(), WriteError> {
+        let Some(thread) = self.thread(sample.head.task) else { return Ok(()) };
+        self.tasks.seen(sample.head.task, sample.time_ns);
+        let stack = self.stack(sample.head.task, sample.stack, sample.kernel_stack);
+        let row = CpuSample { start: time(sample.time_ns), duration_ns: sample.period_ns, stack };
+        self.writer.push_cpu_sample(thread, row)
+    }
+
+    fn faults(&mut self, faults: &wire::Faults) -> Result<(), WriteError> {
+        let Some(thread) = self.thread(faults.head.task) else { return Ok(()) };
+        let row = PageFaults {
+            start: time(faults.start_ns),
+            duration_ns: faults.duration_ns,
+            minor: faults.minor,
+            major: faults.major,
+        };
+        self.writer.push_page_faults(thread, row)
+    }
+
+    fn block_io(&mut self, io: &wire::BlockIo) -> Result<(), WriteError> {
+        let Some(thread) = self.thread(io.head.task) else { return Ok(()) };
+        let device = match self.devices.get(&io.device) {
+            Some(&device) => device,
+            None => {
+                let name = self.naming.device(io.device);
+                let device = self.writer.intern(&name);
+                self.devices.insert(io.device, device);
+                device
+            }
+        };
+        let row = BlockIo {
+            start: time(io.start_ns),
+            duration_ns: io.duration_ns,
+            queued_ns: io.queued_ns.min(io.duration_ns),
+            device,
+            bytes: io.bytes.into(),
+            operation: BlockOp::from_id(io.operation.into()).unwrap_or(BlockOp::Other),
+            file: self.objects.get(&io.object).map_or(StringId(0), |o| o.text),
+            sector: io.sector,
+            error: u64::from(io.error.unsigned_abs()),
+        };
+        self.writer.push_block_io(thread, row)
+    }
+
+    fn call(&mut self, call: &wire::Call) -> Result<(), WriteError> {
+        let task = call.head.task;
+        let Some(thread) = self.thread(task) else { return Ok(()) };
+        let pid = self.tasks.pid(task).unwrap_or(0);
+        let Some(named) = self.naming.call(pid, call) else {
+            self.count(LossCounter::RecordMalformed, 1);
+            return Ok(());
+        };
+        let row = CollectiveCall {
+            start: time(call.start_ns),
+            duration_ns: call.duration_ns,
+            name: self.writer.intern(&named.name),
+            library: named.library,
+            operation: named.operation,
+            bytes: named.bytes,
+            elements: named.elements,
+            datatype: self.writer.intern(&named.datatype),
+            reduction: self.writer.intern(&named.reduction),
+            group: self.writer.intern(&named.group),
+            group_size: named.group_size,
+            rank: named.rank,
+            peer: named.peer,
+            stream: named.stream,
+            sequence: named.sequence.map_or(0, |s| s.saturating_add(1)),
+            result: call.result,
+            flags: named.flags,
+            stack: self.stack(task, call.stack, 0),
+        };
+        self.writer.push_collective_call(thread, row)
+    }
+
+    fn file_io(&mut self, io: &wire::FileIo) -> Result<(), WriteError> {
+        let Some(process) = self.tasks.process(io.head.task) else { return Ok(()) };
+        let known = self.objects.get(&io.object).copied();
+        let since = self.file_since.insert((io.head.task, io.object), io.time_ns);
+        let start = since.unwrap_or_else(|| self.tasks.begin_ns().min(io.time_ns));
+        let row = FileIo {
+            start: time(start),
+            duration_ns: io.time_ns.saturating_sub(start),
+            object_kind: known.map_or(ObjectKind::None, |o| o.kind),
+            object: known.map_or(StringId(0), |o| o.text),
+            reads: io.reads,
+            read_bytes: io.read_bytes,
+            writes: io.writes,
+            written_bytes: io.written_bytes,
+        };
+        self.writer.push_file_io(process, row)
+    }
+
+    /// Connections are reported by totals: a row is what came since the report before, the first sets the mark.
+    fn connection(&mut self, now: &wire::Connection) -> Result<(), WriteError> {
+        let Some(process) = self.tasks.process(now.head.task) else { return Ok(()) };
+        let Some(before) = self.connections.insert(now.object, *now) else { return Ok(()) };
+        let name = self.objects.get(&now.object).map_or(StringId(0), |o| o.text);
+        let row = Connection {
+            start: time(before.time_ns),
+            duration_ns: now.time_ns.saturating_sub(before.time_ns),
+            name,
+            sent_bytes: now.sent.saturating_sub(before.sent),
+            received_bytes: now.received.saturating_sub(before.received),
+            retransmits: u64::from(now.retransmits.saturating_sub(before.retransmits)),
+            rtt_ns: now.rtt_ns,
+            segments: u64::from(now.segments.saturating_sub(before.segments)),
+        };
+        self.writer.push_connection(process, row)
+    }
+
+    fn lost(
+        &mut self,
+        why: LossCounter,
+        task: u32,
+        start_ns: u64,
+        end_ns: u64,
+        records: u64,
+    ) -> Result<(), WriteError> {
+        self.count(why, records);
+        self.lost_stretch(why, task, start_ns, end_ns, records)
+    }
+
+    fn lost_stretch(
+        &mut self,
+        why: LossCounter,
+        task: u32,
+        start_ns: u64,
+        end_ns: u64,
+        records: u64,
+    ) -> Result<(), WriteError> {
+        let Some(thread) = self.thread(task) else { return Ok(()) };
+        let duration_ns = end_ns.saturating_sub(start_ns);
+        let row = ThreadLoss { start: time(start_ns), duration_ns, counter: why.id(), records };
+        self.writer.push_thread_loss(thread, row)
+    }
+}
+
+/// What the spans of a thread look like.
+fn span(from: u64, to: u64) -> ThreadSpan {
+    ThreadSpan { start: time(from), duration_ns: to.saturating_sub(from) }
+}
+
+/// The name in a record: bytes up to the first zero.
+fn comm(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,233 @@
+//! Who is who: tasks of the kernel half to threads, processes and devices of the capture.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use stallscope_core::capture::{CaptureWriter, Device, Process, Thread};
+use stallscope_core::rows::ThreadSpan;
+use stallscope_schemas::record::device_kind;
+use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, ThreadId};
+use stallscope_schemas::wire::{self, OUTSIDE, task_flag};
+
+use super::{Naming, comm, span};
+
+/// One rank to record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RankSeat {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Its rank, where known.
+    pub(crate) rank: Option<u32>,
+    /// Ranks in its job, where known.
+    pub(crate) world_size: Option<u32>,
+    /// Processes that work for it.
+    pub(crate) helpers: Vec<u32>,
+    /// Name of the job.
+    pub(crate) job: String,
+    /// Name of the program.
+    pub(crate) name: String,
+}
+
+/// What is known before the first event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seats {
+    /// Where the records come from.
+    pub(crate) source: SourceId,
+    /// This host.
+    pub(crate) host: String,
+    /// The ranks.
+    pub(crate) ranks: Vec<RankSeat>,
+    /// When the recording began, CLOCK_MONOTONIC ns.
+    pub(crate) begin_ns: u64,
+}
+
+#[derive(Debug)]
+struct Task {
+    thread: ThreadId,
+    pid: u32,
+    /// End of the spans that are written.
+    written_until: u64,
+    /// End of the last record.
+    known_until: u64,
+    leader: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    process: ProcessId,
+    device: Option<DeviceId>,
+    /// When its first thread was born: another one is another process.
+    born_ns: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Tasks {
+    seats: Seats,
+    tasks: HashMap<u32, Task>,
+    processes: HashMap<u32, Known>,
+    outsiders: HashMap<u32, ThreadId>,
+}
+
+impl Tasks {
+    pub(super) fn new<W: Write>(writer: &mut CaptureWriter<W>, naming: &mut impl Naming, seats: Seats) -> Self {
+        let mut processes = HashMap::new();
+        for seat in &seats.ranks {
+            let row = |pid: u32, name: &str, ranked: bool| Process {
+                source: seats.source,
+                pid: pid.into(),
+                name: name.to_owned(),
+                rank: seat.rank.filter(|_| ranked),
+                world_size: seat.world_size.filter(|_| ranked),
+                host: seats.host.clone(),
+                job: seat.job.clone(),
+            };
+            let process = writer.add_process(row(seat.pid, &seat.name, true));
+            let helpers: Vec<(u32, ProcessId)> =
+                seat.helpers.iter().map(|&pid| (pid, writer.add_process(row(pid, "", false)))).collect();
+            let id = seat.rank.map_or_else(|| format!("pid {}", seat.pid), |rank| format!("rank {rank}"));
+            let device = writer.add_device(Device {
+                source: seats.source,
+                kind: device_kind::CPU,
+                id,
+                ordinal: seat.rank.unwrap_or(0),
+                model: String::new(),
+                processes: std::iter::once(process).chain(helpers.iter().map(|(_, p)| *p)).collect(),
+            });
+            for (pid, process) in std::iter::once((seat.pid, process)).chain(helpers) {
+                processes.insert(pid, Known { process, device: Some(device), born_ns: 0 });
+                naming.process_seen(pid);
+            }
+        }
+        Self { seats, tasks: HashMap::new(), processes, outsiders: HashMap::new() }
+    }
+
+    pub(super) fn begin_ns(&self) -> u64 {
+        self.seats.begin_ns
+    }
+
+    /// A thread is followed from now on, or one from outside was met.
+    pub(super) fn begin<W: Write>(
+        &mut self,
+        writer: &mut CaptureWriter<W>,
+        naming: &mut impl Naming,
+        task: &wire::Task,
+    ) {
+        let number = task.head.task;
+        let name = comm(&task.comm);
+        let leader = task.head.flags & task_flag::TASK_LEADER != 0;
+        let outside = number & OUTSIDE != 0;
+        let process = self.process_of(writer, naming, task, &name, outside, leader);
+        let thread = writer.add_thread(Thread { process, tid: task.tid.into(), name });
+        if outside {
+            self.outsiders.insert(number, thread);
+            return;
+        }
+        let from = task.time_ns;
+        self.tasks.insert(number, Task { thread, pid: task.pid, written_until: from, known_until: from, leader });
+    }
+
+    fn process_of<W: Write>(
+        &mut self,
+        writer: &mut CaptureWriter<W>,
+        naming: &mut impl Naming,
+        task: &wire::Task,
+        name: &str,
+        outside: bool,
+        leader: bool,
+    ) -> ProcessId {
+        if let Some(known) = self.processes.get_mut(&task.pid) {
+            if leader && known.born_ns == 0 {
+                known.born_ns = task.born_ns;
+                let unnamed = writer.tables().process(known.process).is_some_and(|p| p.name.is_empty());
+                if unnamed {
+                    writer.update_process(known.process, |p| name.clone_into(&mut p.name));
+                }
+            }
+            if !leader || known.born_ns == task.born_ns {
+                return known.process;
+            }
+        }
+        // A process that a followed one forked works for the same rank.
+        let parent = self.processes.get(&task.ppid).filter(|_| !outside);
+        let device = parent.and_then(|p| p.device);
+        let job = parent.and_then(|p| writer.tables().process(p.process)).map_or_else(String::new, |p| p.job.clone());
+        let process = writer.add_process(Process {
+            source: self.seats.source,
+            pid: task.pid.into(),
+            name: name.to_owned(),
+            rank: None,
+            world_size: None,
+            host: self.seats.host.clone(),
+            job,
+        });
+        if let Some(device) = device {
+            writer.update_device(device, |d| d.processes.push(process));
+        }
+        if !outside {
+            naming.process_seen(task.pid);
+        }
+        let born_ns = if leader { task.born_ns } else { 0 };
+        self.processes.insert(task.pid, Known { process, device, born_ns });
+        process
+    }
+
+    pub(super) fn thread(&self, task: u32) -> Option<ThreadId> {
+        match self.tasks.get(&task) {
+            Some(task) => Some(task.thread),
+            None => self.outsiders.get(&task).copied(),
+        }
+    }
+
+    pub(super) fn pid(&self, task: u32) -> Option<u32> {
+        self.tasks.get(&task).map(|t| t.pid)
+    }
+
+    pub(super) fn process(&self, pid: u32) -> Option<ProcessId> {
+        self.processes.get(&pid).map(|p| p.process)
+    }
+
+    /// A record of the task ends at this time.
+    pub(super) fn seen(&mut self, task: u32, until: u64) {
+        if let Some(task) = self.tasks.get_mut(&task) {
+            task.known_until = task.known_until.max(until);
+        }
+    }
+
+    pub(super) fn exec<W: Write>(
+        &mut self,
+        writer: &mut CaptureWriter<W>,
+        naming: &mut impl Naming,
+        exec: &wire::Moment,
+    ) {
+        let Some(task) = self.tasks.get(&exec.head.task) else { return };
+        naming.process_changed(task.pid);
+        let name = comm(&exec.comm);
+        writer.update_thread(task.thread, |t| t.name.clone_from(&name));
+        if let Some(known) = self.processes.get(&task.pid) {
+            writer.update_process(known.process, |p| p.name.clone_from(&name));
+        }
+    }
+
+    /// The last span of a thread that ended.
+    pub(super) fn end(&mut self, naming: &mut impl Naming, end: &wire::Moment) -> Option<(ThreadId, ThreadSpan)> {
+        let task = self.tasks.get_mut(&end.head.task)?;
+        let from = task.written_until;
+        task.written_until = end.time_ns.max(from);
+        task.known_until = task.written_until;
+        if task.leader {
+            naming.process_gone(task.pid);
+        }
+        Some((task.thread, span(from, end.time_ns)))
+    }
+
+    /// What is known of the threads since this was last asked.
+    pub(super) fn spans_so_far(&mut self) -> Vec<(ThreadId, ThreadSpan)> {
+        let known = self.tasks.values_mut().filter(|t| t.known_until > t.written_until);
+        known
+            .map(|task| {
+                let from = std::mem::replace(&mut task.written_until, task.known_until);
+                (task.thread, span(from, task.known_until))
+            })
+            .collect()
+    }
+}

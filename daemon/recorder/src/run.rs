@@ -1,0 +1,345 @@
+//! One recording from beginning to end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterOptions};
+use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
+use stallscope_jobs::{Host, Life, Selection};
+use stallscope_schemas::loss::LossCounter;
+use stallscope_schemas::wire::OUTSIDE;
+
+use crate::assemble::{Assembler, RankSeat, Seats};
+use crate::clock::{monotonic_ns, unix_offset};
+use crate::naming::Names;
+use crate::queue::{Batch, Receiver, Sender, queue};
+
+/// How often the rings are looked at while records come: they hold several times what half a million records a second
+/// fill in that time, and the kernel half wakes us when one is a quarter full.
+const LOOK: Duration = Duration::from_millis(50);
+/// The same while nothing comes: ten wake-ups a second are 0.1 % of a core.
+const LOOK_IDLE: Duration = Duration::from_millis(100);
+/// What a crash can cost.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Records between reader and writer: about 64 MiB.
+const QUEUE: usize = 500_000;
+
+/// What to record, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The ranks.
+    pub selection: Selection,
+    /// Probes and their settings.
+    pub settings: Settings,
+    /// For how long; until told to stop where there is none.
+    pub duration: Option<Duration>,
+    /// Labels of the capture.
+    pub labels: Vec<(String, String)>,
+    /// Program and version that records.
+    pub writer: String,
+}
+
+/// How far a recording is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Since the probes were attached.
+    pub elapsed: Duration,
+    /// Records read.
+    pub records: u64,
+    /// Threads followed now.
+    pub threads: u64,
+}
+
+/// Why a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The time was over.
+    Time,
+    /// The caller said so.
+    Asked,
+    /// Every thread of the job had ended.
+    JobEnded,
+}
+
+/// What was recorded.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Why it ended.
+    pub ended: Ended,
+    /// From attaching to detaching.
+    pub elapsed: Duration,
+    /// From the call to the moment when events flow.
+    pub attach: Duration,
+    /// How long taking the probes off took.
+    pub detach: Duration,
+    /// Records read from the rings.
+    pub records: u64,
+    /// Threads that were followed.
+    pub threads: u64,
+    /// What was lost, by counter.
+    pub losses: BTreeMap<LossCounter, u64>,
+    /// Probes that did not run or saw less.
+    pub standings: Vec<(ProbeId, Standing)>,
+    /// What the user should know: one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Why nothing, or not everything, was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The probes cannot run.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The output refused; what was written until then is a whole capture.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The job ended before the probes were attached.
+    #[error("the job ended before it could be attached to (process {pid})")]
+    Gone {
+        /// One of its processes.
+        pid: u32,
+    },
+    /// A pid was given to another process while attaching.
+    #[error("pid {pid} was given to another process while attaching; nothing was recorded")]
+    Reused {
+        /// The pid.
+        pid: u32,
+    },
+    /// The writing thread died: a defect.
+    #[error("the writer stopped by a defect of stallscope; what it wrote until then is a whole capture")]
+    Writer,
+}
+
+/// Records a job until the time is over, it ends, `stop` is set or the output refuses.
+///
+/// # Errors
+/// [`RecordError`]. The probes are off in every case, and the job runs on.
+pub fn record<W: Write + Send>(
+    plan: &Plan,
+    host: &Host,
+    output: W,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, RecordError> {
+    let called = Instant::now();
+    let session = Session::load(&Kernel::detect(), plan.settings.clone())?;
+    let failed = AtomicBool::new(false);
+    let (sender, receiver) = queue(QUEUE);
+    let begin_ns = monotonic_ns();
+    std::thread::scope(|scope| {
+        let failed = &failed;
+        let writer = scope.spawn(move || {
+            let done = write(plan, begin_ns, output, &receiver);
+            failed.store(done.is_err(), Ordering::Relaxed);
+            done
+        });
+        let read = read(plan, host, session, called, &sender, stop, failed, progress);
+        let closing = read.as_ref().map(|(summary, _)| summary.clone()).ok();
+        sender.close(closing);
+        let written = writer.join().map_err(|_| RecordError::Writer)?;
+        let (mut summary, session) = read?;
+        summary.losses = written?;
+        drop(session);
+        Ok(summary)
+    })
+}
+
+/// The writer's thread: names what is read and encodes it. Returns all losses.
+fn write<W: Write>(
+    plan: &Plan,
+    begin_ns: i64,
+    output: W,
+    receiver: &Receiver,
+) -> Result<BTreeMap<LossCounter, u64>, WriteError> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let host = read("/proc/sys/kernel/hostname");
+    let boot_id = read("/proc/sys/kernel/random/boot_id");
+    let options = WriterOptions { writer: plan.writer.clone(), host: host.clone(), boot_id };
+    let mut capture = CaptureWriter::new(output, options)?;
+    let source = capture.add_source(Source { path: format!("host {host}"), format: "recording".to_owned() });
+    let (offset_ns, error_ns) = unix_offset();
+    let note = "CLOCK_MONOTONIC to CLOCK_REALTIME, read at the beginning".to_owned();
+    capture.set_clock(Clock { source, offset_ns, error_ns, note });
+    for (key, value) in &plan.labels {
+        capture.add_label(key, value);
+    }
+    let seats = Seats { source, host, ranks: seats(&plan.selection), begin_ns: begin_ns.unsigned_abs() };
+    let mut assembler = Assembler::new(capture, Names::new(), seats);
+    let mut flushed = Instant::now();
+    while let Some(batch) = receiver.receive(FLUSH) {
+        assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
+        if flushed.elapsed() >= FLUSH {
+            assembler.flush()?;
+            flushed = Instant::now();
+        }
+    }
+    // Without a last word the recording never began: then nothing is written either.
+    let Some(summary) = receiver.closing() else { return Ok(BTreeMap::new()) };
+    {
+        for (loss, count) in &summary.losses {
+            assembler.count(*loss, *count);
+        }
+        let capture = assembler.writer();
+        for (probe, standing) in &summary.standings {
+            if let Some(text) = standing_text(standing) {
+                capture.add_label(&format!("probe.{probe}"), &text);
+            }
+        }
+        for note in &summary.notes {
+            capture.add_label("note", note);
+        }
+    }
+    Ok(assembler.finish()?.1)
+}
+
+fn standing_text(standing: &Standing) -> Option<String> {
+    match standing {
+        Standing::Works => None,
+        Standing::Degraded { lost, .. } => Some(format!("degraded: {lost}")),
+        Standing::Missing { reason, .. } => Some(format!("missing: {reason}")),
+    }
+}
+
+fn seats(selection: &Selection) -> Vec<RankSeat> {
+    let of_job = |job: &stallscope_jobs::Job| {
+        let name = job.name.clone();
+        job.ranks
+            .iter()
+            .map(|rank| RankSeat {
+                pid: rank.process.pid,
+                rank: rank.rank,
+                world_size: rank.world_size,
+                helpers: rank.helpers.iter().map(|p| p.pid).collect(),
+                job: name.clone(),
+                name: rank.comm.clone(),
+            })
+            .collect::<Vec<_>>()
+    };
+    selection.jobs.iter().flat_map(of_job).collect()
+}
+
+/// What the reader keeps of the threads that it sees come and go.
+#[derive(Debug, Default)]
+struct Seen {
+    records: u64,
+    threads: u64,
+    alive: u64,
+    pids: HashMap<u32, u32>,
+    /// Processes that began another program since last asked.
+    changed: Vec<u32>,
+}
+
+impl Seen {
+    fn event(&mut self, event: &Event) {
+        self.records += 1;
+        match event {
+            Event::Task(task) if task.head.task & OUTSIDE == 0 => {
+                self.threads += 1;
+                self.alive += 1;
+                self.pids.insert(task.head.task, task.pid);
+            }
+            Event::TaskEnd(end) => {
+                if self.pids.remove(&end.head.task).is_some() {
+                    self.alive = self.alive.saturating_sub(1);
+                }
+            }
+            Event::Exec(exec) => self.changed.extend(self.pids.get(&exec.head.task)),
+            _ => {}
+        }
+    }
+}
+
+/// The reader: attaches, moves records from the rings to the queue, detaches.
+#[allow(clippy::too_many_arguments, reason = "called once; a struct of them would be named after this function")]
+fn read(
+    plan: &Plan,
+    host: &Host,
+    mut session: Session,
+    called: Instant,
+    sender: &Sender,
+    stop: &AtomicBool,
+    failed: &AtomicBool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Summary, Session), RecordError> {
+    let gathered = std::cell::RefCell::new((Batch::default(), Seen::default()));
+    let reader = session.reader(|event| {
+        let (batch, seen) = &mut *gathered.borrow_mut();
+        match event {
+            Ok(event) => {
+                seen.event(&event);
+                batch.events.push(event);
+            }
+            Err(_) => batch.malformed += 1,
+        }
+    })?;
+    let pids: Vec<u32> = plan.selection.processes().map(|p| p.pid).collect();
+    session.attach(&pids)?;
+    // Whoever has the pid now is followed: it must still be the process that was chosen.
+    for process in plan.selection.ranks().map(|rank| rank.process) {
+        match host.life(process) {
+            Life::Running => {}
+            Life::Reused => return Err(RecordError::Reused { pid: process.pid }),
+            Life::Zombie | Life::Exited => {
+                if plan.selection.ranks().count() == 1 {
+                    return Err(RecordError::Gone { pid: process.pid });
+                }
+            }
+        }
+    }
+    let attached = Instant::now();
+    let attach = attached.duration_since(called);
+    let mut looked = attached;
+    let mut wait = LOOK;
+    let ended = loop {
+        reader.poll(wait)?;
+        let (records, threads, alive) = {
+            let (batch, seen) = &mut *gathered.borrow_mut();
+            wait = if batch.events.is_empty() { LOOK_IDLE } else { LOOK };
+            sender.send(batch);
+            (seen.records, seen.threads, seen.alive)
+        };
+        let elapsed = attached.elapsed();
+        if looked.elapsed() >= FLUSH {
+            looked = Instant::now();
+            progress(Progress { elapsed, records, threads: alive });
+        }
+        if failed.load(Ordering::Relaxed) || stop.load(Ordering::Relaxed) {
+            break Ended::Asked;
+        }
+        if plan.duration.is_some_and(|d| elapsed >= d) {
+            break Ended::Time;
+        }
+        if threads > 0 && alive == 0 {
+            break Ended::JobEnded;
+        }
+        if let Some(left) = plan.duration.map(|d| d.saturating_sub(elapsed)) {
+            wait = wait.min(left);
+        }
+    };
+    let elapsed = attached.elapsed();
+    let detaching = Instant::now();
+    let detached = session.detach();
+    let detach = detaching.elapsed();
+    reader.poll(Duration::ZERO)?;
+    drop(reader);
+    let (mut batch, seen) = gathered.into_inner();
+    sender.send(&mut batch);
+    let mut notes = plan.selection.notes.clone();
+    if let Err(error) = detached {
+        notes.push(format!("the waits that went on at the end are missing: {error}"));
+    }
+    let summary = Summary {
+        ended,
+        elapsed,
+        attach,
+        detach,
+        records: seen.records,
+        threads: seen.threads,
+        losses: session.losses().into_iter().collect(),
+        standings: session.standings().to_vec(),
+        notes,
+    };
+    Ok((summary, session))
+}
