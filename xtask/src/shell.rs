@@ -21,6 +21,11 @@ pub(crate) fn venv() -> PathBuf {
     root().join("target/tools/venv")
 }
 
+/// Folder of the Python environment with an MPI.
+pub(crate) fn mpi_venv() -> PathBuf {
+    root().join("target/tools/mpi")
+}
+
 /// Path of a program: in the tools' environment, then in `PATH`, then where cargo installs.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let cargo_bin = std::env::var_os("CARGO_HOME")

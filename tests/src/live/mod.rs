@@ -1,0 +1,4 @@
+//! Real jobs on this host, for the demonstration and the tests: a file that is slow, ranks under mpirun.
+
+pub mod job;
+pub mod slow_file;
