@@ -1,9 +1,563 @@
-// What a call's descriptor stands for.
+// What a call's descriptor, address or path stands for: an id that records carry, and once, a record that names it.
+//
+// What always holds:
+// - The id is the object's identity and not the descriptor's: of a file its inode, of a connection its socket with both
+//   addresses. Two descriptors of one file have one id.
+// - An id is only handed out when the record that names it was sent; else it is 0 and the loss is counted.
+// - A thread remembers four descriptors: seeing the same open file again costs a few reads.
 #ifndef STALLSCOPE_OBJECT_H
 #define STALLSCOPE_OBJECT_H
 
+#include "calls.bpf.h"
+
+// The numbers of record::ObjectKind.
+enum object_kind {
+	OBJECT_NONE = 0,
+	OBJECT_FILE = 1,
+	OBJECT_DIRECTORY = 2,
+	OBJECT_BLOCK_DEVICE = 3,
+	OBJECT_CHAR_DEVICE = 4,
+	OBJECT_PIPE = 5,
+	OBJECT_UNIX_SOCKET = 6,
+	OBJECT_TCP_SOCKET = 7,
+	OBJECT_UDP_SOCKET = 8,
+	OBJECT_OTHER_SOCKET = 9,
+	OBJECT_EVENTFD = 10,
+	OBJECT_EPOLL = 11,
+	OBJECT_TIMER = 12,
+	OBJECT_IO_URING = 13,
+	OBJECT_ANONYMOUS = 14,
+	OBJECT_FUTEX = 15,
+};
+
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+#define S_IFDIR 0040000
+#define S_IFCHR 0020000
+#define S_IFIFO 0010000
+#define ANON_INODE_FS_MAGIC 0x09041934
+#define PIPEFS_MAGIC 0x50495045
+#define PIDFS_MAGIC 0x50494446
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define TCP_LISTEN 10
+#define TCP_CLOSE 7
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
+
+// A path has at most so many components and mount points: the verifier wants a bound, and deeper trees are not seen.
+#define PATH_STEPS 32
+// Longest name of a directory entry, with its end.
+#define NAME_BYTES 256
+
+struct object_scratch {
+	struct wire_object record;
+	// The last name may begin anywhere in the path and is then as long as a name can be.
+	u8 slack[NAME_BYTES];
+	// Where the process's own root is: paths end there.
+	u64 root_mnt;
+	u64 root_dentry;
+	u64 mnt_ns;
+	u32 pid;
+};
+
+// One for programs that interrupt nothing of their kind, one for iterators, which may themselves be interrupted.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__type(value, struct object_scratch);
+} object_scratch SEC(".maps");
+
+// Ids whose names have been sent.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, u64);
+	__type(value, u32);
+} objects_sent SEC(".maps");
+
+// TCP sockets that followed threads have used, by address.
+struct connection {
+	u64 object;
+	u64 received;
+	u64 segments;
+	u32 task;
+	u32 ports;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct connection);
+} connections SEC(".maps");
+
+// A field of what is at an address: the value, or where it points. Global functions take addresses, not pointers.
+#define READ(type, address, field) BPF_CORE_READ((struct type *)(address), field)
+#define FOLLOW(type, address, field) ((u64)BPF_CORE_READ((struct type *)(address), field))
+
+static __always_inline u64 never_zero(u64 hash)
+{
+	return hash ? hash : 1;
+}
+
+static __always_inline struct object_scratch *object_begin(struct task_struct *task, u32 slot)
+{
+	struct object_scratch *s = bpf_map_lookup_elem(&object_scratch, &slot);
+	if (!s)
+		return 0;
+	__builtin_memset(&s->record, 0, sizeof(s->record));
+	s->record.head.kind = WIRE_TYPE_OBJECT;
+	s->root_mnt = (u64)task->fs->root.mnt;
+	s->root_dentry = (u64)task->fs->root.dentry;
+	s->mnt_ns = (u64)task->nsproxy->mnt_ns;
+	s->pid = task->tgid;
+	return s;
+}
+
+// Adds one name to the path. Returns whether there is room for more.
+static __always_inline bool add_name(struct object_scratch *s, u64 dentry)
+{
+	u32 at = s->record.path_length;
+	long length;
+	if (at >= WIRE_MAX_PATH) {
+		s->record.head.flags |= WIRE_OBJECT_CUT;
+		return false;
+	}
+	length = bpf_probe_read_kernel_str(&s->record.path[at], NAME_BYTES, READ(dentry, dentry, d_name.name));
+	if (length <= 0)
+		return false;
+	at += length;
+	if (at > WIRE_MAX_PATH) {
+		s->record.head.flags |= WIRE_OBJECT_CUT;
+		at = WIRE_MAX_PATH;
+	}
+	s->record.path_length = at;
+	return at < WIRE_MAX_PATH;
+}
+
+// Writes the path from the entry outward, through the points where file systems are mounted. `mnt` may be 0.
+__noinline int walk_path(struct object_scratch *s, u64 dentry, u64 mnt)
+{
+	u64 parent, mount;
+	if (!s || !dentry)
+		return 0;
+	for (u32 i = 0; i < PATH_STEPS; i++) {
+		if (mnt == s->root_mnt && dentry == s->root_dentry)
+			return 0;
+		if (mnt && dentry == FOLLOW(vfsmount, mnt, mnt_root)) {
+			mount = mnt - bpf_core_field_offset(struct mount, mnt);
+			parent = FOLLOW(mount, mount, mnt_parent);
+			if (parent == mount)
+				return 0;
+			dentry = FOLLOW(mount, mount, mnt_mountpoint);
+			mnt = parent + bpf_core_field_offset(struct mount, mnt);
+			continue;
+		}
+		parent = FOLLOW(dentry, dentry, d_parent);
+		if (parent == dentry) {
+			// Files without a place in a tree have a name all the same.
+			if (!i)
+				add_name(s, dentry);
+			else if (!mnt || mnt != s->root_mnt)
+				s->record.head.flags |= WIRE_OBJECT_UNMOUNTED;
+			return 0;
+		}
+		if (!add_name(s, dentry)) {
+			s->record.head.flags |= WIRE_OBJECT_CUT;
+			return 0;
+		}
+		dentry = parent;
+	}
+	s->record.head.flags |= WIRE_OBJECT_CUT;
+	return 0;
+}
+
+// Takes a mount if it is in the process's namespace: best that of the file system's root.
+static __always_inline u64 better_mount(struct object_scratch *s, u64 mount, u64 root, u64 found)
+{
+	if (FOLLOW(mount, mount, mnt_ns) != s->mnt_ns)
+		return found;
+	if (found && FOLLOW(mount, mount, mnt.mnt_root) != root)
+		return found;
+	return mount + bpf_core_field_offset(struct mount, mnt);
+}
+
+// Where a file system is mounted in the process's namespace, or 0.
+__noinline u64 find_mount(struct object_scratch *s, u64 super)
+{
+	u64 root, found = 0;
+	if (!s)
+		return 0;
+	root = FOLLOW(super_block, super, s_root);
+	if (bpf_core_field_exists(struct mount___list, mnt_instance)) {
+		u64 head = super + bpf_core_field_offset(struct super_block___list, s_mounts);
+		u64 link = FOLLOW(list_head, head, next);
+		for (u32 i = 0; i < PATH_STEPS && link && link != head; i++) {
+			u64 mount = link - bpf_core_field_offset(struct mount___list, mnt_instance);
+			found = better_mount(s, mount, root, found);
+			link = FOLLOW(list_head, link, next);
+		}
+	} else {
+		u64 mount = FOLLOW(super_block, super, s_mounts);
+		for (u32 i = 0; i < PATH_STEPS && mount; i++) {
+			found = better_mount(s, mount, root, found);
+			mount = FOLLOW(mount, mount, mnt_next_for_sb);
+		}
+	}
+	return found;
+}
+
+static __always_inline u64 hash_bytes(u64 hash, const u8 *bytes)
+{
+	u64 word;
+	__builtin_memcpy(&word, bytes, sizeof(word));
+	return mix(hash, word);
+}
+
+// What an inode is by its mode, unless it is a socket or anonymous.
+static __always_inline u8 kind_of_mode(u16 mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return OBJECT_DIRECTORY;
+	case S_IFBLK:
+		return OBJECT_BLOCK_DEVICE;
+	case S_IFCHR:
+		return OBJECT_CHAR_DEVICE;
+	case S_IFIFO:
+		return OBJECT_PIPE;
+	case S_IFREG:
+		return OBJECT_FILE;
+	}
+	return OBJECT_ANONYMOUS;
+}
+
+// The identity of an inode, written to the record with its kind.
+static __always_inline u64 identify_inode(struct object_scratch *s, u64 inode)
+{
+	u64 super = FOLLOW(inode, inode, i_sb);
+	u32 device = READ(super_block, super, s_dev);
+	u64 hash;
+	s->record.kind = kind_of_mode(READ(inode, inode, i_mode));
+	s->record.inode = READ(inode, inode, i_ino);
+	hash = mix(mix(mix(1, device), s->record.inode), READ(inode, inode, i_generation));
+	s->record.device = s->record.kind == OBJECT_BLOCK_DEVICE || s->record.kind == OBJECT_CHAR_DEVICE ?
+				   READ(inode, inode, i_rdev) :
+				   device;
+	return never_zero(hash);
+}
+
+static __always_inline bool object_known(u64 id)
+{
+	return bpf_map_lookup_elem(&objects_sent, &id) != 0;
+}
+
+// Sends the record. Returns its id, or 0 where there was no room.
+static __always_inline u64 object_send(struct object_scratch *s, u64 id)
+{
+	u32 one = 1;
+	s->record.id = id;
+	if (!send(&s->record, sizeof(s->record))) {
+		count(COUNT_OBJECT_LOST);
+		return 0;
+	}
+	bpf_map_update_elem(&objects_sent, &id, &one, BPF_ANY);
+	return id;
+}
+
+static __always_inline u64 name_anonymous(struct object_scratch *s, u64 file)
+{
+	u64 id;
+	s->record.kind = OBJECT_ANONYMOUS;
+	add_name(s, FOLLOW(file, file, f_path.dentry));
+	id = hash_bytes(mix(2, file), s->record.path);
+	if (!__builtin_memcmp(s->record.path, "[eventfd", 8))
+		s->record.kind = OBJECT_EVENTFD;
+	else if (!__builtin_memcmp(s->record.path, "[eventpo", 8))
+		s->record.kind = OBJECT_EPOLL;
+	else if (!__builtin_memcmp(s->record.path, "[timerfd", 8))
+		s->record.kind = OBJECT_TIMER;
+	else if (!__builtin_memcmp(s->record.path, "[io_urin", 8))
+		s->record.kind = OBJECT_IO_URING;
+	id = never_zero(id);
+	return object_known(id) ? id : object_send(s, id);
+}
+
+static __always_inline void name_unix(struct object_scratch *s, u64 sock)
+{
+	u64 address = FOLLOW(unix_sock, sock, addr);
+	u64 peer = FOLLOW(unix_sock, sock, peer);
+	u64 pid = FOLLOW(sock, sock, sk_peer_pid);
+	int length;
+	if (pid) {
+		s->record.peer_pid = READ(pid, pid, numbers[0].nr);
+		// Pairs made by one process name their maker on both ends, which says nothing.
+		if (s->record.peer_pid == s->pid)
+			s->record.peer_pid = 0;
+	}
+	if (!address && peer) {
+		address = FOLLOW(unix_sock, peer, addr);
+		s->record.head.flags |= WIRE_OBJECT_PEER_NAME;
+	}
+	if (!address)
+		return;
+	length = READ(unix_address, address, len) - 2; // less the family
+	if (length <= 0)
+		return;
+	if (length > 108)
+		length = 108;
+	address += bpf_core_field_offset(struct unix_address, name) + bpf_core_field_offset(struct sockaddr_un, sun_path);
+	bpf_probe_read_kernel(s->record.path, length & 127, (void *)address);
+	s->record.path_length = length;
+	s->record.head.flags |= WIRE_OBJECT_WHOLE;
+}
+
+static __always_inline u64 swap_port(u16 port)
+{
+	return __builtin_bswap16(port);
+}
+
+// The addresses of a socket, and its identity by them: a socket is another object once it is connected.
+static __always_inline u64 name_inet(struct object_scratch *s, u64 sock)
+{
+	u64 hash;
+	u16 local = READ(inet_sock, sock, inet_sport), peer = READ(sock, sock, __sk_common.skc_dport);
+	s->record.local_port = swap_port(local);
+	s->record.peer_port = swap_port(peer);
+	if (s->record.family == AF_INET) {
+		u32 from = READ(sock, sock, __sk_common.skc_rcv_saddr), to = READ(sock, sock, __sk_common.skc_daddr);
+		__builtin_memcpy(s->record.local, &from, sizeof(from));
+		__builtin_memcpy(s->record.peer, &to, sizeof(to));
+		hash = mix(mix(3, from), to);
+	} else {
+		struct in6_addr from = READ(sock, sock, __sk_common.skc_v6_rcv_saddr);
+		struct in6_addr to = READ(sock, sock, __sk_common.skc_v6_daddr);
+		__builtin_memcpy(s->record.local, &from, sizeof(s->record.local));
+		__builtin_memcpy(s->record.peer, &to, sizeof(s->record.peer));
+		hash = hash_bytes(hash_bytes(4, s->record.local), s->record.local + 8);
+		hash = hash_bytes(hash_bytes(hash, s->record.peer), s->record.peer + 8);
+	}
+	if (READ(sock, sock, __sk_common.skc_state) == TCP_LISTEN)
+		s->record.head.flags |= WIRE_OBJECT_LISTENING;
+	return mix(mix(hash, (u32)local << 16 | peer), sock);
+}
+
+static __always_inline u64 sock_of(u64 file)
+{
+	u64 socket = FOLLOW(file, file, private_data);
+	return FOLLOW(socket, socket, sk);
+}
+
+static __always_inline u64 name_socket(struct object_scratch *s, u64 file, u64 inode, u32 task)
+{
+	u64 sock = sock_of(file), id;
+	u16 protocol = READ(sock, sock, sk_protocol);
+	if (!sock)
+		return 0;
+	s->record.family = READ(sock, sock, __sk_common.skc_family);
+	s->record.inode = READ(inode, inode, i_ino);
+	s->record.kind = OBJECT_OTHER_SOCKET;
+	id = mix(mix(5, s->record.inode), sock);
+	if (s->record.family == AF_INET || s->record.family == AF_INET6) {
+		if (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+			s->record.kind = OBJECT_TCP_SOCKET;
+		else if (protocol == IPPROTO_UDP)
+			s->record.kind = OBJECT_UDP_SOCKET;
+		id = name_inet(s, sock);
+	} else if (s->record.family == AF_UNIX) {
+		s->record.kind = OBJECT_UNIX_SOCKET;
+		name_unix(s, sock);
+		id = mix(id, s->record.path_length);
+	}
+	id = never_zero(id);
+	if (!object_known(id) && !object_send(s, id))
+		return 0;
+	if (want_network && protocol == IPPROTO_TCP && s->record.kind == OBJECT_TCP_SOCKET && s->record.peer_port) {
+		struct connection c = { .object = id, .task = task };
+		c.ports = READ(sock, sock, __sk_common.skc_portpair);
+		if (bpf_map_update_elem(&connections, &sock, &c, BPF_NOEXIST) == -7) // E2BIG
+			count(COUNT_OBJECT_LOST);
+	}
+	return id;
+}
+
+// The id of what an open file is; its kind is left in the scratch.
+__noinline u64 name_file(struct object_scratch *s, u64 file, u64 inode, u32 task)
+{
+	u64 super, magic, id, dentry;
+	u16 mode;
+	if (!s)
+		return 0;
+	super = FOLLOW(inode, inode, i_sb);
+	magic = READ(super_block, super, s_magic);
+	mode = READ(inode, inode, i_mode);
+	if (magic == ANON_INODE_FS_MAGIC || magic == PIDFS_MAGIC)
+		return name_anonymous(s, file);
+	if ((mode & S_IFMT) == S_IFSOCK)
+		return name_socket(s, file, inode, task);
+	id = identify_inode(s, inode);
+	if (object_known(id))
+		return id;
+	if (magic != PIPEFS_MAGIC) {
+		dentry = FOLLOW(file, file, f_path.dentry);
+		walk_path(s, dentry, FOLLOW(file, file, f_path.mnt));
+		s->record.head.flags &= ~WIRE_OBJECT_UNMOUNTED;
+		if (!READ(dentry, dentry, d_hash.pprev) && FOLLOW(dentry, dentry, d_parent) != 0 &&
+		    dentry != FOLLOW(super_block, super, s_root))
+			s->record.head.flags |= WIRE_OBJECT_DELETED;
+	}
+	return object_send(s, id);
+}
+
+// The id of a regular file of which only the inode is at hand: named by one of its directory entries.
+__noinline u64 name_inode(struct object_scratch *s, u64 inode)
+{
+	u64 id, alias;
+	if (!s || !inode)
+		return 0;
+	id = identify_inode(s, inode);
+	if (s->record.kind != OBJECT_FILE)
+		return 0;
+	if (object_known(id))
+		return id;
+	alias = FOLLOW(inode, inode, i_dentry.first);
+	if (!alias)
+		return 0;
+	walk_path(s, alias - bpf_core_field_offset(struct dentry, d_u.d_alias),
+		  find_mount(s, FOLLOW(inode, inode, i_sb)));
+	return object_send(s, id);
+}
+
+// The open file behind a descriptor, or 0.
+static __always_inline u64 open_file(struct task_struct *task, u32 fd)
+{
+	struct fdtable *table = task->files->fdt;
+	struct file **files = table->fd;
+	u64 file = 0;
+	if (fd >= table->max_fds)
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file;
+}
+
+// What the thread's descriptor stands for, or 0. A descriptor that is used again is known by its file, inode and, as a
+// socket may have been connected since, ports.
+static __always_inline struct fd_slot *slot_of(struct task_struct *task, struct task_state *state, u32 fd)
+{
+	struct fd_slot *slot = &state->fds[fd % FD_SLOTS];
+	struct object_scratch *s;
+	u64 file = open_file(task, fd), inode, number, sock;
+	u32 ports = 0, foreign;
+	if (!file)
+		return 0;
+	inode = FOLLOW(file, file, f_inode);
+	number = READ(inode, inode, i_ino);
+	if (slot->file == file && slot->inode == inode && slot->number == number) {
+		sock = slot->socket;
+		if (sock)
+			ports = READ(sock, sock, __sk_common.skc_portpair);
+		if (slot->ports == ports)
+			return slot;
+	}
+	foreign = (u32)bpf_get_current_pid_tgid() != state->tid;
+	s = object_begin(task, foreign);
+	if (!s)
+		return 0;
+	slot->file = 0;
+	slot->object = name_file(s, file, inode, state->id);
+	if (!slot->object)
+		return 0;
+	slot->kind = s->record.kind;
+	slot->inode = inode;
+	slot->number = number;
+	slot->socket = 0;
+	slot->ports = 0;
+	if (slot->kind == OBJECT_TCP_SOCKET || slot->kind == OBJECT_UDP_SOCKET) {
+		sock = sock_of(file);
+		slot->socket = sock;
+		slot->ports = READ(sock, sock, __sk_common.skc_portpair);
+	}
+	slot->file = file;
+	return slot;
+}
+
+// The path that a call was given, as it was given. Returns 0 where it is empty or cannot be read.
+__noinline u64 name_given_path(struct object_scratch *s, u64 address)
+{
+	u64 hash = 6;
+	long length;
+	if (!s)
+		return 0;
+	length = bpf_probe_read_user_str(s->record.path, sizeof(s->record.path), (void *)address);
+	if (length <= 1)
+		return 0;
+	s->record.path_length = length;
+	s->record.kind = OBJECT_FILE;
+	s->record.head.flags |= WIRE_OBJECT_WHOLE;
+	for (u32 i = 0; i < WIRE_MAX_PATH / sizeof(u64); i++)
+		hash = hash_bytes(hash, &s->record.path[i * sizeof(u64)]);
+	hash = never_zero(hash);
+	return object_known(hash) ? hash : object_send(s, hash);
+}
+
+// Fills in what the call that the thread waits in is about: object, its kind, the descriptor (-1 where there is none).
 static __always_inline void resolve_object(struct task_struct *task, struct task_state *state)
 {
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct object_scratch *s;
+	struct fd_slot *slot;
+	u64 first = regs->di, second = regs->si, futex;
+	u32 class = class_of_call(state->call), fd = first, polled;
+	// User memory can be read of the current process only.
+	bool own = (u32)bpf_get_current_pid_tgid() == state->tid;
+
+	state->object = 0;
+	state->object_kind = OBJECT_NONE;
+	state->compat = is_compat(task);
+	if (state->compat || class == CALL_OTHER) {
+		state->fd = -1;
+		return;
+	}
+	if (class == CALL_FUTEX || class == CALL_FUTEXES) {
+		state->fd = -1;
+		futex = first;
+		if (class == CALL_FUTEXES && (!own || bpf_probe_read_user(&futex, sizeof(futex), (void *)first + 8)))
+			return;
+		state->object = futex;
+		state->object_kind = OBJECT_FUTEX;
+		return;
+	}
+	if (class == CALL_PATH || class == CALL_PATH_AT) {
+		state->fd = -1;
+		s = own ? object_begin(task, 0) : 0;
+		if (s)
+			state->object = name_given_path(s, class == CALL_PATH ? first : second);
+		if (state->object)
+			state->object_kind = OBJECT_FILE;
+		if (state->object || class == CALL_PATH)
+			return;
+	}
+	if (class == CALL_POLL) {
+		// Of several, the first.
+		polled = -1;
+		if (own && second)
+			bpf_probe_read_user(&polled, sizeof(polled), (void *)first);
+		fd = polled;
+	}
+	if (class == CALL_SENDFILE)
+		fd = second;
+	state->fd = fd;
+	slot = slot_of(task, state, fd);
+	if (slot) {
+		state->object = slot->object;
+		state->object_kind = slot->kind;
+	}
 }
 
 #endif

@@ -4,7 +4,12 @@
 #include "stack.bpf.h"
 
 #include "../src/probes/sched/sched.bpf.h"
+#include "../src/probes/files/files.bpf.h"
 #include "../src/probes/syscalls/syscalls.bpf.h"
+#include "../src/probes/block/block.bpf.h"
+#include "../src/probes/network/network.bpf.h"
+#include "../src/probes/faults/faults.bpf.h"
 #include "../src/probes/sampling/sampling.bpf.h"
+#include "../src/probes/collectives/collectives.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -17,6 +17,8 @@
 #define PF_KTHREAD 0x00200000
 #define TASK_STOPPED_OR_TRACED 0x0c
 #define MAX_SHARDS 64
+// A file noted for a page fault longer ago than this belongs to another fault.
+#define FAULT_FRESH_NS 1000000
 
 // Set before the programs are loaded; the verifier removes what they switch off.
 const volatile u32 shards = 1;
@@ -30,18 +32,35 @@ const volatile u64 long_preempt_ns = 1000000;
 const volatile u64 preempt_window_ns = 10000000;
 // Distance from a CPU's run queue to its preempt count; 0 where it is not known.
 const volatile s64 preempt_count_from_rq = 0;
+// Page faults are reported at most this often.
+const volatile u64 faults_window_ns = 10000000;
 const volatile u32 max_tasks = 65536;
 // Time between two samples of one CPU.
 const volatile u64 sample_period_ns = 10101010;
 const volatile bool want_stacks = true;
 const volatile bool want_kernel_stacks = true;
 const volatile bool want_syscalls = true; // sys_exit is attached: waits in system calls are completed there
+const volatile bool want_files = true; // calls and bytes by file
+const volatile bool want_network = true; // totals of TCP connections
 // Set while the recording goes on, cleared before detaching.
 bool recording = false;
 
 struct pending_wait {
 	struct wire_wait_record record;
 	bool valid;
+};
+
+// What a descriptor stood for when the thread used it last. See object.bpf.h.
+#define FD_SLOTS 4
+
+struct fd_slot {
+	u64 file;
+	u64 inode;
+	u64 number;
+	u64 socket;
+	u64 object;
+	u32 ports;
+	u8 kind;
 };
 
 struct task_state {
@@ -60,12 +79,17 @@ struct task_state {
 	bool throttled_wake;
 	// A call that waits a second time is continued.
 	bool in_call;
+	// The call is one of the 32-bit table.
+	bool compat;
 	s32 call;
 	s32 fd;
 	u32 wanted;
 	u8 object_kind;
 	u64 object;
 	u64 page_fault_stack;
+	// The queue that it was preempted on, and how long that had been throttled by then.
+	u64 queue;
+	u64 throttled_time;
 	// Short run-queue stretches since `some_since`.
 	u64 some_since;
 	u64 some_run_queue;
@@ -82,6 +106,14 @@ struct task_state {
 	u64 maj_flt;
 	// The thread's PyThreadState, once found.
 	u64 python_thread;
+	// The interpreter's newest thread when this one was last looked for, and the stacks without frames since.
+	u64 python_newest;
+	u32 python_misses;
+	// File that the page fault in progress reads, as of `fault_at`.
+	u64 fault_inode;
+	u64 fault_object;
+	u64 fault_at;
+	struct fd_slot fds[FD_SLOTS];
 	struct pending_wait pending;
 };
 
@@ -121,6 +153,7 @@ enum counter {
 	COUNT_OBJECT_LOST,    // objects that could not be named
 	COUNT_CALLS_LOST,     // collective calls whose return was not seen
 	COUNT_RECORDS,        // records sent
+	COUNT_REQUEST_LOST,   // block requests that were not followed because there are too many
 	COUNTERS,
 };
 

@@ -7,12 +7,14 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, MapCore, MapFlags, MapHandle, MapType, OpenObject, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, RingBuffer, RingBufferBuilder};
 use stallscope_schemas::loss::LossCounter;
+use zerocopy::IntoBytes;
 
 use crate::event::{Event, Malformed};
 use crate::kernel::Kernel;
 use crate::probes::{ALL, Attached, Probe, ProbeId, Standing};
+use crate::python::{Entry, PythonProcess};
 use crate::skeleton::{OpenStallscopeSkel, StallscopeSkel, StallscopeSkelBuilder};
 
 /// Most rings: more CPUs share them. Must be MAX_SHARDS of the kernel half.
@@ -189,14 +191,43 @@ impl Session {
         Ok(())
     }
 
+    /// Has the Python frames of a process walked, and of what it forks, until it begins another program.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`] where the kernel has no room for more processes.
+    pub fn set_python(&self, pid: u32, process: &PythonProcess) -> Result<(), SessionError> {
+        let map = &self.skeleton.maps.python_processes;
+        let entry = Entry::of(process)
+            .ok_or_else(|| std::io::Error::other("a field of the interpreter is out of reach").into());
+        entry
+            .and_then(|entry| map.update(&pid.to_ne_bytes(), entry.as_bytes(), MapFlags::ANY))
+            .map_err(failed(format!("have the Python frames of process {pid} walked")))
+    }
+
     /// Runs over all tasks of the host in the kernel: to begin following, or to leave.
     fn run_iterator(&mut self, leave: bool) -> Result<(), SessionError> {
         let programs = &mut self.skeleton.progs;
         let program = if leave { &mut programs.leave_tasks } else { &mut programs.follow_tasks };
-        let link = program.attach().map_err(failed("look at the host's tasks"))?;
-        let mut iterator = Iter::new(&link).map_err(failed("look at the host's tasks"))?;
-        let mut nothing = Vec::new();
-        iterator.read_to_end(&mut nothing).map_err(|e| failed("look at the host's tasks")(e.into()))?;
+        let what = || failed("look at the host's tasks");
+        run(&program.attach().map_err(what())?).map_err(what())
+    }
+
+    /// Has the sums since the last time told: bytes by file, and what open connections have done. They come through the
+    /// rings.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`] where the kernel refuses.
+    pub fn report_totals(&mut self) -> Result<(), SessionError> {
+        let what = || failed("ask for totals");
+        let (programs, maps) = (&mut self.skeleton.progs, &self.skeleton.maps);
+        for (probe, program, map) in [
+            (ProbeId::Files, &programs.report_file_io, maps.file_io.as_fd()),
+            (ProbeId::Network, &programs.report_connections, maps.connections.as_fd()),
+        ] {
+            if self.attached.contains_key(&probe) {
+                run(&program.attach_iter(map).map_err(what())?).map_err(what())?;
+            }
+        }
         Ok(())
     }
 
@@ -232,7 +263,7 @@ impl Session {
     /// # Errors
     /// [`SessionError::Kernel`] where the pending records could not be asked for; the probes are off all the same.
     pub fn detach(&mut self) -> Result<(), SessionError> {
-        let asked = self.run_iterator(true);
+        let asked = self.report_totals().and(self.run_iterator(true));
         self.set_recording(false);
         self.attached.clear();
         asked
@@ -241,14 +272,16 @@ impl Session {
     /// What the kernel half could not do, so far.
     #[must_use]
     pub fn losses(&self) -> Vec<(LossCounter, u64)> {
-        const ORDER: [LossCounter; 5] = [
-            LossCounter::RingFull,
-            LossCounter::ThreadTableFull,
-            LossCounter::StackLost,
-            LossCounter::ObjectUnresolved,
-            LossCounter::CallOpen,
+        // Places as in `enum counter` of the kernel half.
+        const PLACES: [(u32, LossCounter); 6] = [
+            (0, LossCounter::RingFull),
+            (1, LossCounter::ThreadTableFull),
+            (2, LossCounter::StackLost),
+            (3, LossCounter::ObjectUnresolved),
+            (4, LossCounter::CallOpen),
+            (6, LossCounter::RequestLost),
         ];
-        (0u32..).zip(ORDER).map(|(at, loss)| (loss, self.counter(at))).filter(|(_, n)| *n > 0).collect()
+        PLACES.iter().map(|(at, loss)| (*loss, self.counter(*at))).filter(|(_, n)| *n > 0).collect()
     }
 
     fn counter(&self, at: u32) -> u64 {
@@ -256,6 +289,13 @@ impl Session {
         let values = by_cpu.ok().flatten().unwrap_or_default();
         values.iter().filter_map(|v| Some(u64::from_ne_bytes(*v.first_chunk()?))).sum()
     }
+}
+
+/// Runs an iterator over all there is. Its programs write records and no text.
+fn run(link: &Link) -> Result<(), libbpf_rs::Error> {
+    let mut nothing = Vec::new();
+    Iter::new(link)?.read_to_end(&mut nothing)?;
+    Ok(())
 }
 
 /// Reads the rings.
@@ -311,7 +351,8 @@ fn load_programs(
     let mut open: OpenStallscopeSkel<'static> = StallscopeSkelBuilder::default().open(place)?;
     for mut program in open.open_object_mut().progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
-        program.set_autoload(probes.iter().any(|p| p.programs.contains(&name.as_str())));
+        let wanted = probes.iter().any(|p| p.programs.contains(&name.as_str()));
+        program.set_autoload(wanted && crate::probes::faults::loadable(&name));
     }
     let shards = kernel.cpus.min(MAX_SHARDS);
     let rings = make_rings(settings, shards)?;
@@ -323,7 +364,10 @@ fn load_programs(
         rodata.preempt_count_from_rq = crate::kernel::preempt_count_from_rq();
         rodata.max_tasks = settings.max_threads;
         rodata.want_stacks = settings.stacks;
-        rodata.want_syscalls = probes.iter().any(|p| p.id == ProbeId::Syscalls);
+        let want = |id| probes.iter().any(|p| p.id == id);
+        rodata.want_syscalls = want(ProbeId::Syscalls);
+        rodata.want_files = want(ProbeId::Files);
+        rodata.want_network = want(ProbeId::Network);
     }
     let skeleton = open.load()?;
     for (at, ring) in (0u32..).zip(&rings) {

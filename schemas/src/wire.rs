@@ -20,6 +20,9 @@ pub const MAX_PATH: usize = 240;
 /// Bytes of a task name.
 pub const COMM: usize = 16;
 
+/// Values of a collective call, at most.
+pub const CALL_VALUES: usize = 8;
+
 /// What follows a record's head.
 pub mod record {
     /// A thread is followed from now on, or (outside) was met as a waker or preemptor.
@@ -108,6 +111,13 @@ pub mod object_flag {
     pub const OBJECT_LISTENING: u16 = 16;
     /// The path begins at the root of the file system: where that is mounted is not known.
     pub const OBJECT_UNMOUNTED: u16 = 32;
+}
+
+/// Bits of a call's flags that only the wire has.
+pub mod call_flag {
+    /// The frame was gone when the thread was next looked at: an exception or a jump left the call. The duration is
+    /// the part that was seen.
+    pub const CALL_LEFT: u16 = 256;
 }
 
 /// Begin of every record.
@@ -314,26 +324,26 @@ pub struct BlockIo {
     pub operation: u32,
 }
 
-/// WIRE_TYPE_CALL
+/// WIRE_TYPE_CALL: bit n of its flags says that value n could be read.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Call {
     pub head: Head,
     /// Entry.
     pub start_ns: u64,
-    /// Until the return.
+    /// Until the return, or until the last that was seen of the call.
     pub duration_ns: u64,
-    /// First six integer arguments at entry.
-    pub arguments: [u64; 6],
-    /// Values behind pointers among them that the table asks for.
-    pub values: [u64; 4],
-    /// Return value.
+    /// What the function's row of the table asks for, in its order.
+    pub values: [u64; CALL_VALUES],
+    /// Return value, where a flag says so.
     pub result: i64,
     /// User stack of the caller.
     pub stack: u64,
-    /// Row of the table of functions.
+    /// Position among the process's collective calls on the communicator, from 1 on; 0 where it is not counted.
+    pub sequence: u64,
+    /// Row of the table of functions, and library (bits 16 to 23) where the file that holds it says which.
     pub function: u32,
-    /// Bits of record::call_flags.
+    /// Bits of record::call_flags and of wire_call_flag.
     pub call_flags: u32,
 }
 

@@ -17,6 +17,8 @@
 #define WIRE_MAX_PATH 240
 /// Bytes of a task name.
 #define WIRE_COMM 16
+/// Values of a collective call, at most.
+#define WIRE_CALL_VALUES 8
 
 /// What follows a record's head.
 enum wire_record {
@@ -106,6 +108,13 @@ enum wire_object_flag {
 	WIRE_OBJECT_LISTENING = 16,
 	/// The path begins at the root of the file system: where that is mounted is not known.
 	WIRE_OBJECT_UNMOUNTED = 32,
+};
+
+/// Bits of a call's flags that only the wire has.
+enum wire_call_flag {
+	/// The frame was gone when the thread was next looked at: an exception or a jump left the call. The duration is
+	/// the part that was seen.
+	WIRE_CALL_LEFT = 256,
 };
 
 /// Begin of every record.
@@ -292,24 +301,24 @@ struct wire_block_io {
 	__u32 operation;
 };
 
-/// WIRE_TYPE_CALL
+/// WIRE_TYPE_CALL: bit n of its flags says that value n could be read.
 struct wire_call {
 	struct wire_head head;
 	/// Entry.
 	__u64 start_ns;
-	/// Until the return.
+	/// Until the return, or until the last that was seen of the call.
 	__u64 duration_ns;
-	/// First six integer arguments at entry.
-	__u64 arguments[6];
-	/// Values behind pointers among them that the table asks for.
-	__u64 values[4];
-	/// Return value.
+	/// What the function's row of the table asks for, in its order.
+	__u64 values[WIRE_CALL_VALUES];
+	/// Return value, where a flag says so.
 	__s64 result;
 	/// User stack of the caller.
 	__u64 stack;
-	/// Row of the table of functions.
+	/// Position among the process's collective calls on the communicator, from 1 on; 0 where it is not counted.
+	__u64 sequence;
+	/// Row of the table of functions, and library (bits 16 to 23) where the file that holds it says which.
 	__u32 function;
-	/// Bits of record::call_flags.
+	/// Bits of record::call_flags and of wire_call_flag.
 	__u32 call_flags;
 };
 

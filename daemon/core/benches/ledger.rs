@@ -9,10 +9,11 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stallscope_core::capture::{Capture, CaptureWriter, Device, Process, Source, Thread, WriterOptions};
 use stallscope_core::ledger::Options;
+use stallscope_core::ledger::cpu::cpu_ledger;
 use stallscope_core::ledger::device::device_ledger;
-use stallscope_core::rows::{ApiCall, GpuOp, Launch};
-use stallscope_schemas::record::{CopyKind, OpKind, device_kind};
-use stallscope_schemas::units::{CorrelationId, DeviceId, TimeNs};
+use stallscope_core::rows::{ApiCall, GpuOp, Launch, ThreadSpan, ThreadWait};
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, WaitKind, device_kind};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, TimeNs};
 
 /// Several batches of 65536, so that the merge of batches is part of what is measured.
 const OPS: u32 = 400_000;
@@ -67,6 +68,61 @@ fn capture() -> Vec<u8> {
     writer.finish().expect("memory takes everything").0
 }
 
+/// Waits of each of the two threads of a rank.
+const WAITS: u32 = 1_000_000;
+
+/// A main thread that waits for a worker, which waits for a file: every wait is walked into.
+fn waits() -> Vec<u8> {
+    let mut writer =
+        CaptureWriter::new(Vec::new(), WriterOptions::default()).expect("memory takes everything");
+    let source = writer.add_source(Source::default());
+    let process = writer.add_process(Process { source, pid: 1, rank: Some(0), ..Process::default() });
+    let main = writer.add_thread(Thread { process, tid: 1, ..Thread::default() });
+    let worker = writer.add_thread(Thread { process, tid: 2, ..Thread::default() });
+    let kind = device_kind::CPU;
+    writer.add_device(Device { source, kind, processes: vec![process], ..Device::default() });
+    let (futex, read) = (writer.intern("futex"), writer.intern("read"));
+    let stacks: Vec<StackId> = (0..64)
+        .map(|frame| {
+            let name = writer.intern(&format!("train.py({frame}): step"));
+            writer.intern_frame(StackId(0), name)
+        })
+        .collect();
+    let mut at = 1_700_000_000_000_000_000_i64;
+    let begin = at;
+    for number in 0..WAITS {
+        // A multiplicative hash stands in for jitter.
+        let jitter = i64::from(number.wrapping_mul(2_654_435_761) >> 20);
+        let stack = stacks[number as usize % stacks.len()];
+        let row = |start: i64, duration: i64, call, object_kind, waker| ThreadWait {
+            start: TimeNs(start),
+            duration_ns: duration.unsigned_abs(),
+            run_queue_ns: 500,
+            kind: WaitKind::Syscall,
+            call,
+            object_kind,
+            object: StringId(0),
+            waker,
+            waker_stack: StackId(0),
+            stack,
+            preemptor: None,
+            flags: 0,
+            result: 0,
+            peer: None,
+        };
+        let waits = row(at, 20_000 + jitter, futex, ObjectKind::Futex, Some(worker));
+        writer.push_thread_wait(main, waits).expect("memory takes everything");
+        let reads = row(at + 3_000, 12_000 + jitter, read, ObjectKind::File, None);
+        writer.push_thread_wait(worker, reads).expect("memory takes everything");
+        at += 30_000 + jitter;
+    }
+    for thread in [main, worker] {
+        let span = ThreadSpan { start: TimeNs(begin), duration_ns: (at - begin).unsigned_abs() };
+        writer.push_thread_span(thread, span).expect("memory takes everything");
+    }
+    writer.finish().expect("memory takes everything").0
+}
+
 fn benches(c: &mut Criterion) {
     let bytes = capture();
     let open = Capture::open(bytes.clone()).expect("a capture of our own opens");
@@ -76,6 +132,16 @@ fn benches(c: &mut Criterion) {
     group.bench_function("decode to rows", |b| b.iter(|| open.rows::<GpuOp>(0).count()));
     group.bench_function("ledger", |b| {
         b.iter(|| black_box(device_ledger(&open, DeviceId(0), Options::default())).is_ok());
+    });
+    group.finish();
+    let of_waits = Capture::open(waits()).expect("a capture of our own opens");
+    let mut group = c.benchmark_group("waits");
+    group.throughput(Throughput::Elements(u64::from(WAITS) * 2)).sample_size(10);
+    group.bench_function("decode to rows", |b| {
+        b.iter(|| of_waits.rows::<ThreadWait>(0).count() + of_waits.rows::<ThreadWait>(1).count())
+    });
+    group.bench_function("rank ledger", |b| {
+        b.iter(|| black_box(cpu_ledger(&of_waits, DeviceId(0), Options::default())).is_ok());
     });
     group.finish();
     c.bench_function("open", |b| b.iter(|| black_box(Capture::open(bytes.clone())).is_ok()));

@@ -99,7 +99,7 @@ pub struct Container {
     pub name: Option<String>,
 }
 
-/// Who said what a pod is called. Later ones are the process's own word.
+/// Who said what a pod is called. Only the runtime's word is safe from what runs in the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodNameSource {
     /// The container runtime's own state.

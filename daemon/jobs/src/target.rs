@@ -178,8 +178,8 @@ pub enum ResolveError {
         pid: u32,
     },
     /// The kernel does not let us look at it.
-    #[error("process {pid} belongs to another user{}: we may not look into it (root or CAP_SYS_PTRACE may)",
-        .uid.map(|u| format!(" (uid {u})")).unwrap_or_default())]
+    #[error("process {pid}{} is closed to us: another user's, or protected from tracing; root with CAP_SYS_PTRACE sees more",
+        .uid.map(|u| format!(" of uid {u}")).unwrap_or_default())]
     AnotherUser {
         /// As asked for.
         pid: u32,

@@ -129,8 +129,11 @@ fn hydra_without_a_job_name_groups_by_its_proxy() {
         let env = format!("PMI_RANK={rank} PMI_SIZE=4 MPI_LOCALRANKID={rank}");
         files.process(200 + rank, 100, "a.out").env(&env).write();
     }
+    // A child whose variables differ a little is still of that rank.
+    files.process(300, 200, "a.out").env("PMI_RANK=0 PMI_SIZE=4 MPI_LOCALRANKID=9").write();
     let host = scan(&files);
     let job = only_job(&host);
+    assert_eq!(helpers(job, 0), [300]);
     assert_eq!((seats(job), job.world_size), (vec![(Some(0), 200), (Some(1), 201)], Some(4)));
     let chain: Vec<u32> = job.launchers.iter().map(|l| l.process.pid).collect();
     assert_eq!(chain, [100, 90], "innermost first");
@@ -154,20 +157,22 @@ fn srun_by_cgroup_and_torchrun_inside_srun() {
     assert_eq!(job.ranks[0].slurm.as_ref().map(ToString::to_string).as_deref(), Some("4242.0"));
 
     // Another step: one torchrun a node, whose own Slurm rank is not a rank of the job.
+    let slurm_1 = slurm(1).replace("STEP_ID=0", "STEP_ID=1");
+    let cgroup_1 = cgroup(1).replace("step_0", "step_1");
     files
         .process(300, 100, "torchrun")
         .python("/v/bin/torchrun t.py")
-        .env(&slurm(1))
-        .cgroup(&cgroup(1))
+        .env(&slurm_1)
+        .cgroup(&cgroup_1)
         .write();
-    files.process(301, 300, "python").python("-c resource_tracker").env(&slurm(1)).cgroup(&cgroup(1)).write();
+    files.process(301, 300, "python").python("-c resource_tracker").env(&slurm_1).cgroup(&cgroup_1).write();
     for local in 0..2 {
         let env = format!(
             "{} RANK={} WORLD_SIZE=4 LOCAL_RANK={local} MASTER_ADDR=n0 MASTER_PORT=1",
-            slurm(1),
+            slurm_1,
             2 + local
         );
-        files.process(310 + local, 300, "python").python("t.py").env(&env).cgroup(&cgroup(1)).write();
+        files.process(310 + local, 300, "python").python("t.py").env(&env).cgroup(&cgroup_1).write();
     }
     let host = scan(&files);
     assert_eq!(host.jobs().len(), 2, "{:#?}", host.jobs());

@@ -1,43 +1,98 @@
-//! Names from the running processes.
+//! Names from the running processes: symbols of their files, code objects of their interpreters, the host's devices.
+
+use std::time::{Duration, Instant};
 
 use stallscope_ebpf::event::StackFrames;
-use stallscope_schemas::record::ObjectKind;
+use stallscope_ebpf::object::{ObjectText, describe};
+use stallscope_ebpf::python::{CodeReader, PythonFrame as Code};
 use stallscope_schemas::wire;
+use stallscope_symbols::{Limits, NativeFrame, PythonFrame, Symbolizer, looks_cut, merge};
 
-use crate::assemble::{NamedCall, NamedObject, NamedStack, Naming};
+use crate::assemble::{NamedCall, NamedStack, Naming};
+
+/// How long a process's files are kept after its end: its last stacks come out of the rings within two looks at them.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Looks names up in processes, files and tables.
-#[derive(Debug, Default)]
-pub(crate) struct Names {}
+pub(crate) struct Names {
+    symbolizer: Symbolizer,
+    code: CodeReader,
+    gone: Vec<(Instant, u32)>,
+}
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Names").finish_non_exhaustive()
+    }
+}
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self::default()
+        Self { symbolizer: Symbolizer::new(Limits::default()), code: CodeReader::new(), gone: Vec::new() }
     }
 }
 
 impl Naming for Names {
-    fn process_seen(&mut self, _pid: u32) {}
-
-    fn process_changed(&mut self, _pid: u32) {}
-
-    fn process_gone(&mut self, _pid: u32) {}
-
-    fn stack(&mut self, _pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack {
-        let addresses = user.iter().flat_map(|s| s.native.iter().rev()).chain(kernel.iter().flat_map(|s| s.native.iter().rev()));
-        NamedStack { frames: addresses.map(|a| format!("{a:#x}")).collect(), unnamed: 0, cut: false }
+    fn process_seen(&mut self, pid: u32) {
+        // A process that cannot be looked at has stacks without names, which are counted when they come.
+        let _ = self.symbolizer.process_seen(pid);
     }
 
-    fn object(&mut self, object: &wire::Object) -> NamedObject {
-        NamedObject { kind: ObjectKind::from_id(object.kind.into()).unwrap_or(ObjectKind::None), text: String::new(), peer_pid: None }
+    fn process_changed(&mut self, pid: u32) {
+        let _ = self.symbolizer.process_changed(pid);
+        self.code.forget(pid);
+    }
+
+    fn process_gone(&mut self, pid: u32) {
+        self.symbolizer.process_gone(pid);
+        self.gone.push((Instant::now(), pid));
+    }
+
+    fn tidy(&mut self) {
+        let (symbolizer, code) = (&mut self.symbolizer, &mut self.code);
+        self.gone.retain(|(when, pid)| {
+            let keep = when.elapsed() < LINGER;
+            if !keep {
+                symbolizer.forget(*pid);
+                code.forget(*pid);
+            }
+            keep
+        });
+    }
+
+    fn stack(&mut self, pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack {
+        let native = user.map_or_else(Vec::new, |s| self.symbolizer.user(pid, &s.native));
+        let kernel = kernel.map_or_else(Vec::new, |s| self.symbolizer.kernel(&s.native));
+        let codes: Vec<Option<Code>> = user
+            .map_or(&[][..], |s| &s.python)
+            .iter()
+            .rev()
+            .map(|&(code, offset)| self.code.resolve(pid, code, offset))
+            .collect();
+        let python: Vec<PythonFrame<'_>> = codes
+            .iter()
+            .map(|code| match code {
+                Some(code) => PythonFrame { file: &code.file, line: code.line, function: &code.function },
+                None => PythonFrame { file: "?", line: 0, function: "?" },
+            })
+            .collect();
+        let missing = |frames: &[NativeFrame]| frames.iter().filter(|f| f.missing.is_some()).count();
+        let unnamed = missing(&native) + missing(&kernel) + codes.iter().filter(|c| c.is_none()).count();
+        // Beneath Python frames the native ones only have to reach the interpreter.
+        let cut = user.is_some() && python.is_empty() && looks_cut(&native);
+        NamedStack { frames: merge(&python, &native, &kernel), unnamed: unnamed as u64, cut }
+    }
+
+    fn object(&mut self, object: &wire::Object) -> ObjectText {
+        describe(object)
     }
 
     /// `/sys/dev/block/254:0` is a link to a folder of the device's name.
     fn device(&mut self, number: u32) -> String {
-        let (major, minor) = (number >> 20, number & 0xf_ffff);
-        let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"));
+        let number = stallscope_ebpf::object::device(number);
+        let link = std::fs::read_link(format!("/sys/dev/block/{number}"));
         let name = link.ok().and_then(|l| Some(l.file_name()?.to_string_lossy().into_owned()));
-        name.unwrap_or_else(|| format!("{major}:{minor}"))
+        name.unwrap_or(number)
     }
 
     fn call(&mut self, _pid: u32, _call: &wire::Call) -> Option<NamedCall> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterOptions};
+use stallscope_ebpf::python::{self, NotPython};
 use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
 use stallscope_jobs::{Host, Life, Selection};
 use stallscope_schemas::loss::LossCounter;
@@ -251,6 +252,40 @@ impl Seen {
     }
 }
 
+/// Python interpreters in the followed processes.
+#[derive(Debug, Default)]
+struct Interpreters {
+    /// Still starting: asked again.
+    waiting: Vec<u32>,
+    /// Those whose frames cannot be walked, and why.
+    refused: BTreeMap<String, Vec<u32>>,
+}
+
+impl Interpreters {
+    fn look(&mut self, session: &Session, pids: impl Iterator<Item = u32>) {
+        let all: Vec<u32> = std::mem::take(&mut self.waiting).into_iter().chain(pids).collect();
+        for pid in all {
+            match python::detect(pid) {
+                Ok(found) => {
+                    if let Err(error) = session.set_python(pid, &found) {
+                        self.refused.entry(error.to_string()).or_default().push(pid);
+                    }
+                }
+                Err(NotPython::NotRunning) => self.waiting.push(pid),
+                Err(error) if error.is_loss() => self.refused.entry(error.to_string()).or_default().push(pid),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn notes(&self) -> impl Iterator<Item = String> + '_ {
+        self.refused.iter().map(|(why, pids)| {
+            let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+            format!("no Python frames of pid {}: {why}", pids.join(", "))
+        })
+    }
+}
+
 /// The reader: attaches, moves records from the rings to the queue, detaches.
 #[allow(clippy::too_many_arguments, reason = "called once; a struct of them would be named after this function")]
 fn read(
@@ -275,6 +310,8 @@ fn read(
         }
     })?;
     let pids: Vec<u32> = plan.selection.processes().map(|p| p.pid).collect();
+    let mut interpreters = Interpreters::default();
+    interpreters.look(&session, pids.iter().copied());
     session.attach(&pids)?;
     // Whoever has the pid now is followed: it must still be the process that was chosen.
     for process in plan.selection.ranks().map(|rank| rank.process) {
@@ -303,6 +340,10 @@ fn read(
         let elapsed = attached.elapsed();
         if looked.elapsed() >= FLUSH {
             looked = Instant::now();
+            let changed = std::mem::take(&mut gathered.borrow_mut().1.changed);
+            interpreters.look(&session, changed.into_iter());
+            // Without them a report lacks sums and has all the rest.
+            let _ = session.report_totals();
             progress(Progress { elapsed, records, threads: alive });
         }
         if failed.load(Ordering::Relaxed) || stop.load(Ordering::Relaxed) {
@@ -320,6 +361,7 @@ fn read(
     };
     let elapsed = attached.elapsed();
     let detaching = Instant::now();
+    let _ = session.report_totals();
     let detached = session.detach();
     let detach = detaching.elapsed();
     reader.poll(Duration::ZERO)?;
@@ -327,6 +369,7 @@ fn read(
     let (mut batch, seen) = gathered.into_inner();
     sender.send(&mut batch);
     let mut notes = plan.selection.notes.clone();
+    notes.extend(interpreters.notes());
     if let Err(error) = detached {
         notes.push(format!("the waits that went on at the end are missing: {error}"));
     }

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use serde_json::json;
-use stallscope_core::capture::{Capture, FORMAT_MAJOR, FORMAT_MINOR};
+use stallscope_core::capture::{Capture, Device, FORMAT_MAJOR, FORMAT_MINOR, Tables};
 use stallscope_core::report::loss_report;
 use stallscope_core::report::text::{duration, printable};
-use stallscope_schemas::record::RecordKind;
+use stallscope_schemas::record::{RecordKind, device_kind};
+use stallscope_schemas::units::{ThreadId, TimeNs};
 
 use crate::args::InfoArgs;
 use crate::failure::{Failure, Outcome};
@@ -28,6 +29,22 @@ fn per_row(bytes: u64, rows: u64) -> f64 {
     if rows == 0 { 0.0 } else { bytes as f64 / rows as f64 }
 }
 
+fn pids(tables: &Tables, device: &Device) -> Vec<i64> {
+    device.processes.iter().filter_map(|&p| tables.process(p)).map(|p| p.pid).collect()
+}
+
+/// From the first to the last moment in which a thread of a rank was followed, and how many threads were.
+fn followed(capture: &Capture<CaptureFile>, device: &Device) -> Option<(TimeNs, TimeNs, usize)> {
+    let of_device = |&key: &u32| {
+        let thread = capture.tables().thread(ThreadId(key));
+        thread.is_some_and(|t| device.processes.contains(&t.process))
+    };
+    let keys: Vec<u32> = capture.keys(RecordKind::ThreadSpan).into_iter().filter(of_device).collect();
+    let extents = keys.iter().filter_map(|&key| capture.extent(RecordKind::ThreadSpan, key));
+    let (from, to) = extents.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))?;
+    Some((from, to, keys.len()))
+}
+
 fn json_text(capture: &Capture<CaptureFile>) -> String {
     let tables = capture.tables();
     let kinds: Vec<_> = capture
@@ -42,7 +59,15 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
     let devices: Vec<_> = tables
         .devices()
         .iter()
-        .map(|d| json!({"id": d.id, "ordinal": d.ordinal, "model": d.model}))
+        .map(|d| {
+            json!({
+                "id": d.id,
+                "kind": if d.kind == device_kind::CPU { "cpu" } else { "gpu" },
+                "ordinal": d.ordinal,
+                "model": d.model,
+                "pids": pids(tables, d),
+            })
+        })
         .collect();
     let losses: Vec<_> = capture.losses().into_iter().map(|(c, n)| json!(loss_report(c, n))).collect();
     let info = json!({
@@ -67,6 +92,9 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
     });
     format!("{info:#}\n")
 }
+
+/// Processes of a rank that are named in text; the JSON form has all.
+const SHOWN_PIDS: usize = 6;
 
 fn plain_text(capture: &Capture<CaptureFile>) -> String {
     let tables = capture.tables();
@@ -124,6 +152,19 @@ fn write_plain(capture: &Capture<CaptureFile>, out: &mut String) -> std::fmt::Re
         let model = model.unwrap_or_default();
         if let Some((from, to)) = capture.extent(RecordKind::GpuOp, key) {
             writeln!(out, "  {name}{model}: {} from {}", duration(to.since(from)), from)?;
+        }
+    }
+    for device in tables.devices().iter().filter(|d| d.kind == device_kind::CPU) {
+        let all = pids(tables, device);
+        let mut shown: Vec<String> = all.iter().take(SHOWN_PIDS).map(ToString::to_string).collect();
+        if all.len() > SHOWN_PIDS {
+            shown.push(format!("and {} more", all.len() - SHOWN_PIDS));
+        }
+        write!(out, "  {} on CPUs (pid {})", printable(&device.id), shown.join(", "))?;
+        match followed(capture, device) {
+            Some((from, to, 1)) => writeln!(out, ": 1 thread, {} from {from}", duration(to.since(from)))?,
+            Some((from, to, n)) => writeln!(out, ": {n} threads, {} from {from}", duration(to.since(from)))?,
+            None => writeln!(out, ": no thread was followed")?,
         }
     }
     Ok(())

@@ -15,6 +15,7 @@ use stallscope_core::folded::Folded;
 use stallscope_core::ledger::{DeviceLedger, Ledgers, Options, all_ledgers, cpu_ledgers};
 use stallscope_core::weights::{self, Weight};
 use stallscope_schemas::loss::LossCounter;
+use stallscope_schemas::record::device_kind;
 
 use crate::args::{Args, Command};
 use crate::failure::{Failure, Outcome};
@@ -58,7 +59,9 @@ fn nothing(capture: &Capture<CaptureFile>, path: &Path) -> Failure {
     if capture.losses().iter().any(|(c, _)| damage.iter().any(|d| d.id() == *c)) {
         return Failure::NothingLeft(path.to_owned());
     }
-    Failure::Nothing { path: path.to_owned(), what: "GPU operations" }
+    let ranks = capture.tables().devices().iter().any(|d| d.kind == device_kind::CPU);
+    let what = if ranks { "GPU operations and no records of threads" } else { "GPU operations" };
+    Failure::Nothing { path: path.to_owned(), what }
 }
 
 /// Waits are asked for: an error where no thread was followed.

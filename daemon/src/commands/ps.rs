@@ -79,11 +79,8 @@ fn write_plain(host: &Host, users: &Users, all: bool, out: &mut String) -> std::
         writeln!(out)?;
     }
     if host.jobs().is_empty() {
-        let count = host.processes().filter(|p| !p.kernel_thread).count();
-        writeln!(
-            out,
-            "no jobs: of {count} processes none has a rank, computes on a GPU or has a framework loaded"
-        )?;
+        let looked = count(host.processes().filter(|p| !p.kernel_thread).count(), "process", "processes");
+        writeln!(out, "no jobs: of {looked} none has a rank, computes on a GPU or has a framework loaded")?;
         if !all {
             writeln!(
                 out,
@@ -96,12 +93,8 @@ fn write_plain(host: &Host, users: &Users, all: bool, out: &mut String) -> std::
     }
     let hidden = host.hidden();
     if hidden.closed > 0 {
-        writeln!(
-            out,
-            "not seen: what {} of other users {} (root sees them)",
-            count(hidden.closed as usize, "process", "processes"),
-            if hidden.closed == 1 { "is" } else { "are" }
-        )?;
+        let closed = count(hidden.closed as usize, "process", "processes");
+        writeln!(out, "not seen: {closed} of other users or protected (root, CAP_SYS_PTRACE see more)")?;
     }
     if hidden.unreadable > 0 || hidden.unlisted {
         writeln!(out, "not seen: processes that this /proc hides (hidepid, or not the host's /proc)")?;

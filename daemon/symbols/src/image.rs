@@ -31,8 +31,9 @@ const COMPRESSED_BY_ZSTD: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Image {
     pub(crate) file: File,
-    /// Its length, which bounds what it can cost.
-    pub(crate) bytes: u64,
+    /// What it costs at most when all of it is used: its length, and what blazesym makes of debug information, which
+    /// was up to twice as long as that (libpython 3.11, a Rust test).
+    pub(crate) cost_bytes: u64,
     /// It has lines and inlined functions.
     pub(crate) has_debug: bool,
 }
@@ -45,14 +46,19 @@ pub(crate) struct Origin<'a> {
 }
 
 /// Copies from the mapped file and, where there is one, its separate debug file. None if neither has symbols.
-pub(crate) fn build(mapped: Origin<'_>, debug: Option<Origin<'_>>, limits: &Limits) -> io::Result<Option<Image>> {
+pub(crate) fn build(
+    mapped: Origin<'_>,
+    debug: Option<Origin<'_>>,
+    limits: &Limits,
+) -> io::Result<Option<Image>> {
     let file = File::from(memfd_create("stallscope-symbols", MemfdFlags::CLOEXEC)?);
     let mut writer = Writer { file, end: 64, sections: Vec::new() };
 
     // The full table holds all that the dynamic one does, which is left after stripping.
-    let full = debug.into_iter().chain([mapped]).any(|origin| {
-        writer.copy_symbols(origin, (SYMTAB, STRTAB), limits.symbol_bytes).unwrap_or(false)
-    });
+    let full = debug
+        .into_iter()
+        .chain([mapped])
+        .any(|origin| writer.copy_symbols(origin, (SYMTAB, STRTAB), limits.symbol_bytes).unwrap_or(false));
     let named = full || writer.copy_symbols(mapped, (DYNSYM, DYNSTR), limits.symbol_bytes)?;
     let has_debug = debug.into_iter().chain([mapped]).any(|origin| {
         origin.elf.section(DEBUG_INFO).is_some() && writer.copy_debug(origin, limits.debug_bytes).is_ok()
@@ -61,7 +67,8 @@ pub(crate) fn build(mapped: Origin<'_>, debug: Option<Origin<'_>>, limits: &Limi
         return Ok(None);
     }
     let (file, bytes) = writer.finish()?;
-    Ok(Some(Image { file, bytes, has_debug }))
+    let cost_bytes = if has_debug { bytes.saturating_mul(3) } else { bytes };
+    Ok(Some(Image { file, cost_bytes, has_debug }))
 }
 
 /// A section of the copy.
@@ -118,8 +125,14 @@ impl Writer {
     }
 
     /// Copies the symbols of functions and their names; false if there are none.
-    fn copy_symbols(&mut self, origin: Origin<'_>, names: (&'static str, &'static str), most: u64) -> io::Result<bool> {
-        let (Some(symbols), Some(strings)) = (origin.elf.section(names.0), origin.elf.section(names.1)) else {
+    fn copy_symbols(
+        &mut self,
+        origin: Origin<'_>,
+        names: (&'static str, &'static str),
+        most: u64,
+    ) -> io::Result<bool> {
+        let (Some(symbols), Some(strings)) = (origin.elf.section(names.0), origin.elf.section(names.1))
+        else {
             return Ok(false);
         };
         if symbols.compressed || strings.compressed || symbols.length.saturating_add(strings.length) > most {
@@ -318,4 +331,27 @@ pub(crate) fn exported(origin: Origin<'_>, wanted: &[&str]) -> io::Result<Vec<u6
         (u16_at(symbol, 6) != 0 && wanted.iter().any(|w| w.as_bytes() == name)).then(|| u64_at(symbol, 8))
     });
     Ok(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SYMBOL_BYTES, is_function};
+
+    fn symbol(kind: u8, section: u16, address: u64, length: u64) -> [u8; SYMBOL_BYTES] {
+        let mut symbol = [0; SYMBOL_BYTES];
+        symbol[4] = kind;
+        symbol[6..8].copy_from_slice(&section.to_le_bytes());
+        symbol[8..16].copy_from_slice(&address.to_le_bytes());
+        symbol[16..].copy_from_slice(&length.to_le_bytes());
+        symbol
+    }
+
+    #[test]
+    fn only_functions_that_are_there_and_end_are_copied() {
+        assert!(is_function(&symbol(0x12, 14, 0x1000, 16)));
+        assert!(is_function(&symbol(0x1a, 14, 0x1000, 0)));
+        assert!(!is_function(&symbol(0x11, 14, 0x1000, 16)), "data");
+        assert!(!is_function(&symbol(0x12, 0, 0x1000, 16)), "undefined");
+        assert!(!is_function(&symbol(0x12, 14, u64::MAX, 16)), "wraps around");
+    }
 }

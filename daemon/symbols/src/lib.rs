@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What always holds here: the files of a target are hostile and may change while they are read. So blazesym never sees
-//! them: it gets an [`image`], a private copy of the symbol tables and of the debug information alone, with every length
+//! them: it gets an image, a private copy of the symbol tables and of the debug information alone, with every length
 //! checked. A target that truncates its library cannot kill the recorder with a bus error, a debug link cannot make it
 //! open a file of the target's choice, a compressed section cannot make it allocate without bound. Files are reached by
 //! handle (`/proc/PID/map_files`), or beneath the target's root and then only if device and inode are those that are
@@ -18,6 +18,7 @@
 //! Reading a target's file takes as long as its file system wants; give the [`Symbolizer`] a thread of its own.
 #![forbid(unsafe_code)]
 
+mod debug_file;
 mod demangle;
 mod elf;
 mod frame;
@@ -27,6 +28,7 @@ mod limits;
 mod maps;
 mod merge;
 mod object;
+mod open;
 mod perf_map;
 mod process;
 mod symbolizer;

@@ -8,10 +8,10 @@ use std::time::Duration;
 pub struct Limits {
     /// Mapped files that are held open, over all processes. PyTorch maps about 200 different ones.
     pub open_files: usize,
-    /// Symbol tables and debug information in private copies, over all files; the least recently used go first. Costs
-    /// memory only where it is touched.
+    /// Symbol tables and debug information in private copies, over all files, counted as if all of them were touched;
+    /// the least recently used go first, the last one stays.
     pub image_bytes: u64,
-    /// Symbol table and names of one file; a larger file has no names. libtorch_cpu 1.13 has 33 MB.
+    /// Symbol table and names of one file; a larger file has no names. Debian's libtorch_cpu 1.13 has 4 MB, libLLVM 22 has 24.
     pub symbol_bytes: u64,
     /// Debug information of one file after decompression; a larger file has names, but no lines and no inlined frames.
     pub debug_bytes: u64,
@@ -31,12 +31,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             open_files: 1024,
-            image_bytes: 96 << 20,
-            symbol_bytes: 96 << 20,
-            debug_bytes: 64 << 20,
+            image_bytes: 80 << 20,
+            symbol_bytes: 80 << 20,
+            debug_bytes: 32 << 20,
             perf_map_bytes: 32 << 20,
             mappings: 16_384,
-            cached_addresses: 100_000,
+            cached_addresses: 50_000,
             gone_processes: 64,
             reread_pause: Duration::from_millis(500),
         }

@@ -136,8 +136,13 @@ zz-yy r-xp 0 0:0 0\n";
         let mappings = executable(TEXT, 100);
         let places: Vec<_> = mappings.iter().map(|m| &m.place).collect();
         assert_eq!(mappings.len(), 7);
-        assert_eq!((mappings[0].start, mappings[0].end, mappings[0].offset), (0x55d0_c0a0_1000, 0x55d0_c0a0_5000, 0x1000));
-        assert!(matches!(places[0], Place::File(file) if file.path == Path::new("/usr/bin/job") && file.key.inode == 1234));
+        assert_eq!(
+            (mappings[0].start, mappings[0].end, mappings[0].offset),
+            (0x55d0_c0a0_1000, 0x55d0_c0a0_5000, 0x1000)
+        );
+        assert!(
+            matches!(places[0], Place::File(file) if file.path == Path::new("/usr/bin/job") && file.key.inode == 1234)
+        );
         assert!(places[1..4].iter().all(|place| matches!(place, Place::Jit)));
         let Place::File(file) = places[4] else { panic!("{:?}", places[4]) };
         assert_eq!(file.path, Path::new("/tmp/with space\nx.so"));

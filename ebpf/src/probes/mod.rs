@@ -1,5 +1,9 @@
 //! The probes: one folder each, one row each in [`ALL`].
 
+mod block;
+pub(crate) mod faults;
+mod files;
+mod network;
 mod sampling;
 mod sched;
 mod syscalls;
@@ -21,6 +25,14 @@ pub enum ProbeId {
     Syscalls,
     /// On-CPU samples.
     Sampling,
+    /// Calls and bytes by file.
+    Files,
+    /// Requests to block devices.
+    Block,
+    /// TCP connections.
+    Network,
+    /// Files that page faults wait for.
+    Faults,
 }
 
 impl ProbeId {
@@ -37,6 +49,10 @@ impl ProbeId {
             Self::Sched => "sched",
             Self::Syscalls => "syscalls",
             Self::Sampling => "sampling",
+            Self::Files => "files",
+            Self::Block => "block",
+            Self::Network => "network",
+            Self::Faults => "faults",
         }
     }
 }
@@ -101,7 +117,13 @@ impl From<Vec<Link>> for Attached {
 }
 
 /// Every probe, in the order of attaching: tasks are followed before anything is asked about them.
-pub(crate) const ALL: &[Probe] = &[sched::PROBE, syscalls::PROBE, sampling::PROBE];
+pub(crate) const ALL: &[Probe] = &[sched::PROBE, syscalls::PROBE, files::PROBE, block::PROBE, network::PROBE, faults::PROBE, sampling::PROBE];
+
+/// The names of all programs.
+#[must_use]
+pub fn programs() -> Vec<&'static str> {
+    ALL.iter().flat_map(|probe| probe.programs.iter().copied()).collect()
+}
 
 /// What every probe needs.
 pub(crate) fn basics(kernel: &Kernel) -> Standing {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a process per device, a track per stream | kernels, copies, fills |
 //! | … a track "ranges" and a track "lost records" | ranges on the device's time line, loss windows |
-//! | a process per process, a track per thread | ranges and calls, nested |
+//! | a process per process, a track per thread | ranges, calls and waits, nested |
 //!
 //! A flow leads from every launching call to what it launched. Packets are streamed: memory is bounded by the names, the
 //! tracks and what the capture's reader holds. A reader sorts packets by time, so tracks are written one after the other.
@@ -14,7 +14,7 @@ use std::io::{self, Write};
 
 use hashbrown::{HashMap, HashSet};
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{OpKind, RecordKind, SpanKind};
+use stallscope_schemas::record::{OpKind, RecordKind, SpanKind, device_kind};
 use stallscope_schemas::units::{StringId, ThreadId, TimeNs};
 
 use super::lanes::{Lanes, Overlap};
@@ -57,6 +57,8 @@ const CATEGORIES: &[(u64, &str)] = &[
     (category::ANNOTATION, "annotation"),
     (category::STEP, "step"),
     (category::LOSS, "loss"),
+    (category::COLLECTIVE, "collective"),
+    (category::WAIT, "wait"),
 ];
 
 mod category {
@@ -71,6 +73,8 @@ mod category {
     pub(super) const ANNOTATION: u64 = 9;
     pub(super) const STEP: u64 = 10;
     pub(super) const LOSS: u64 = 11;
+    pub(super) const COLLECTIVE: u64 = 12;
+    pub(super) const WAIT: u64 = 13;
 }
 
 /// Names of values shown with slices.
@@ -216,6 +220,10 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
     /// Draws everything on one device, and notes which threads launched to it.
     fn device(&mut self, key: u32, launchers: &mut HashMap<u32, BTreeSet<u32>>) -> io::Result<()> {
         let Some(device) = self.tables().devices().get(key as usize) else { return Ok(()) };
+        if device.kind == device_kind::CPU {
+            // What a rank on CPUs does is on its threads' tracks.
+            return Ok(());
+        }
         let model = if device.model.is_empty() { String::new() } else { format!(" {}", device.model) };
         let name = format!("GPU {}{model} {}", device.ordinal, device.id);
         let pid = FIRST_MADE_UP_ID.saturating_add_unsigned(key);
@@ -274,6 +282,8 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
         let mut keys: BTreeSet<u32> = launchers.keys().copied().collect();
         keys.extend(self.capture.keys(RecordKind::ApiCall));
         keys.extend(self.capture.keys(RecordKind::HostSpan));
+        keys.extend(self.capture.keys(RecordKind::CollectiveCall));
+        keys.extend(self.capture.keys(RecordKind::ThreadWait));
         let mut ids = Ids::default();
         let mut processes: HashMap<u32, i32> = HashMap::new();
         for key in keys {
@@ -466,9 +476,16 @@ fn call_slice(thread: ThreadId, call: &Call) -> Slice {
         CallKind::Range(kind) => (span_category(kind), None),
         CallKind::Launch => (category::LAUNCH, Some(flow_of(thread, call.start))),
         CallKind::Call => (category::CALL, None),
+        CallKind::Collective => (category::COLLECTIVE, None),
+        CallKind::Wait(_) => (category::WAIT, None),
+    };
+    let name = match call.kind {
+        // A wait outside of a system call is named by its kind.
+        CallKind::Wait(kind) if call.name == StringId(0) => Name::Fixed(kind.name()),
+        _ => Name::Capture(call.name),
     };
     let end = call.start.plus(call.duration_ns.0);
-    Slice { start: call.start, end, name: Name::Capture(call.name), category, flow, values: Vec::new() }
+    Slice { start: call.start, end, name, category, flow, values: Vec::new() }
 }
 
 fn span_category(kind: SpanKind) -> u64 {

@@ -8,11 +8,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::iter::Peekable;
 
-use stallscope_schemas::record::SpanKind;
+use stallscope_schemas::record::{SpanKind, WaitKind};
 use stallscope_schemas::units::{StringId, ThreadId, TimeNs};
 
 use crate::capture::{Capture, MergedRows, ReadAt};
-use crate::rows::{ApiCall, GpuOp, HostSpan};
+use crate::rows::{ApiCall, CollectiveCall, GpuOp, HostSpan, ThreadWait};
 
 /// Launches that wait for earlier ones: some MiB. What is later still goes to a lane of its own.
 const MAX_WAITING: usize = 1 << 16;
@@ -26,6 +26,10 @@ pub(super) enum CallKind {
     Launch,
     /// Any other call.
     Call,
+    /// A call into a collective library.
+    Collective,
+    /// A stretch off the CPU.
+    Wait(WaitKind),
 }
 
 /// A slice on a thread.
@@ -49,6 +53,8 @@ pub(super) struct ThreadCalls<'a, S: ReadAt> {
     spans: Peekable<MergedRows<'a, S, HostSpan>>,
     calls: Peekable<MergedRows<'a, S, ApiCall>>,
     launches: Peekable<Launches<'a, S>>,
+    collectives: Peekable<MergedRows<'a, S, CollectiveCall>>,
+    waits: Peekable<MergedRows<'a, S, ThreadWait>>,
 }
 
 impl<'a, S: ReadAt> ThreadCalls<'a, S> {
@@ -58,6 +64,8 @@ impl<'a, S: ReadAt> ThreadCalls<'a, S> {
             spans: capture.rows(thread.0).peekable(),
             calls: capture.rows(thread.0).peekable(),
             launches: Launches::new(capture, thread, devices).peekable(),
+            collectives: capture.rows(thread.0).peekable(),
+            waits: capture.rows(thread.0).peekable(),
         }
     }
 }
@@ -79,10 +87,24 @@ impl<S: ReadAt> Iterator for ThreadCalls<'_, S> {
             name: c.name,
         });
         let launch = self.launches.peek().copied();
-        let first = [span, launch, call].into_iter().flatten().min()?;
+        let collective = self.collectives.peek().map(|c| Call {
+            start: c.start,
+            duration_ns: Reverse(c.duration_ns),
+            kind: CallKind::Collective,
+            name: c.name,
+        });
+        let wait = self.waits.peek().map(|w| Call {
+            start: w.start,
+            duration_ns: Reverse(w.duration_ns),
+            kind: CallKind::Wait(w.kind),
+            name: w.call,
+        });
+        let first = [span, launch, call, collective, wait].into_iter().flatten().min()?;
         let _ = match first.kind {
             CallKind::Range(_) => self.spans.next().map(|_| ()),
             CallKind::Call => self.calls.next().map(|_| ()),
+            CallKind::Collective => self.collectives.next().map(|_| ()),
+            CallKind::Wait(_) => self.waits.next().map(|_| ()),
             CallKind::Launch => {
                 // A call that copied is stored both ways.
                 self.calls.next_if(|_| call.is_some_and(|c| c.is_same(&first)));

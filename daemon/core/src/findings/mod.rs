@@ -2,6 +2,8 @@
 //!
 //! A finding is a share of a device's wall time that one rule speaks of. Nothing is said below a rule's first threshold.
 
+mod cpu;
+mod frames;
 mod host_work;
 pub mod rules;
 
@@ -10,15 +12,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use stallscope_schemas::record::CopyKind;
 
-use crate::capture::Tables;
+use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::{OpClass, communication_library};
 use crate::ledger::causes::{Amount, Cause};
+use crate::ledger::cpu::arrivals::arrivals;
 use crate::ledger::device::Tally;
-use crate::ledger::{DeviceLedger, IdleLeaf, Leaf};
+use crate::ledger::{CpuLedger, DeviceLedger, IdleLeaf, Leaf};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
 
+pub use cpu::Pointer;
 pub(crate) use host_work::host_work;
 use rules::rule;
 
@@ -39,7 +43,7 @@ pub enum Severity {
 /// One finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Group: idle, communication, memcpy, compute, steps, capture.
+    /// Group: idle, communication, memcpy, compute, steps, rank, capture.
     pub category: &'static str,
     /// How much it matters.
     pub severity: Severity,
@@ -60,6 +64,9 @@ pub struct Finding {
     /// One concrete thing to try.
     #[serde(rename = "try")]
     pub advice: &'static str,
+    /// Where a finding about a rank on CPUs points to.
+    #[serde(flatten)]
+    pub pointer: Option<Pointer>,
 }
 
 /// Causes of idle time that one rule speaks of, together.
@@ -110,6 +117,26 @@ pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec
     found.out
 }
 
+/// All findings of ranks on CPUs, unranked. `ids` are the identities of their devices.
+pub(crate) fn of_ranks<S: ReadAt>(
+    capture: &Capture<S>,
+    ledgers: &[CpuLedger],
+    ids: &[String],
+) -> Vec<Finding> {
+    let tables = capture.tables();
+    let mut out = Vec::new();
+    for (ledger, id) in ledgers.iter().zip(ids) {
+        let mut found = Found { id, wall: ledger.wall_ns, out: Vec::new() };
+        cpu::of_rank(ledger, tables, &mut found);
+        out.append(&mut found.out);
+    }
+    // One communicator tells the story: inner layers and sub-groups would tell it again.
+    if let Some(arrivals) = arrivals(capture, ledgers).first() {
+        out.extend(cpu::late(arrivals, ledgers, ids, tables));
+    }
+    out
+}
+
 /// Orders findings: the worst first, then the largest.
 pub(crate) fn rank(findings: &mut [Finding]) {
     findings.sort_by(|a, b| {
@@ -157,6 +184,7 @@ impl Found<'_> {
             summary,
             evidence,
             advice: rule.advice,
+            pointer: None,
         });
     }
 }

@@ -78,6 +78,32 @@ rules! {
         "to go faster from here, this kernel is where the time is";
     "steps-slow" "steps" [0.01, 0.03, 0.10]
         "compare a slow step with a usual one: report --json has a ledger for each";
+    "rank-late" "rank" [0.02, 0.05, 0.20]
+        "look at what this rank does that the others do not: its other findings say; the ranks that wait are not the problem";
+    "rank-block-io" "rank" [0.02, 0.05, 0.20]
+        "read ahead in more workers (num_workers, prefetch_factor), keep the data on a faster or local disk, and write checkpoints asynchronously";
+    "rank-network" "rank" [0.02, 0.10, 0.30]
+        "look at the peer and at connections[] in report --json: retransmits and round-trip time tell a slow link from a slow peer";
+    "rank-run-queue" "rank" [0.02, 0.05, 0.20]
+        "more threads want to run than there are CPUs: lower OMP_NUM_THREADS and num_workers, pin ranks apart, and move other work off the host";
+    "rank-throttled" "rank" [0.01, 0.03, 0.10]
+        "raise the CPU limit of the container (cpu.max), or start fewer threads";
+    "rank-lock" "rank" [0.02, 0.05, 0.20]
+        "find out who holds it: the stack shows the lock, flamegraph --weight wait shows who ended each wait";
+    "rank-other-thread" "rank" [0.05, 0.20, 0.40]
+        "the work of that thread is on the way: start more of its kind, or make it cheaper; flamegraph --weight cpu shows what it does";
+    "rank-page-fault" "rank" [0.02, 0.05, 0.20]
+        "keep memory mapped and resident: read files in place of mapping them, avoid swap, raise memory.high, reuse buffers";
+    "rank-ipc" "rank" [0.02, 0.10, 0.30]
+        "look at the process at the other end of the pipe or socket: it was not recorded, or does not belong to the job";
+    "rank-sleep" "rank" [0.02, 0.05, 0.20]
+        "the code asks for this time: wait for the event in place of polling for it";
+    "rank-syscall" "rank" [0.02, 0.10, 0.30]
+        "the stack shows what asks for the call";
+    "rank-stopped" "rank" [0.01, 0.03, 0.10]
+        "someone stops the process: a debugger, a checkpointer, a job scheduler, or SIGSTOP by hand";
+    "rank-collective" "rank" [0.10, NEVER, NEVER]
+        "a rank that waits in collectives waits for a later one or for the network: look at the rank that is late";
     "capture-unknown" "capture" [0.01, 0.05, 0.20]
         "records are missing for this time; the losses below say why";
 }

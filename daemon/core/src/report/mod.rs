@@ -275,9 +275,11 @@ impl Report {
             findings.extend(findings::of_device(ledger, &report.id, tables));
             devices.push(report);
         }
-        for ledger in &ledgers.cpus {
-            devices.push(cpu::device_report(ledger, tables));
-        }
+        let ranks: Vec<DeviceReport> =
+            ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
+        let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();
+        findings.extend(findings::of_ranks(capture, &ledgers.cpus, &ids));
+        devices.extend(ranks);
         devices.sort_by_key(|d| (d.rank.unwrap_or(u32::MAX), d.ordinal, d.id.clone()));
         findings::rank(&mut findings);
         Self { schema_version: SCHEMA_VERSION, capture: capture_report(capture, &devices), devices, findings }

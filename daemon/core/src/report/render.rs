@@ -136,7 +136,14 @@ fn idle_note(report: &Report, idle_ns: u64) -> String {
     }
 }
 
-pub(super) fn line(out: &mut impl Write, indent: &str, name: &str, ns: u64, total: u64, note: &str) -> fmt::Result {
+pub(super) fn line(
+    out: &mut impl Write,
+    indent: &str,
+    name: &str,
+    ns: u64,
+    total: u64,
+    note: &str,
+) -> fmt::Result {
     let width = 30 - indent.len();
     let text = format!(
         "{indent}{name:<width$}{:>10} {:>8}  {}  {note}",
@@ -245,6 +252,8 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
     for (number, (finding, devices)) in told.iter().take(SHOWN).enumerate() {
         let on = match (report.devices.len(), *devices) {
             (1, _) => String::new(),
+            // Summaries about ranks begin with the rank.
+            (_, 1) if finding.summary.starts_with(&finding.device) => String::new(),
             (_, 1) => format!(" (on {})", finding.device),
             (all, n) => format!(" (on {n} of {all} devices, worst on {})", finding.device),
         };

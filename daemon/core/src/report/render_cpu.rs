@@ -30,30 +30,33 @@ pub(super) fn ranks(report: &Report, out: &mut impl Write) -> fmt::Result {
     if cpus.len() > 1 { table(&cpus, out) } else { Ok(()) }
 }
 
+/// Width of a cell of the table.
+const CELL: usize = 9;
+
 fn table(cpus: &[(&DeviceReport, &CpuReport)], out: &mut impl Write) -> fmt::Result {
-    let columns = ["wall", "compute", "coll.cpu", "coll.wait", "run.queue", "blk.I/O", "locks", "other", "unknown"];
-    write!(out, "\n{:<18}{:>8}", "rank", "pid")?;
+    let columns =
+        ["wall", "compute", "coll.cpu", "coll.blk", "run.que", "blk.I/O", "locks", "other", "unknown"];
+    write!(out, "\n{:<15}{:>8}", "rank", "pid")?;
     for column in columns {
-        write!(out, "{column:>10}")?;
+        write!(out, "{column:>CELL$}")?;
     }
     writeln!(out)?;
     for (device, cpu) in cpus {
         let of = |leaf: CpuLeaf| value(&cpu.root, leaf.key());
-        let queued = of(CpuLeaf::RunQueue).saturating_add(of(CpuLeaf::Throttled));
         let shown = [
             of(CpuLeaf::Compute),
             of(CpuLeaf::CommOnCpu),
             of(CpuLeaf::CommBlocked),
-            queued,
+            of(CpuLeaf::RunQueue).saturating_add(of(CpuLeaf::Throttled)),
             of(CpuLeaf::BlockIo),
             of(CpuLeaf::Lock),
         ];
         let unknown = of(CpuLeaf::Unknown);
         let named = saturating_sum(shown.into_iter()).saturating_add(unknown);
         let pid = device.pids.first().map_or_else(|| "-".to_owned(), ToString::to_string);
-        write!(out, "{:<18}{pid:>8}{:>10}", short_name(&device.id, 17), duration(device.wall_ns))?;
+        write!(out, "{:<15}{pid:>8}{:>CELL$}", short_name(&device.id, 14), duration(device.wall_ns))?;
         for ns in shown.into_iter().chain([device.wall_ns.saturating_sub(named), unknown]) {
-            write!(out, "{:>10}", percent(ns, device.wall_ns))?;
+            write!(out, "{:>CELL$}", percent(ns, device.wall_ns))?;
         }
         writeln!(out)?;
     }

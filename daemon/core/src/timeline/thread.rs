@@ -253,8 +253,7 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
                 self.preempt = Some(self.open_preempt(row));
             }
         }
-        let next_preempt =
-            if self.preempt.is_none() { self.preempts.peek().map(|p| p.start) } else { None };
+        let next_preempt = if self.preempt.is_none() { self.preempts.peek().map(|p| p.start) } else { None };
         self.call = self.call.filter(|c| end(c) > now);
         while let Some(call) = self.calls.next_if(|c| c.start <= now) {
             if end(&call) <= now {

@@ -164,22 +164,25 @@ impl Seats {
         let above: BTreeSet<u32> =
             self.all.iter().flat_map(|seat| tree.ancestors(seat.root)).map(|p| p.id.pid).collect();
         let mut working: BTreeSet<u32> = BTreeSet::new();
-        for process in host.processes() {
+        let mut tops: Vec<&Process> = Vec::new();
+        // Parents before children: below a process that computes, maps need not be read.
+        let mut by_age: Vec<&Process> = host.processes().collect();
+        by_age.sort_by_key(|p| (p.id.start_ticks, p.id.pid));
+        for process in by_age {
             let candidate = (process.is_python() || process.gpus.compute())
                 && process.state != State::Zombie
                 && !above.contains(&process.id.pid)
                 && owner(tree, &owners, process.id.pid).is_none()
-                && launcher(process).is_none();
+                && launcher(process).is_none()
+                && !tree.ancestors(process.id.pid).any(|p| working.contains(&p.id.pid));
             if candidate && self.weight(host, process) > 0 {
                 working.insert(process.id.pid);
+                tops.push(process);
             }
         }
         let on_gpu = |pid: u32| host.process(pid).is_some_and(|p| p.gpus.compute());
-        for &top in &working {
-            let Some(process) = host.process(top) else { continue };
-            if tree.ancestors(top).any(|p| working.contains(&p.id.pid)) {
-                continue;
-            }
+        for process in tops {
+            let top = process.id.pid;
             // A program that leaves the GPUs to its children has started ranks: torch.multiprocessing.spawn, servers.
             let mut ranks: Vec<u32> = Vec::new();
             if !on_gpu(top) {

@@ -15,6 +15,7 @@ use stallscope_core::rows::{
 };
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
+use stallscope_ebpf::object::ObjectText;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, wait_flags};
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
@@ -33,10 +34,12 @@ pub(crate) trait Naming {
     fn process_changed(&mut self, pid: u32);
     /// A process ended.
     fn process_gone(&mut self, pid: u32);
+    /// Called every second: what is no longer needed can go.
+    fn tidy(&mut self);
     /// The frames of a stack, outermost first, and how many of them have no name.
     fn stack(&mut self, pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack;
     /// What a descriptor stands for.
-    fn object(&mut self, object: &wire::Object) -> NamedObject;
+    fn object(&mut self, object: &wire::Object) -> ObjectText;
     /// The name of a block device.
     fn device(&mut self, number: u32) -> String;
     /// What a call into a collective library was.
@@ -52,17 +55,6 @@ pub(crate) struct NamedStack {
     pub(crate) unnamed: u64,
     /// Whether the native part ends early.
     pub(crate) cut: bool,
-}
-
-/// An object in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamedObject {
-    /// What it is.
-    pub(crate) kind: ObjectKind,
-    /// Its path, peer or other name.
-    pub(crate) text: String,
-    /// Process at the other end, if it is on this host.
-    pub(crate) peer_pid: Option<u32>,
 }
 
 /// A collective call in words; fields as in [`CollectiveCall`].
@@ -173,6 +165,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         for (thread, span) in self.tasks.spans_so_far() {
             self.writer.push_thread_span(thread, span)?;
         }
+        self.naming.tidy();
         self.writer.flush()
     }
 

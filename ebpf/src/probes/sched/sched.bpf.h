@@ -12,25 +12,29 @@ static __always_inline bool in_interrupt(struct task_struct *current)
 	void *rq;
 	int c = 0;
 	if (preempt_count_from_rq) {
-		rq = BPF_CORE_READ(current, se.cfs_rq, rq);
+		rq = current->se.cfs_rq->rq;
 		bpf_probe_read_kernel(&c, sizeof(c), rq + preempt_count_from_rq);
 		// Hardware interrupt or NMI, or softirq being served (an odd number in its byte; disabling adds two).
 		return (c & 0x00ff0000) || (c & 0x00000100);
 	}
 	// Else: nobody wakes others from user mode, so that what does, interrupted it.
 	regs = (struct pt_regs *)bpf_task_pt_regs(current);
-	return !BPF_CORE_READ(current, pid) || (BPF_CORE_READ(current, mm) && (s64)BPF_CORE_READ(regs, orig_ax) < 0);
+	return !current->pid || (current->mm && (s64)regs->orig_ax < 0);
 }
 
 static __always_inline bool is_throttled(struct task_struct *task)
 {
-	struct cfs_rq *queue;
 	if (bpf_core_field_exists(task->throttled) && BPF_CORE_READ_BITFIELD_PROBED(task, throttled))
 		return true;
-	if (!bpf_core_field_exists(struct cfs_rq, throttle_count))
-		return false;
-	queue = BPF_CORE_READ(task, se.cfs_rq);
-	return queue && BPF_CORE_READ(queue, throttle_count) > 0;
+	return bpf_core_field_exists(struct cfs_rq, throttle_count) && task->se.cfs_rq->throttle_count > 0;
+}
+
+// For how long in all a queue has been throttled while it had tasks. From 6.6 on, else 0.
+static __always_inline u64 throttled_time(u64 queue)
+{
+	if (!bpf_core_field_exists(struct cfs_rq, throttled_clock_self_time))
+		return 0;
+	return BPF_CORE_READ((struct cfs_rq *)queue, throttled_clock_self_time);
 }
 
 // Sends the sum of the short run-queue stretches up to `until`.
@@ -73,8 +77,10 @@ static __noinline void flush_faults(struct task_struct *task, struct task_state 
 		return;
 	minor = BPF_CORE_READ(task, min_flt);
 	major = BPF_CORE_READ(task, maj_flt);
-	if (minor == state->min_flt && major == state->maj_flt)
+	if (minor == state->min_flt && major == state->maj_flt) {
+		state->faults_since = now;
 		return;
+	}
 	record.head.kind = WIRE_TYPE_FAULTS;
 	record.head.task = state->id;
 	record.start_ns = state->faults_since;
@@ -132,15 +138,15 @@ static __noinline struct task_state *follow(struct task_struct *task, u16 flags)
 static __always_inline void note_call(struct task_struct *task, struct task_state *state)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
-	s64 number = (s64)BPF_CORE_READ(regs, orig_ax);
+	s64 number = (s64)regs->orig_ax;
 	if (number < 0) {
 		state->call = -1;
 		return;
 	}
 	state->call = number;
-	state->fd = BPF_CORE_READ(regs, di);
-	state->wanted = BPF_CORE_READ(regs, dx);
-	state->object = BPF_CORE_READ(regs, di);
+	state->fd = regs->di;
+	state->wanted = regs->dx;
+	state->object = regs->di;
 	state->object_kind = 0;
 }
 
@@ -156,8 +162,12 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 	state->waker_stack = 0;
 	state->waker_flags = 0;
 	state->throttled_wake = false;
+	if (now - state->faults_since >= faults_window_ns)
+		flush_faults(task, state, now);
 	if (preempt || !why) {
 		state->off_kind = is_throttled(task) ? WIRE_WAIT_THROTTLED : WIRE_WAIT_PREEMPTED;
+		state->queue = (u64)task->se.cfs_rq;
+		state->throttled_time = throttled_time(state->queue);
 		return;
 	}
 	// A wait follows: whatever was held back is over.
@@ -179,14 +189,19 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 		return;
 	}
 	// Outside of a call there is no return to wait for: the stack is taken now, in the hope of a fault that matters.
-	state->off_kind = BPF_CORE_READ(task, mm) ? WIRE_WAIT_FAULT : WIRE_WAIT_KERNEL;
+	state->off_kind = task->mm ? WIRE_WAIT_FAULT : WIRE_WAIT_KERNEL;
+	state->object = now - state->fault_at <= FAULT_FRESH_NS ? state->fault_object : 0;
+	state->object_kind = state->object ? OBJECT_FILE : OBJECT_NONE;
 	state->page_fault_stack = user_stack(ctx, state, SCRATCH_SWITCH);
 }
 
-static __always_inline void preempted(struct task_state *state, u64 from, u64 now, u32 by)
+// A stretch in which the task was runnable and did not run.
+static __noinline void preempted(struct task_state *state, u32 kind, u64 from, u64 now, u32 by)
 {
 	u64 length = now - from;
-	if (state->off_kind == WIRE_WAIT_THROTTLED || length >= long_preempt_ns) {
+	if (!state)
+		return;
+	if (kind == WIRE_WAIT_THROTTLED || length >= long_preempt_ns) {
 		struct wire_preempt record = {};
 		flush_preempted(state, from);
 		record.head.kind = WIRE_TYPE_PREEMPT;
@@ -196,7 +211,7 @@ static __always_inline void preempted(struct task_state *state, u64 from, u64 no
 		record.run_queue_ns = length;
 		record.times = 1;
 		record.preemptor = by;
-		record.kind = state->off_kind;
+		record.kind = kind;
 		send_timed(state, &record, sizeof(record), from, now);
 		return;
 	}
@@ -212,6 +227,19 @@ static __always_inline void preempted(struct task_state *state, u64 from, u64 no
 		flush_preempted(state, now);
 }
 
+// Back from being preempted or throttled: both, where others were to run before it once the throttling ended.
+static __always_inline void back_from_queue(struct task_state *state, u64 from, u64 now, u32 by)
+{
+	// It may be back from another CPU's queue: the one that it was taken off is what counts.
+	u64 throttled = throttled_time(state->queue) - state->throttled_time;
+	if (throttled > now - from || (!throttled && state->off_kind == WIRE_WAIT_THROTTLED))
+		throttled = now - from;
+	if (throttled)
+		preempted(state, WIRE_WAIT_THROTTLED, from, from + throttled, 0);
+	if (throttled < now - from)
+		preempted(state, WIRE_WAIT_PREEMPTED, from + throttled, now, by);
+}
+
 static __always_inline void switched_in(struct task_struct *task, struct task_state *state,
 					struct task_struct *before, struct task_state *before_state, u64 now)
 {
@@ -223,7 +251,7 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	state->off_since = 0;
 	if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
 		by = name_of(before, before_state);
-		preempted(state, from, now, by);
+		back_from_queue(state, from, now, by);
 		return;
 	}
 	by = woken && now - woken > 1000 ? name_of(before, before_state) : 0;
@@ -248,10 +276,12 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	record->wanted = state->wanted;
 	record->kind = state->off_kind;
 	record->reserved = 0;
-	if (record->call < 0) {
+	if (state->off_kind == WIRE_WAIT_STOPPED) {
 		record->object = 0;
 		record->object_kind = 0;
 	}
+	if (record->call >= 0 && state->compat)
+		record->head.flags |= WIRE_WAIT_COMPAT;
 	if (woken - from >= stack_threshold_ns)
 		record->kernel_stack = sleeper_stack(task, state);
 	state->pending.valid = true;
@@ -305,14 +335,24 @@ int BPF_PROG(sched_waking, struct task_struct *task)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
+	struct task_state *state;
 	u32 pid, one = 1;
 	if (!recording || !state_of(parent))
 		return 0;
 	pid = BPF_CORE_READ(child, tgid);
 	bpf_map_update_elem(&followed, &pid, &one, BPF_ANY);
-	follow(child, WIRE_TASK_FORKED);
+	python_fork(BPF_CORE_READ(parent, tgid), pid);
+	state = follow(child, WIRE_TASK_FORKED);
+	// It is about to be put on a run queue.
+	if (state) {
+		state->off_kind = WIRE_WAIT_PREEMPTED;
+		state->off_since = state->faults_since;
+	}
 	return 0;
 }
+
+// In collectives.bpf.h: sends the calls of the task that are open.
+static __noinline void leave_calls(struct task_struct *task, struct task_state *state, u64 now);
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(sched_process_exec, struct task_struct *task)
@@ -324,6 +364,8 @@ int BPF_PROG(sched_process_exec, struct task_struct *task)
 	// All threads but this one are gone, and this one may have taken over the leader's tid.
 	state->tid = BPF_CORE_READ(task, pid);
 	state->python_thread = 0;
+	python_forget(state->pid);
+	leave_calls(task, state, bpf_ktime_get_ns());
 	flush_wait(state);
 	record.head.kind = WIRE_TYPE_EXEC;
 	record.head.task = state->id;
@@ -339,6 +381,7 @@ static __noinline void leave(struct task_struct *task, struct task_state *state,
 	struct wire_moment record = {};
 	if (!state)
 		return;
+	leave_calls(task, state, now);
 	flush_wait(state);
 	flush_preempted(state, now);
 	flush_faults(task, state, now);
@@ -362,6 +405,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	if (state->tid == state->pid) {
 		pid = state->pid;
 		bpf_map_delete_elem(&followed, &pid);
+		python_forget(pid);
 	}
 	bpf_task_storage_delete(&tasks, task);
 	return 0;
@@ -428,7 +472,7 @@ int leave_tasks(struct bpf_iter__task *ctx)
 		u64 from = state->off_since;
 		if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
 			state->off_since = 0;
-			preempted(state, from, now, 0);
+			back_from_queue(state, from, now, 0);
 		} else {
 			if (state->pending.valid)
 				flush_wait(state);

@@ -1,4 +1,5 @@
-// System calls: completes a wait that was held back, with the call's result and the caller's stack.
+// System calls: completes a wait that was held back, with the call's result and the caller's stack, and adds up what
+// reads and writes moved (files.bpf.h).
 //
 // Which call a thread waits in is read from its saved registers when it leaves the CPU, so that calls which do not wait
 // cost nothing but this hook's first test.
@@ -6,14 +7,17 @@
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 {
+	struct task_struct *task;
 	struct task_state *state;
 	struct wire_wait_record *record;
 	if (!recording)
 		return 0;
-	state = state_of(bpf_get_current_task_btf());
+	task = bpf_get_current_task_btf();
+	state = state_of(task);
 	if (!state)
 		return 0;
 	state->in_call = false;
+	account_call(task, state, regs, result);
 	if (!state->pending.valid)
 		return 0;
 	record = &state->pending.record;

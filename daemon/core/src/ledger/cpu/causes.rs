@@ -48,9 +48,7 @@ impl Chains {
     #[must_use]
     pub fn links(&self, mut chain: ChainId) -> Vec<Link> {
         let mut all = Vec::new();
-        while let Some(&(before, link)) =
-            chain.0.checked_sub(1).and_then(|at| self.links.get(at as usize))
-        {
+        while let Some(&(before, link)) = chain.0.checked_sub(1).and_then(|at| self.links.get(at as usize)) {
             all.push(link);
             chain = before;
         }

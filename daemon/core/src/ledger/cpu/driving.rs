@@ -59,9 +59,10 @@ pub(super) fn threads<S: ReadAt>(capture: &Capture<S>, device: &Device) -> Threa
 /// The main thread of the rank's own process, or where it was not followed the thread with the least id.
 fn main_thread<S: ReadAt>(capture: &Capture<S>, device: &Device, followed: &[ThreadId]) -> Option<ThreadId> {
     let tables = capture.tables();
-    let own = device.processes.iter().find(|&&p| {
-        followed.iter().any(|&t| tables.thread(t).is_some_and(|thread| thread.process == p))
-    })?;
+    let own = device
+        .processes
+        .iter()
+        .find(|&&p| followed.iter().any(|&t| tables.thread(t).is_some_and(|thread| thread.process == p)))?;
     let pid = tables.process(*own)?.pid;
     followed
         .iter()
@@ -77,8 +78,7 @@ fn layers<S: ReadAt>(capture: &Capture<S>, thread: ThreadId) -> Layers {
     while let Some(run) = merged.next_run() {
         let Run::Rows(columns, range) = run else { continue };
         let of = |column: u16| columns.column(column).get(range.clone()).unwrap_or_default();
-        for (&library, &operation) in
-            of(collective_call::LIBRARY).iter().zip(of(collective_call::OPERATION))
+        for (&library, &operation) in of(collective_call::LIBRARY).iter().zip(of(collective_call::OPERATION))
         {
             let operation = CollectiveOp::from_id(operation).unwrap_or(CollectiveOp::Other);
             if matches!(operation, CollectiveOp::Init | CollectiveOp::Group) {

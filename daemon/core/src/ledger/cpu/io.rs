@@ -101,8 +101,7 @@ impl Io {
         let none = StringId(0);
         for process in processes {
             for row in capture.rows::<FileIo>(process.0) {
-                let file =
-                    slot(&mut io.files, (row.object_kind, row.object), (row.object_kind, none));
+                let file = slot(&mut io.files, (row.object_kind, row.object), (row.object_kind, none));
                 add(&mut file.reads, row.reads);
                 add(&mut file.read_bytes, row.read_bytes);
                 add(&mut file.writes, row.writes);

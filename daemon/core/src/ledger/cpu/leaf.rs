@@ -46,8 +46,7 @@ impl CpuLeaf {
     /// Whether the thread waited for something to happen, and not for a CPU.
     #[must_use]
     pub fn is_blocked(self) -> bool {
-        !self.is_on_cpu()
-            && !matches!(self, Self::RunQueue | Self::Throttled | Self::Stopped | Self::Unknown)
+        !self.is_on_cpu() && !matches!(self, Self::RunQueue | Self::Throttled | Self::Stopped | Self::Unknown)
     }
 
     /// Whether the time passed inside a collective.

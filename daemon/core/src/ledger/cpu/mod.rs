@@ -4,6 +4,7 @@
 //! ledgers partition it, to the nanosecond: *direct* says what the driving threads themselves did, *root* charges each
 //! wait that another thread of the job ended to what that thread did meanwhile ([`walk`]).
 
+pub mod arrivals;
 pub mod calls;
 pub mod causes;
 mod cursor;

@@ -122,13 +122,7 @@ pub(super) struct Walker<'a, S: ReadAt> {
 
 impl<'a, S: ReadAt> Walker<'a, S> {
     pub(super) fn new(capture: &'a Capture<S>, driving: ThreadId) -> Self {
-        Self {
-            capture,
-            cursors: HashMap::new(),
-            questions: 0,
-            chain: vec![driving],
-            in_collective: false,
-        }
+        Self { capture, cursors: HashMap::new(), questions: 0, chain: vec![driving], in_collective: false }
     }
 
     /// The thread that a wait may be charged to. Inside a collective only a lock counts: whoever ends any other wait there

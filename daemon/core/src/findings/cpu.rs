@@ -1,0 +1,340 @@
+//! Findings of a rank on CPUs: what its time is charged to, by rule, with the largest single cause as evidence.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use serde::Serialize;
+use stallscope_schemas::units::{StringId, ThreadId};
+
+use super::frames::user_frame;
+use super::{Finding, Found};
+use crate::capture::Tables;
+use crate::ledger::cpu::arrivals::Arrivals;
+use crate::ledger::cpu::causes::{CpuAmount, CpuCause};
+use crate::ledger::{CpuLeaf, CpuLedger};
+use crate::report::text::{duration, percent, short_name, times};
+use crate::report::{ThreadName, ran_instead, thread_name};
+
+/// Where a finding about a CPU rank points to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Pointer {
+    /// The thread to look at.
+    pub thread: Option<ThreadName>,
+    /// The rank's own thread that lost the time, where it is another.
+    pub waiting_thread: Option<ThreadName>,
+    /// Who ended the wait, who ended that one's wait, and so on.
+    pub wakers: Vec<ThreadName>,
+    /// System call or collective.
+    pub call: Option<String>,
+    /// File, connection or other object of the call.
+    pub object: Option<String>,
+    /// Place in the code of `thread`.
+    pub line: Option<String>,
+    /// Place in the code of `waiting_thread`.
+    pub waiting_line: Option<String>,
+    /// Calls, waits or samples of the largest cause.
+    pub count: u64,
+    /// Time of the largest cause, ns.
+    pub cause_ns: u64,
+}
+
+/// Causes that one rule speaks of.
+#[derive(Default)]
+struct Group {
+    ns: u64,
+    longest_ns: u64,
+    /// By thread to blame, call and object.
+    parts: HashMap<(ThreadId, StringId, StringId), (u64, u64)>,
+    objects: HashMap<StringId, u64>,
+    top: Option<(CpuCause, CpuAmount)>,
+}
+
+/// The rule that speaks of a cause.
+fn rule_of(cause: &CpuCause) -> Option<&'static str> {
+    let waits_for_another = cause.root != cause.direct;
+    Some(match cause.root {
+        CpuLeaf::Compute if waits_for_another => "rank-other-thread",
+        CpuLeaf::Compute | CpuLeaf::Unknown => return None,
+        CpuLeaf::CommOnCpu | CpuLeaf::CommBlocked => "rank-collective",
+        CpuLeaf::RunQueue => "rank-run-queue",
+        CpuLeaf::Throttled => "rank-throttled",
+        CpuLeaf::Lock => "rank-lock",
+        CpuLeaf::PageFault => "rank-page-fault",
+        CpuLeaf::BlockIo => "rank-block-io",
+        CpuLeaf::Network => "rank-network",
+        CpuLeaf::Ipc => "rank-ipc",
+        CpuLeaf::Sleep => "rank-sleep",
+        CpuLeaf::Syscall => "rank-syscall",
+        CpuLeaf::Stopped => "rank-stopped",
+    })
+}
+
+fn what_of(rule: &str) -> &'static str {
+    match rule {
+        "rank-other-thread" => "work of another thread",
+        "rank-collective" => "collectives",
+        "rank-run-queue" => "the run queue",
+        "rank-throttled" => "CPU limits",
+        "rank-lock" => "locks",
+        "rank-page-fault" => "page faults",
+        "rank-block-io" => "blocked I/O",
+        "rank-network" => "the network",
+        "rank-ipc" => "other processes",
+        "rank-sleep" => "sleep",
+        "rank-stopped" => "being stopped",
+        _ => "system calls",
+    }
+}
+
+/// All findings of one rank by itself, unranked.
+pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, found: &mut Found<'_>) {
+    let mut groups: BTreeMap<&'static str, Group> = BTreeMap::new();
+    for (cause, amount) in ledger.causes.ranked() {
+        let Some(rule) = rule_of(&cause) else { continue };
+        let group = groups.entry(rule).or_default();
+        group.ns = group.ns.saturating_add(amount.ns);
+        group.longest_ns = group.longest_ns.max(amount.longest_ns);
+        group.top.get_or_insert((cause, amount));
+        let part = group.parts.entry((blamed(ledger, &cause), cause.call, cause.object)).or_default();
+        *part = (part.0.saturating_add(amount.ns), part.1.saturating_add(amount.count));
+        let object = group.objects.entry(cause.object).or_default();
+        *object = object.saturating_add(amount.ns);
+    }
+    for (rule, group) in groups {
+        let before = found.out.len();
+        let (id, wall) = (found.id, found.wall);
+        found.add(rule, what_of(rule), group.ns, || {
+            (summary(rule, ledger, tables, &group, id, wall), evidence(rule, ledger, tables, &group))
+        });
+        if let Some(finding) = found.out.get_mut(before) {
+            finding.pointer = group.top.map(|(cause, amount)| pointer(ledger, tables, &cause, &amount));
+        }
+    }
+    let unknown = ledger.root.get(CpuLeaf::Unknown);
+    let wall = found.wall;
+    found.add("capture-unknown", "missing records", unknown, || {
+        let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
+        (summary, "records of this time are missing or damaged".to_owned())
+    });
+}
+
+/// The thread at the end of a cause's chain.
+fn blamed(ledger: &CpuLedger, cause: &CpuCause) -> ThreadId {
+    ledger.causes.chains.links(cause.chain).last().map_or(cause.thread, |link| link.thread)
+}
+
+fn name(thread: ThreadId, tables: &Tables) -> String {
+    let thread = thread_name(thread, tables);
+    match thread.comm.or(thread.name) {
+        Some(name) => format!("{} (tid {})", short_name(&name, 30), thread.tid),
+        None => format!("thread {}", thread.tid),
+    }
+}
+
+/// `read() of /data/shard-0017`, `a page fault`.
+fn call_of(cause: &CpuCause, tables: &Tables) -> String {
+    let call = tables.string(cause.call);
+    let object = tables.string(cause.object);
+    let call = if call.is_empty() { cause.root.text().to_owned() } else { format!("{call}()") };
+    if object.is_empty() { call } else { format!("{call} of {}", short_name(object, 60)) }
+}
+
+/// The objects of a group: one that has most of the time, or how many there are.
+fn objects(group: &Group, cause: &CpuCause, tables: &Tables) -> String {
+    let top = group.objects.iter().max_by_key(|&(&object, &ns)| (ns, std::cmp::Reverse(object)));
+    match top {
+        Some((&object, &ns)) if ns.saturating_mul(2) >= group.ns && object == cause.object => {
+            call_of(cause, tables)
+        }
+        _ => {
+            let call = tables.string(cause.call);
+            let folder = tables.string(cause.object).rsplit_once('/').map_or("", |(folder, _)| folder);
+            let under =
+                if folder.is_empty() { String::new() } else { format!(" under {}", short_name(folder, 50)) };
+            format!("{call}() of {} files{under} and the like", group.objects.len())
+        }
+    }
+}
+
+fn summary(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group, id: &str, wall: u64) -> String {
+    let share = percent(group.ns, wall);
+    let Some((cause, _)) = &group.top else { return String::new() };
+    match rule {
+        "rank-collective" => format!("{id} spends {share} of its time in collectives"),
+        "rank-run-queue" => format!("{id} waits {share} of its time for a CPU while others run"),
+        "rank-throttled" => {
+            format!("{id} may not run for {share} of its time: its cgroup's CPU time is used up")
+        }
+        "rank-stopped" => format!("{id} is stopped by a signal for {share} of its time"),
+        "rank-page-fault" => format!("{id} spends {share} of its time waiting in page faults"),
+        "rank-sleep" => format!("{id} sleeps for {share} of its time"),
+        "rank-lock" => format!("{id} waits {share} of its time for locks and conditions"),
+        "rank-other-thread" => {
+            format!(
+                "{id} waits {share} of its time for {}, which computes",
+                name(blamed(ledger, cause), tables)
+            )
+        }
+        _ => format!("{id} spends {share} of its time waiting in {}", objects(group, cause, tables)),
+    }
+}
+
+fn evidence(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group) -> String {
+    let mut text =
+        format!("{} in all, at most {} at a stretch", duration(group.ns), duration(group.longest_ns));
+    let Some((cause, _)) = &group.top else { return text };
+    if rule == "rank-collective" {
+        collectives(ledger, tables, &mut text);
+        return text;
+    }
+    if rule == "rank-run-queue" {
+        for (thread, ns, count) in ran_instead(ledger).into_iter().take(3) {
+            let who = thread.map_or_else(|| "nobody recorded".to_owned(), |t| name(t, tables));
+            text.push_str(&format!("; {} while {who} ran, {}", duration(ns), times(count)));
+        }
+        return text;
+    }
+    let chain = ledger.causes.chains.links(cause.chain);
+    let at = user_frame(cause.waiting_stack, tables);
+    text.push_str(&format!("; {}", name(cause.thread, tables)));
+    if !chain.is_empty() {
+        text.push_str(" waits");
+        if let Some(place) = &at {
+            text.push_str(&format!(" at {}", place.text));
+        }
+        let who: Vec<String> = chain.iter().map(|link| name(link.thread, tables)).collect();
+        text.push_str(&format!(" for {}", who.join(", which waits for ")));
+    }
+    let place = user_frame(cause.stack, tables);
+    if !cause.root.is_on_cpu() {
+        text.push_str(&format!(" in {}", call_of(cause, tables)));
+    }
+    if let Some(place) = place {
+        text.push_str(&format!(" at {}", place.text));
+    }
+    let key = (blamed(ledger, cause), cause.call, cause.object);
+    let (ns, count) = group.parts.get(&key).copied().unwrap_or_default();
+    if count > 0 && !cause.root.is_on_cpu() {
+        text.push_str(&format!("; {}, {} each", times(count), duration(ns / count)));
+    }
+    devices(ledger, tables, cause, &mut text);
+    if rule == "rank-page-fault" {
+        let faults = ledger.io.faults;
+        text.push_str(&format!("; {} faults without and {} with I/O", faults.minor, faults.major));
+    }
+    text
+}
+
+/// What the block devices under the cause's file say, where requests could be joined with it.
+fn devices(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, text: &mut String) {
+    let of_file = ledger.io.device_files.iter().filter(|((_, file), _)| *file == cause.object && file.0 != 0);
+    let Some(((device, _), tally)) = of_file.max_by_key(|(key, tally)| (tally.requests, **key)) else {
+        return;
+    };
+    text.push_str(&format!(
+        "; {} answers in {} (median of {} requests)",
+        short_name(tables.string(*device), 20),
+        duration(tally.latency.percentile(50).unwrap_or(0)),
+        tally.requests
+    ));
+}
+
+fn collectives(ledger: &CpuLedger, tables: &Tables, text: &mut String) {
+    for (kind, tally) in ledger.calls.ranked().into_iter().take(2) {
+        text.push_str(&format!(
+            "; {}: {}, {} in all, median {}, {} of it on a CPU",
+            short_name(tables.string(kind.name), 40),
+            times(tally.calls),
+            duration(tally.ns),
+            duration(tally.lengths.percentile(50).unwrap_or(0)),
+            percent(tally.on_cpu_ns, tally.ns)
+        ));
+    }
+}
+
+fn pointer(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, amount: &CpuAmount) -> Pointer {
+    let chain = ledger.causes.chains.links(cause.chain);
+    let text = |id: StringId| Some(tables.string(id).to_owned()).filter(|t| !t.is_empty());
+    let call = if cause.root.is_comm() { cause.collective } else { cause.call };
+    let waits = !chain.is_empty();
+    Pointer {
+        thread: Some(thread_name(blamed(ledger, cause), tables)),
+        waiting_thread: waits.then(|| thread_name(cause.thread, tables)),
+        wakers: chain.iter().map(|link| thread_name(link.thread, tables)).collect(),
+        call: text(call).map(|t| crate::report::text::printable(&t).into_owned()),
+        object: text(cause.object).map(|t| crate::report::text::printable(&t).into_owned()),
+        line: user_frame(cause.stack, tables).map(|p| p.line),
+        waiting_line: user_frame(cause.waiting_stack, tables).filter(|_| waits).map(|p| p.line),
+        count: amount.count,
+        cause_ns: amount.ns,
+    }
+}
+
+/// Findings about ranks that others wait for: one each.
+pub(super) fn late(
+    arrivals: &Arrivals,
+    ledgers: &[CpuLedger],
+    ids: &[String],
+    tables: &Tables,
+) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for arrival in &arrivals.ranks {
+        let Some((ledger, id)) = ledgers.get(arrival.ledger).zip(ids.get(arrival.ledger)) else { continue };
+        let others: Vec<&CpuLedger> = arrivals
+            .ranks
+            .iter()
+            .filter(|other| other.ledger != arrival.ledger)
+            .filter_map(|other| ledgers.get(other.ledger))
+            .collect();
+        // The share is of the time of those who wait.
+        let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.wall_ns));
+        let mut found = Found { id, wall, out: Vec::new() };
+        found.add("rank-late", "a late rank", arrival.caused_ns, || {
+            let name = short_name(tables.string(arrivals.name), 40);
+            let summary = format!(
+                "{id} keeps {} waiting in {name}: it arrives last in {} of {} calls",
+                if others.len() == 1 { "another rank".to_owned() } else { format!("{} ranks", others.len()) },
+                arrival.last,
+                arrivals.calls
+            );
+            let waiting: Vec<&str> = arrivals
+                .ranks
+                .iter()
+                .filter(|other| other.ledger != arrival.ledger && other.waited_ns > 0)
+                .filter_map(|other| ids.get(other.ledger).map(String::as_str))
+                .collect();
+            let mut evidence = format!(
+                "{} wait {} for it, {} of their time",
+                waiting.join(", "),
+                duration(arrival.caused_ns),
+                percent(arrival.caused_ns, wall)
+            );
+            if let Some((leaf, its, theirs)) = stands_out(ledger, &others) {
+                evidence.push_str(&format!(
+                    "; {id} spends {} of its time in {} ({}), the others {} on average",
+                    percent(its, ledger.wall_ns),
+                    leaf.text(),
+                    duration(its),
+                    duration(theirs)
+                ));
+            }
+            (summary, evidence)
+        });
+        out.append(&mut found.out);
+    }
+    out
+}
+
+/// What stands out about a rank that others wait for: the leaf outside of collectives by which it exceeds them most.
+fn stands_out(late: &CpuLedger, others: &[&CpuLedger]) -> Option<(CpuLeaf, u64, u64)> {
+    let mean = |leaf: CpuLeaf| {
+        let sum = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.root.get(leaf)));
+        sum / (others.len() as u64).max(1)
+    };
+    CpuLeaf::ALL
+        .iter()
+        .filter(|leaf| !leaf.is_comm())
+        .map(|&leaf| (leaf, late.root.get(leaf), mean(leaf)))
+        .filter(|(_, its, theirs)| its > theirs)
+        .max_by_key(|(_, its, theirs)| its - theirs)
+}

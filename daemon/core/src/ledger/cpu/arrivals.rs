@@ -1,0 +1,219 @@
+//! Who arrives last at collectives: calls of several ranks of one host matched with each other.
+//!
+//! Nobody leaves an all-reduce, all-gather, reduce-scatter, all-to-all or barrier before all have entered. So of matching
+//! calls the one that begins last ends the waiting of the others: rank `r` waits `min(L, e_r) − s_r` for the last begin
+//! `L`. Ranks of one host share a clock, so that no error bound is needed; ranks of other hosts are left out.
+//!
+//! Calls on one communicator come in the same order on every rank, but a recording begins in the middle, not everywhere
+//! at the same call. So sequences are shifted against each other until matching calls overlap in time and end together.
+
+use std::collections::BTreeMap;
+
+use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, call_flags};
+use stallscope_schemas::units::{StringId, TimeNs};
+
+use super::CpuLedger;
+use crate::capture::{Capture, ReadAt};
+use crate::rows::CollectiveCall;
+
+/// Calls of one rank on one communicator that are looked at.
+const MAX_CALLS: usize = 1 << 18;
+/// Calls by which sequences may be shifted against each other.
+const MAX_SHIFT: isize = 64;
+/// Pairs that a shift is judged by.
+const JUDGED: usize = 512;
+/// Share of pairs that have to agree, in percent: a call or two may be cut or lost.
+const AGREE_PERCENT: usize = 80;
+
+/// One call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    start: TimeNs,
+    end: TimeNs,
+    operation: CollectiveOp,
+    name: StringId,
+}
+
+/// What is known of one rank's arrivals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// Position of the rank's ledger.
+    pub ledger: usize,
+    /// Calls in which it was the last to begin.
+    pub last: u64,
+    /// Time that the others waited for it, summed over them, ns.
+    pub caused_ns: u64,
+    /// Time that it waited for others, ns.
+    pub waited_ns: u64,
+}
+
+/// Matched calls of one communicator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrivals {
+    /// The function that was called most.
+    pub name: StringId,
+    /// Calls that could be matched on all of the ranks.
+    pub calls: u64,
+    /// The ranks.
+    pub ranks: Vec<Arrival>,
+}
+
+/// Calls of each rank on each communicator.
+type ByGroup = BTreeMap<(CollectiveLibrary, StringId), Vec<Mark>>;
+
+/// Matches the calls of several ranks, communicator by communicator; the one with the most waiting comes first.
+pub fn arrivals<S: ReadAt>(capture: &Capture<S>, ledgers: &[CpuLedger]) -> Vec<Arrivals> {
+    let tables = capture.tables();
+    let host = |ledger: &CpuLedger| {
+        let device = tables.device(ledger.device)?;
+        device.processes.first().and_then(|&p| tables.process(p)).map(|p| (p.host.clone(), p.source))
+    };
+    let Some(first) = ledgers.first().and_then(host) else { return Vec::new() };
+    let marks: Vec<(usize, ByGroup)> = ledgers
+        .iter()
+        .enumerate()
+        .filter(|(_, ledger)| host(ledger).as_ref() == Some(&first))
+        .map(|(at, ledger)| (at, by_group(capture, ledger)))
+        .collect();
+    let mut all: Vec<Arrivals> = sequences(&marks).iter().filter_map(|ranks| matched(ranks)).collect();
+    let waited = |a: &Arrivals| a.ranks.iter().fold(0u64, |sum, r| sum.saturating_add(r.caused_ns));
+    all.sort_by_key(|a| (std::cmp::Reverse(waited(a)), a.name));
+    all
+}
+
+fn is_synchronising(operation: CollectiveOp) -> bool {
+    matches!(
+        operation,
+        CollectiveOp::AllReduce
+            | CollectiveOp::AllGather
+            | CollectiveOp::ReduceScatter
+            | CollectiveOp::AllToAll
+            | CollectiveOp::Barrier
+    )
+}
+
+fn by_group<S: ReadAt>(capture: &Capture<S>, ledger: &CpuLedger) -> ByGroup {
+    let mut groups = ByGroup::new();
+    for thread in &ledger.threads {
+        let mut open: BTreeMap<CollectiveLibrary, TimeNs> = BTreeMap::new();
+        for call in capture.rows::<CollectiveCall>(thread.thread.0) {
+            let end = call.start.plus(call.duration_ns);
+            // MPI_Allreduce may call PMPI_Allreduce: of one library the outermost counts.
+            let until = open.entry(call.library).or_insert(TimeNs(i64::MIN));
+            if call.start < *until {
+                continue;
+            }
+            *until = end;
+            if is_synchronising(call.operation) && call.flags & (call_flags::ASYNC | call_flags::OPEN) == 0 {
+                let marks = groups.entry((call.library, call.group)).or_default();
+                if marks.len() < MAX_CALLS {
+                    let CollectiveCall { start, operation, name, .. } = call;
+                    marks.push(Mark { start, end, operation, name });
+                }
+            }
+        }
+    }
+    groups.values_mut().for_each(|marks| marks.sort_by_key(|m| m.start));
+    groups
+}
+
+/// Sequences that belong together: those on a communicator of the same name; where a library's names differ from rank to
+/// rank (they may be addresses), those of ranks that use one communicator each.
+fn sequences<'a>(ranks: &'a [(usize, ByGroup)]) -> Vec<Vec<(usize, &'a [Mark])>> {
+    let mut together: BTreeMap<(CollectiveLibrary, StringId), Vec<(usize, &'a [Mark])>> = BTreeMap::new();
+    for (rank, groups) in ranks {
+        for (&key, marks) in groups {
+            together.entry(key).or_default().push((*rank, marks));
+        }
+    }
+    let mut alone: BTreeMap<CollectiveLibrary, Vec<(usize, &'a [Mark])>> = BTreeMap::new();
+    let mut out = Vec::new();
+    for ((library, _), of_group) in together {
+        if of_group.len() > 1 {
+            out.push(of_group);
+        } else {
+            alone.entry(library).or_default().extend(of_group);
+        }
+    }
+    for (_, of_library) in alone {
+        let mut ranks: Vec<usize> = of_library.iter().map(|(rank, _)| *rank).collect();
+        ranks.dedup();
+        if ranks.len() > 1 && ranks.len() == of_library.len() {
+            out.push(of_library);
+        }
+    }
+    out
+}
+
+/// The shift of `other` against `of` under which their calls are the same ones.
+fn shift(of: &[Mark], other: &[Mark]) -> Option<isize> {
+    let mut best: Option<(u64, isize)> = None;
+    for shift in -MAX_SHIFT..=MAX_SHIFT {
+        let (mut pairs, mut agree, mut apart) = (0usize, 0usize, 0u64);
+        for (mark, twin) in paired(of, other, shift).take(JUDGED) {
+            pairs += 1;
+            if mark.operation == twin.operation && mark.start <= twin.end && twin.start <= mark.end {
+                agree += 1;
+                apart = apart.saturating_add(mark.end.0.abs_diff(twin.end.0));
+            }
+        }
+        if pairs == 0 || agree * 100 < pairs * AGREE_PERCENT {
+            continue;
+        }
+        let apart = apart / agree.max(1) as u64;
+        if best.is_none_or(|(least, _)| apart < least) {
+            best = Some((apart, shift));
+        }
+    }
+    best.map(|(_, shift)| shift)
+}
+
+fn paired<'a>(of: &'a [Mark], other: &'a [Mark], shift: isize) -> impl Iterator<Item = (&'a Mark, &'a Mark)> {
+    let (skip, skip_other) = (shift.min(0).unsigned_abs(), shift.max(0).unsigned_abs());
+    of.iter().skip(skip).zip(other.iter().skip(skip_other))
+}
+
+/// Adds up who was last.
+fn matched(ranks: &[(usize, &[Mark])]) -> Option<Arrivals> {
+    let (reference, of) =
+        *ranks.iter().max_by_key(|(rank, marks)| (marks.len(), std::cmp::Reverse(*rank)))?;
+    let members: Vec<(usize, &[Mark], isize)> = ranks
+        .iter()
+        .filter_map(|&(rank, marks)| {
+            let by = if rank == reference { 0 } else { shift(of, marks)? };
+            Some((rank, marks, by))
+        })
+        .collect();
+    if members.len() < 2 {
+        return None;
+    }
+    let mut seen: Vec<Arrival> =
+        members.iter().map(|&(ledger, ..)| Arrival { ledger, ..Arrival::default() }).collect();
+    let mut names: BTreeMap<StringId, u64> = BTreeMap::new();
+    let mut calls = 0;
+    for (at, mark) in of.iter().enumerate() {
+        let twin = |&(_, marks, by): &(usize, &'_ [Mark], isize)| {
+            let twin = *marks.get(at.checked_add_signed(by)?)?;
+            let same = twin.operation == mark.operation && twin.start <= mark.end && mark.start <= twin.end;
+            same.then_some(twin)
+        };
+        let Some(twins) = members.iter().map(twin).collect::<Option<Vec<Mark>>>() else { continue };
+        let Some((last, begin)) = twins.iter().map(|m| m.start).enumerate().max_by_key(|(_, s)| *s) else {
+            continue;
+        };
+        calls += 1;
+        *names.entry(mark.name).or_default() += 1;
+        let mut caused = 0u64;
+        for (arrival, twin) in seen.iter_mut().zip(&twins) {
+            let waited = begin.min(twin.end).since(twin.start);
+            arrival.waited_ns = arrival.waited_ns.saturating_add(waited);
+            caused = caused.saturating_add(waited);
+        }
+        if let Some(arrival) = seen.get_mut(last).filter(|_| caused > 0) {
+            arrival.last += 1;
+            arrival.caused_ns = arrival.caused_ns.saturating_add(caused);
+        }
+    }
+    let name = names.into_iter().max_by_key(|(_, count)| *count)?.0;
+    Some(Arrivals { name, calls, ranks: seen })
+}
