@@ -146,11 +146,13 @@ fn replaceable(path: &Path, replace: &Replace<'_>) -> Result<(PathBuf, Option<st
     Ok((target, Some(metadata)))
 }
 
-/// A capture under recording: written in place, so that what is on disk opens whenever this program dies. An older file
-/// of the name is only touched when the first bytes come: a recording that cannot begin leaves it alone.
+/// A capture under recording: written in place, so that what is on disk opens whenever this program dies. Nothing is
+/// touched before the first flush, which comes with the first records: a recording that cannot begin leaves an older file
+/// of the name alone.
 pub(crate) struct ResumableOutput {
     target: PathBuf,
-    file: Option<BufWriter<File>>,
+    waiting: Vec<u8>,
+    file: Option<File>,
 }
 
 impl ResumableOutput {
@@ -163,24 +165,31 @@ impl ResumableOutput {
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // A folder that refuses a new file would do so after the recording.
         tempfile::tempfile_in(folder).map_err(|source| output_failure(path, source))?;
-        Ok(Self { target, file: None })
+        Ok(Self { target, waiting: Vec::new(), file: None })
     }
 
-    fn open(&mut self) -> io::Result<&mut BufWriter<File>> {
-        match &mut self.file {
-            Some(file) => Ok(file),
-            none => Ok(none.insert(BufWriter::with_capacity(WRITE_BUFFER, File::create(&self.target)?))),
-        }
+    fn write_out(&mut self) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(File::create(&self.target)?),
+        };
+        file.write_all(&self.waiting)?;
+        self.waiting.clear();
+        Ok(())
     }
 }
 
 impl Write for ResumableOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.open()?.write(bytes)
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= WRITE_BUFFER {
+            self.write_out()?;
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.open()?.flush()
+        self.write_out()
     }
 }
 

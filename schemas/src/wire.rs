@@ -377,7 +377,7 @@ pub struct Connection {
     pub object: u64,
     /// Bytes sent, repeated ones not counted again.
     pub sent: u64,
-    /// Bytes received.
+    /// Bytes received; the kernel counts the end of the stream as one.
     pub received: u64,
     /// Smoothed round-trip time.
     pub rtt_ns: u64,

@@ -348,7 +348,7 @@ struct wire_connection {
 	__u64 object;
 	/// Bytes sent, repeated ones not counted again.
 	__u64 sent;
-	/// Bytes received.
+	/// Bytes received; the kernel counts the end of the stream as one.
 	__u64 received;
 	/// Smoothed round-trip time.
 	__u64 rtt_ns;

@@ -6,7 +6,7 @@ use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::{ObjectText, describe};
 use stallscope_ebpf::python::{CodeReader, PythonFrame as Code};
 use stallscope_schemas::wire;
-use stallscope_symbols::{Limits, NativeFrame, PythonFrame, Symbolizer, looks_cut, merge};
+use stallscope_symbols::{Limits, Missing, NativeFrame, PythonFrame, Symbolizer, looks_cut, merge};
 
 use crate::assemble::{NamedCall, NamedStack, Naming};
 
@@ -61,7 +61,11 @@ impl Naming for Names {
     }
 
     fn stack(&mut self, pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack {
-        let native = user.map_or_else(Vec::new, |s| self.symbolizer.user(pid, &s.native));
+        let mut native = user.map_or_else(Vec::new, |s| self.symbolizer.user(pid, &s.native));
+        // Code without frame pointers uses the register for something else: what it held is no address of code.
+        while native.len() > 1 && native.last().is_some_and(|f| f.missing == Some(Missing::Mapping)) {
+            native.pop();
+        }
         let kernel = kernel.map_or_else(Vec::new, |s| self.symbolizer.kernel(&s.native));
         let codes: Vec<Option<Code>> = user
             .map_or(&[][..], |s| &s.python)

@@ -169,9 +169,11 @@ fn write<W: Write>(
     let seats = Seats { source, host, ranks: seats(&plan.selection), begin_ns: begin_ns.unsigned_abs() };
     let mut assembler = Assembler::new(capture, Names::new(), seats);
     let mut flushed = Instant::now();
+    let mut begun = false;
     while let Some(batch) = receiver.receive(FLUSH) {
+        begun |= !batch.events.is_empty();
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
-        if flushed.elapsed() >= FLUSH {
+        if begun && flushed.elapsed() >= FLUSH {
             assembler.flush()?;
             flushed = Instant::now();
         }

@@ -52,7 +52,7 @@ static void schedstat(const char *word)
 	FILE *f;
 	snprintf(path, sizeof(path), "/proc/self/task/%ld/schedstat", tid());
 	// Brings the count up to now: else it is as old as the last tick.
-	sched_yield();
+	pause_ns(1000);
 	f = fopen(path, "r");
 	if (f && fscanf(f, "%llu %llu", &ran, &waited) == 2)
 		printf("%s %ld %lld %llu %llu\n", word, tid(), now(), ran, waited);
@@ -175,11 +175,12 @@ static void do_futex(long times)
 static void do_gaps(ns length, ns gap)
 {
 	ns last = now(), end = last + length, at;
-	while ((at = now()) < end) {
+	do {
+		at = now();
 		if (at - last >= gap)
 			printf("gap %lld %lld\n", last, at);
 		last = at;
-	}
+	} while (at < end);
 }
 
 static void do_touch(long pages)

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use stallscope_ebpf::Event;
+use stallscope_ebpf::{Event, Kernel};
 use stallscope_schemas::record::ObjectKind;
 use stallscope_schemas::wire::{OUTSIDE, task_flag, wait, wait_flag};
 
@@ -22,6 +22,7 @@ const CODE_NS: u64 = 1_000_000;
 fn a_sleep_is_as_long_as_the_sleeper_says() {
     let (times, length) = (10, 50_000_000);
     let Some(mut command) = child(&["sleep", "10", "50000000"]) else { return };
+    let stolen = stolen_ns();
     let recording = record(&mut command);
     let stamps = recording.said("slept");
     assert_eq!(stamps.len(), times);
@@ -39,7 +40,7 @@ fn a_sleep_is_as_long_as_the_sleeper_says() {
         sums.0 += wait.duration_ns;
         sums.1 += stamp[1] - stamp[0];
     }
-    assert!(sums.1 - sums.0 <= CODE_NS, "{sums:?}: what is not in the waits is running");
+    assert!(sums.1 - sums.0 <= CODE_NS + stolen_ns() - stolen, "{sums:?}: what is not in the waits is running");
 }
 
 #[test]
@@ -49,7 +50,8 @@ fn a_reader_of_a_pipe_waits_for_who_writes_to_it() {
     let (reader, writer) = (recording.task(recording.one("reader")), recording.task(recording.one("writer")));
     let waits = recording.waits_in(reader, READ);
     let waits: Vec<_> = waits.iter().filter(|w| w.wanted == 1).collect();
-    assert_eq!(waits.len(), 10, "{waits:?}");
+    // Where the reader was slow, the byte was there before it asked.
+    assert!((5..=10).contains(&waits.len()), "{waits:?}");
     for wait in waits {
         assert_eq!(wait.waker, writer);
         assert_eq!(wait.head.flags & wait_flag::WAIT_IRQ_WAKER, 0);
@@ -66,7 +68,8 @@ fn a_futex_waiter_waits_for_who_wakes_it() {
     let address = recording.one("futex");
     let waits = recording.waits_in(sleeper, FUTEX);
     let waits: Vec<_> = waits.iter().filter(|w| w.object == address).collect();
-    assert_eq!(waits.len(), 10, "{waits:?}");
+    // Where the sleeper was slow, the word had changed before it slept.
+    assert!((5..=10).contains(&waits.len()), "{waits:?}");
     for wait in waits {
         assert_eq!((wait.waker, wait.object_kind, wait.fd), (waker, ObjectKind::Futex.id(), -1));
     }
@@ -75,6 +78,7 @@ fn a_futex_waiter_waits_for_who_wakes_it() {
 #[test]
 fn a_stopped_process_is_stopped_for_as_long_as_it_was() {
     let Some(mut command) = child(&["gaps", "1000000000", "50000000"]) else { return };
+    let stolen = stolen_ns();
     let mut began = None;
     let mut next = Some("STOP");
     let recording = record_while(start(&mut command), |child: &Child| {
@@ -97,7 +101,7 @@ fn a_stopped_process_is_stopped_for_as_long_as_it_was() {
     // The rest of the gap is other waiting for a CPU, just before or after.
     let queued = queued_within(&recording, 1, (gap[0], gap[1]));
     let rest = gap[1] - gap[0] - (to - from);
-    assert!(rest <= CODE_NS + queued, "{rest} of {gap:?} is not in {from}..{to}");
+    assert!(rest <= CODE_NS + queued + stolen_ns() - stolen, "{rest} of {gap:?} is not in {from}..{to}");
 }
 
 #[test]
@@ -151,7 +155,10 @@ fn waits_run_queue_and_running_add_up_to_the_span() {
         let queued = queued_within(&recording, task, within);
         let ran = end[2] - begin[2];
         let sum = waits + queued + ran;
-        println!("wall {wall} = waits {waits} + queue {queued} + ran {ran} + {}", wall.wrapping_sub(sum) as i64);
+        println!(
+            "wall {wall} = waits {waits} + queue {queued} + ran {ran} + {}, stolen {stolen}",
+            wall as i64 - sum as i64
+        );
         // What the hypervisor took while the thread was on a CPU is not in the kernel's account of it.
         let missing = wall.saturating_sub(sum).saturating_sub(stolen);
         let surplus = sum.saturating_sub(wall);
@@ -229,7 +236,8 @@ fn a_throttled_thread_is_throttled_for_as_long_as_its_cgroup_says() {
         println!("skipped: no cgroup with a quota can be made under {root}");
         return;
     }
-    let child = start(&mut command);
+    // On one CPU: a thread that is moved to a CPU whose queue is throttled there seems to queue.
+    let child = start(&mut pinned("0", &mut command));
     fs::write(format!("{group}/cgroup.procs"), child.id().to_string()).expect("the child moves");
     let recording = record_while(child, |_| {});
     let stat = fs::read_to_string(format!("{group}/cpu.stat")).expect("a cgroup has it");
@@ -244,5 +252,7 @@ fn a_throttled_thread_is_throttled_for_as_long_as_its_cgroup_says() {
         .sum();
     println!("throttled: kernel {kernel}, ours {throttled}");
     assert!(kernel > 100_000_000, "a fifth of a CPU is not enough: {stat}");
-    assert!(throttled.abs_diff(kernel) <= kernel / 10, "kernel {kernel}, ours {throttled}");
+    // Kernels before 6.6 do not say when the throttling ended and the queueing began.
+    let share = if Kernel::detect().at_least(6, 6) { kernel / 50 } else { kernel / 5 };
+    assert!(throttled.abs_diff(kernel) <= share, "kernel {kernel}, ours {throttled}");
 }

@@ -22,8 +22,10 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::iter::Peekable;
 use std::rc::Rc;
 
-use stallscope_schemas::record::{RecordKind, call_flags};
-use stallscope_schemas::units::{ThreadId, TimeNs};
+use stallscope_schemas::record::{
+    CollectiveLibrary, CollectiveOp, ObjectKind, RecordKind, WaitKind, call_flags,
+};
+use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 
 use crate::capture::{Capture, DamageNotes, MergedRows, ReadAt};
 use crate::rows::{CollectiveCall, Row, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait};
@@ -31,7 +33,7 @@ use crate::rows::{CollectiveCall, Row, ThreadLoss, ThreadPreempt, ThreadSpan, Th
 /// Waits that are looked at beyond the current one to see how much of a preemption record they cover.
 const MOST_AHEAD: usize = 1 << 12;
 
-/// What a thread did in a stretch.
+/// What a thread did in a stretch. The rows behind it are asked for by [`ThreadStates::wait`] and its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It was on a CPU.
@@ -40,13 +42,11 @@ pub enum State {
     Preempted {
         /// Time in which it was runnable and did not run, ns; at most the length of the stretch.
         run_queue_ns: u64,
-        /// The record.
-        by: ThreadPreempt,
     },
     /// It was blocked.
-    Waited(ThreadWait),
+    Waited,
     /// It was runnable again after a wait and had no CPU yet.
-    Queued(ThreadWait),
+    Queued,
     /// Records are missing.
     Lost,
 }
@@ -60,8 +60,8 @@ pub struct Stretch {
     pub to: TimeNs,
     /// What the thread did.
     pub state: State,
-    /// The outermost collective call that was open.
-    pub call: Option<CollectiveCall>,
+    /// Whether a collective call was open.
+    pub in_call: bool,
 }
 
 impl Stretch {
@@ -76,9 +76,9 @@ impl Stretch {
     pub fn clipped(&self, from: TimeNs, to: TimeNs) -> Self {
         let (from, to) = (self.from.max(from), self.to.min(to));
         let mut part = Self { from, to, ..*self };
-        if let State::Preempted { run_queue_ns, by } = self.state {
+        if let State::Preempted { run_queue_ns } = self.state {
             let until = |t: TimeNs| share(run_queue_ns, t.since(self.from), self.ns());
-            part.state = State::Preempted { run_queue_ns: until(to).saturating_sub(until(from)), by };
+            part.state = State::Preempted { run_queue_ns: until(to).saturating_sub(until(from)) };
         }
         part
     }
@@ -104,6 +104,60 @@ struct OpenPreempt {
     passed_ns: u64,
 }
 
+const LONG_AGO: TimeNs = TimeNs(i64::MIN);
+const NEVER: TimeNs = TimeNs(i64::MAX);
+
+/// Rows that cover nothing stand for none.
+const NO_WAIT: ThreadWait = ThreadWait {
+    start: LONG_AGO,
+    duration_ns: 0,
+    run_queue_ns: 0,
+    kind: WaitKind::Unknown,
+    call: StringId(0),
+    object_kind: ObjectKind::None,
+    object: StringId(0),
+    waker: None,
+    waker_stack: StackId(0),
+    stack: StackId(0),
+    preemptor: None,
+    flags: 0,
+    result: 0,
+    peer: None,
+};
+const NO_PREEMPT: OpenPreempt = OpenPreempt {
+    row: ThreadPreempt {
+        start: LONG_AGO,
+        duration_ns: 0,
+        run_queue_ns: 0,
+        times: 0,
+        preemptor: None,
+        kind: WaitKind::Preempted,
+    },
+    run_queue_ns: 0,
+    uncovered_ns: 0,
+    passed_ns: 0,
+};
+const NO_CALL: CollectiveCall = CollectiveCall {
+    start: LONG_AGO,
+    duration_ns: 0,
+    name: StringId(0),
+    library: CollectiveLibrary::Other,
+    operation: CollectiveOp::Other,
+    bytes: 0,
+    elements: 0,
+    datatype: StringId(0),
+    reduction: StringId(0),
+    group: StringId(0),
+    group_size: 0,
+    rank: None,
+    peer: None,
+    stream: 0,
+    sequence: 0,
+    result: 0,
+    flags: 0,
+    stack: StackId(0),
+};
+
 /// Reads the records of one thread and yields its stretches in order.
 #[derive(Debug)]
 pub struct ThreadStates<'a, S: ReadAt> {
@@ -124,23 +178,24 @@ pub struct ThreadStates<'a, S: ReadAt> {
     more_spans: BinaryHeap<Reverse<(TimeNs, TimeNs)>>,
     now: TimeNs,
     followed_until: TimeNs,
-    wait: Option<ThreadWait>,
-    preempt: Option<OpenPreempt>,
-    call: Option<CollectiveCall>,
+    wait: ThreadWait,
+    wait_until: TimeNs,
+    preempt: OpenPreempt,
+    preempt_until: TimeNs,
+    call: CollectiveCall,
+    call_until: TimeNs,
+    /// Before this moment nothing but a wait begins or ends.
+    quiet_until: TimeNs,
     /// Length of the union of all spans so far, ns.
     wall_ns: u64,
     /// Before this moment nothing is asked for.
     since: TimeNs,
 }
 
-fn end(row: &impl Row) -> TimeNs {
-    row.end()
-}
-
 impl<'a, S: ReadAt> ThreadStates<'a, S> {
     /// All of a thread's time.
     pub fn new(capture: &'a Capture<S>, thread: ThreadId) -> Self {
-        Self::since(capture, thread, TimeNs(i64::MIN))
+        Self::since(capture, thread, LONG_AGO)
     }
 
     /// A thread's time from a moment on: what lies before is not read where whole batches lie before.
@@ -163,13 +218,17 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
             lost_spans,
             damage,
             lost: BinaryHeap::new(),
-            lost_until: TimeNs(i64::MIN),
+            lost_until: LONG_AGO,
             more_spans: BinaryHeap::new(),
-            now: TimeNs(i64::MIN),
-            followed_until: TimeNs(i64::MIN),
-            wait: None,
-            preempt: None,
-            call: None,
+            now: LONG_AGO,
+            followed_until: LONG_AGO,
+            wait: NO_WAIT,
+            wait_until: LONG_AGO,
+            preempt: NO_PREEMPT,
+            preempt_until: LONG_AGO,
+            call: NO_CALL,
+            call_until: LONG_AGO,
+            quiet_until: LONG_AGO,
             wall_ns: 0,
             since,
         }
@@ -182,17 +241,51 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
         self.wall_ns
     }
 
+    /// The wait that the last stretch is part of, where it is.
+    #[must_use]
+    pub fn wait(&self) -> &ThreadWait {
+        &self.wait
+    }
+
+    /// The preemption record that the last stretch is part of, where it is.
+    #[must_use]
+    pub fn preempt(&self) -> &ThreadPreempt {
+        &self.preempt.row
+    }
+
+    /// The collective call that the last stretch is part of, where it is.
+    #[must_use]
+    pub fn call(&self) -> &CollectiveCall {
+        &self.call
+    }
+
     /// The wait `at` places ahead.
     fn wait_ahead(&mut self, at: usize) -> Option<&ThreadWait> {
         while self.ahead.len() <= at {
-            let next = self.waits.next()?;
+            let Some(next) = self.waits.next() else {
+                self.note_damage();
+                return None;
+            };
             self.ahead.push_back(next);
+            self.note_damage();
         }
         self.ahead.get(at)
     }
 
     /// Takes in what reading ahead has found damaged.
+    #[inline]
     fn note_damage(&mut self) {
+        if !self.damage.borrow().is_empty() || !self.lost_spans.borrow().is_empty() {
+            self.take_damage();
+        }
+    }
+
+    fn take_damage(&mut self) {
+        for notes in [&self.damage, &self.lost_spans] {
+            if let Some(&(first, _)) = notes.borrow().iter().min() {
+                self.quiet_until = self.quiet_until.min(first);
+            }
+        }
         for (from, to) in self.damage.borrow_mut().drain(..) {
             self.lost.push(Reverse((from, to)));
         }
@@ -205,7 +298,7 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
     /// Moves to the next moment in which the thread was followed; false when there is none.
     fn enter_span(&mut self) -> bool {
         while self.now >= self.followed_until {
-            let next = self.spans.peek().map(|s| (s.start, end(s)));
+            let next = self.spans.peek().map(|s| (s.start, s.end()));
             self.note_damage();
             let from_damage = self.more_spans.peek().map(|Reverse(s)| *s);
             let (from, to) = match (next, from_damage) {
@@ -233,73 +326,87 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
         true
     }
 
-    /// Makes the covers current that apply now, and says when the next ones begin.
-    fn enter_covers(&mut self) -> Option<TimeNs> {
+    /// Makes the wait current that applies now, and says when the next one begins.
+    fn enter_wait(&mut self) -> TimeNs {
         let now = self.now;
-        self.wait = self.wait.filter(|w| end(w) > now);
-        while self.wait.is_none() && self.wait_ahead(0).is_some_and(|w| w.start <= now) {
-            self.wait = self.ahead.pop_front().filter(|w| end(w) > now);
+        while self.wait_until <= now {
+            match self.wait_ahead(0) {
+                Some(wait) if wait.start <= now => {
+                    let until = wait.end();
+                    if until > now {
+                        self.wait = *wait;
+                        self.wait_until = until;
+                    }
+                    self.ahead.pop_front();
+                }
+                Some(wait) => return wait.start,
+                None => return NEVER,
+            }
         }
-        let mut next_wait = None;
-        if self.wait.is_none() {
-            // Waits that began under the current one and ended there are behind us.
-            next_wait = self.wait_ahead(0).map(|w| w.start);
-        }
-        self.preempt = self.preempt.filter(|p| end(&p.row) > now);
-        while self.preempt.is_none()
+        // What begins under the current wait waits for its end.
+        NEVER
+    }
+
+    /// Makes everything else current that applies now.
+    fn enter_others(&mut self) {
+        let now = self.now;
+        while self.preempt_until <= now
             && let Some(row) = self.preempts.next_if(|p| p.start <= now)
         {
-            if end(&row) > now {
-                self.preempt = Some(self.open_preempt(row));
+            let until = row.end();
+            if until > now {
+                self.preempt = self.open_preempt(row);
+                self.preempt_until = until;
             }
         }
-        let next_preempt = if self.preempt.is_none() { self.preempts.peek().map(|p| p.start) } else { None };
-        self.call = self.call.filter(|c| end(c) > now);
         while let Some(call) = self.calls.next_if(|c| c.start <= now) {
-            if end(&call) <= now {
-                continue;
-            }
-            let escaped = self.call.is_some_and(|open| {
-                open.flags & call_flags::OPEN != 0 && call.flags & call_flags::NESTED == 0
-            });
-            if self.call.is_none() || escaped {
-                self.call = Some(call);
+            let until = call.end();
+            let open = self.call_until > now;
+            let escaped = self.call.flags & call_flags::OPEN != 0 && call.flags & call_flags::NESTED == 0;
+            if until > now && (!open || escaped) {
+                self.call = call;
+                self.call_until = until;
             }
         }
-        let next_call = self.calls.peek().map(|c| c.start);
         while let Some(row) = self.losses.next_if(|l| l.start <= now) {
-            self.lost_until = self.lost_until.max(end(&row));
+            self.lost_until = self.lost_until.max(row.end());
         }
+        let next_preempt = if self.preempt_until > now {
+            Some(self.preempt_until)
+        } else {
+            self.preempts.peek().map(|p| p.start)
+        };
+        let next_call = self.calls.peek().map(|c| c.start);
         let next_loss = self.losses.peek().map(|l| l.start);
+        self.quiet_until = NEVER;
         self.note_damage();
-        while let Some(&Reverse((from, to))) = self.lost.peek() {
-            if from > now {
-                break;
-            }
+        while let Some(&Reverse((_, to))) = self.lost.peek().filter(|Reverse((from, _))| *from <= now) {
             self.lost.pop();
             self.lost_until = self.lost_until.max(to);
         }
         let next_damage = self.lost.peek().map(|Reverse((from, _))| *from);
-        [next_wait, next_preempt, next_call, next_loss, next_damage].into_iter().flatten().min()
+        let ends = [self.call_until, self.lost_until].into_iter().filter(|&t| t > now);
+        let begins = [next_preempt, next_call, next_loss, next_damage].into_iter().flatten();
+        self.quiet_until = begins.chain(ends).min().unwrap_or(NEVER);
     }
 
     /// Finds out how much of a preemption record no wait covers.
     fn open_preempt(&mut self, row: ThreadPreempt) -> OpenPreempt {
         // What lies behind is given away already.
-        let (from, to) = (row.start.max(self.now), end(&row));
+        let (from, to) = (row.start.max(self.now), row.end());
         let mut covered = 0;
         let mut at = from;
-        if let Some(wait) = self.wait {
-            let until = end(&wait).min(to);
+        if self.wait_until > at {
+            let until = self.wait_until.min(to);
             covered += until.since(at);
-            at = at.max(until);
+            at = until;
         }
         for ahead in 0..MOST_AHEAD {
-            let Some(&wait) = self.wait_ahead(ahead) else { break };
+            let Some(wait) = self.wait_ahead(ahead) else { break };
             if wait.start >= to {
                 break;
             }
-            let until = end(&wait).min(to);
+            let until = wait.end().min(to);
             covered += until.since(at.max(wait.start));
             at = at.max(until);
         }
@@ -309,54 +416,52 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
     }
 
     /// The next stretch.
-    #[expect(clippy::should_implement_trait, reason = "the caller reads `wall_ns` in between")]
+    #[expect(clippy::should_implement_trait, reason = "the caller asks for rows in between")]
     pub fn next(&mut self) -> Option<Stretch> {
         if !self.enter_span() {
             return None;
         }
-        let next_begin = self.enter_covers();
-        let now = self.now;
-        let mut to = self.followed_until.min(next_begin.unwrap_or(TimeNs(i64::MAX)));
-        if let Some(call) = &self.call {
-            to = to.min(end(call));
+        let next_wait = self.enter_wait();
+        if self.now >= self.quiet_until {
+            self.enter_others();
         }
+        let now = self.now;
+        let mut to = self.followed_until.min(self.quiet_until);
         let state = if self.lost_until > now {
-            to = to.min(self.lost_until);
+            // Up to where it is quiet; what is lost ends there or goes on.
             State::Lost
-        } else if let Some(wait) = self.wait {
-            let runnable = end(&wait).0.saturating_sub_unsigned(wait.run_queue_ns);
-            let runnable = TimeNs(runnable.max(wait.start.0));
+        } else if self.wait_until > now {
+            let runnable = self.wait_until.0.saturating_sub_unsigned(self.wait.run_queue_ns);
+            let runnable = TimeNs(runnable.max(self.wait.start.0));
             if now < runnable {
                 to = to.min(runnable);
-                State::Waited(wait)
+                State::Waited
             } else {
-                to = to.min(end(&wait));
-                State::Queued(wait)
+                to = to.min(self.wait_until);
+                State::Queued
             }
         } else {
-            if let Some(preempt) = &self.preempt {
-                to = to.min(end(&preempt.row));
-            }
+            to = to.min(next_wait);
             State::Ran
         };
-        let state = self.pass_preempt(now, to, state);
+        let state = if self.preempt_until > now { self.pass_preempt(now, to, state) } else { state };
         self.now = to;
-        Some(Stretch { from: now, to, state, call: self.call })
+        Some(Stretch { from: now, to, state, in_call: self.call_until > now })
     }
 
     /// Takes a stretch off the open preemption record, and its share of the run queue where the thread did not wait.
     fn pass_preempt(&mut self, from: TimeNs, to: TimeNs, state: State) -> State {
-        let Some(open) = &mut self.preempt else { return state };
-        if matches!(state, State::Waited(_) | State::Queued(_)) {
+        if matches!(state, State::Waited | State::Queued) {
             return state;
         }
+        let open = &mut self.preempt;
         let before = share(open.run_queue_ns, open.passed_ns, open.uncovered_ns);
         open.passed_ns = open.passed_ns.saturating_add(to.since(from));
         let after = share(open.run_queue_ns, open.passed_ns, open.uncovered_ns);
         match state {
             State::Ran => {
                 let run_queue_ns = after.saturating_sub(before).min(to.since(from));
-                State::Preempted { run_queue_ns, by: open.row }
+                State::Preempted { run_queue_ns }
             }
             other => other,
         }

@@ -44,8 +44,8 @@ pub(super) fn on_cpu<S: ReadAt>(capture: &Capture<S>) -> Folded {
         while let Some(stretch) = cursor.next() {
             let ran = match stretch.state {
                 State::Ran => stretch.ns(),
-                State::Preempted { run_queue_ns, .. } => stretch.ns().saturating_sub(run_queue_ns),
-                State::Waited(_) | State::Queued(_) | State::Lost => continue,
+                State::Preempted { run_queue_ns } => stretch.ns().saturating_sub(run_queue_ns),
+                State::Waited | State::Queued | State::Lost => continue,
             };
             sampled.add(ran, stretch.from);
             cursor.samples(stretch.from, stretch.to, |stack, weight| sampled.sample(stack, weight));
@@ -77,16 +77,19 @@ pub fn off_cpu<S: ReadAt>(capture: &Capture<S>) -> Folded {
         while let Some(stretch) = cursor.next() {
             match stretch.state {
                 State::Ran | State::Lost => {}
-                State::Preempted { run_queue_ns, by } => {
+                State::Preempted { run_queue_ns } => {
+                    let by = cursor.preempt();
                     add(queued.entry((queue_leaf(by.kind), by.preemptor)).or_default(), run_queue_ns);
                 }
-                State::Queued(ThreadWait { kind, preemptor, .. }) => {
+                State::Queued => {
+                    let &ThreadWait { kind, preemptor, .. } = cursor.wait();
                     add(queued.entry((queue_leaf(kind), preemptor)).or_default(), stretch.ns());
                 }
-                State::Waited(wait) => {
-                    let unknown = wait.kind == WaitKind::Unknown && stretch.call.is_none();
+                State::Waited => {
+                    let wait = cursor.wait();
+                    let unknown = wait.kind == WaitKind::Unknown && !stretch.in_call;
                     if !unknown {
-                        let leaf = waits.leaf(ThreadId(key), &wait);
+                        let leaf = waits.leaf(ThreadId(key), wait);
                         let what = (wait.stack, wait.call, wait.object_kind, wait.object, leaf);
                         add(blocked.entry(what).or_default(), stretch.ns());
                     }

@@ -430,7 +430,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     }
 
     fn file_io(&mut self, io: &wire::FileIo) -> Result<(), WriteError> {
-        let Some(process) = self.tasks.process(io.head.task) else { return Ok(()) };
+        let Some(process) = self.tasks.process_of_task(io.head.task) else { return Ok(()) };
         let known = self.objects.get(&io.object).copied();
         let since = self.file_since.insert((io.head.task, io.object), io.time_ns);
         let start = since.unwrap_or_else(|| self.tasks.begin_ns().min(io.time_ns));
@@ -449,7 +449,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
 
     /// Connections are reported by totals: a row is what came since the report before, the first sets the mark.
     fn connection(&mut self, now: &wire::Connection) -> Result<(), WriteError> {
-        let Some(process) = self.tasks.process(now.head.task) else { return Ok(()) };
+        let Some(process) = self.tasks.process_of_task(now.head.task) else { return Ok(()) };
         let Some(before) = self.connections.insert(now.object, *now) else { return Ok(()) };
         let name = self.objects.get(&now.object).map_or(StringId(0), |o| o.text);
         let row = Connection {

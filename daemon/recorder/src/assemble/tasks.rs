@@ -186,6 +186,10 @@ impl Tasks {
         self.processes.get(&pid).map(|p| p.process)
     }
 
+    pub(super) fn process_of_task(&self, task: u32) -> Option<ProcessId> {
+        self.process(self.pid(task)?)
+    }
+
     /// A record of the task ends at this time.
     pub(super) fn seen(&mut self, task: u32, until: u64) {
         if let Some(task) = self.tasks.get_mut(&task) {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use memchr::memmem::Finder;
-use object::elf::{self, FileHeader64, SectionHeader64, Sym64};
+use object::elf::{self, FileHeader64, Sym64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::{Endianness, ReadCache};
 
@@ -100,7 +100,7 @@ impl Image {
             offset: p.p_offset(endian),
             address: p.p_vaddr(endian),
             size: p.p_filesz(endian),
-            executable: u32::from(p.p_flags(endian)) & u32::from(elf::PF_X) != 0,
+            executable: p.p_flags(endian).0 & elf::PF_X.0 != 0,
         });
         let mut image = Self { loads: loads.collect(), ..Self::default() };
         let sections = header.section_headers(endian, &cache)?;
@@ -146,7 +146,8 @@ impl Image {
             let Some(bytes) = piece.get_mut(..length) else { break };
             file.read_exact_at(bytes, offset.saturating_add(at))?;
             for bytes in bytes.as_chunks::<SYMBOL>().0 {
-                let Ok((symbol, _)) = object::pod::from_bytes::<Sym64<Endianness>>(&Aligned(*bytes).0) else {
+                let bytes = Aligned(*bytes);
+                let Ok((symbol, _)) = object::pod::from_bytes::<Sym64<Endianness>>(&bytes.0) else {
                     continue;
                 };
                 let Some(wanted) = wanted.get(&symbol.st_name(endian)) else { continue };

@@ -29,12 +29,15 @@ static __always_inline bool is_throttled(struct task_struct *task)
 	return bpf_core_field_exists(struct cfs_rq, throttle_count) && task->se.cfs_rq->throttle_count > 0;
 }
 
-// For how long in all a queue has been throttled while it had tasks. From 6.6 on, else 0.
+// From 6.6 on the kernel counts for how long in all a queue has been throttled while it had tasks.
+static __always_inline bool counts_throttling(void)
+{
+	return bpf_core_field_exists(struct cfs_rq, throttled_clock_self_time);
+}
+
 static __always_inline u64 throttled_time(u64 queue)
 {
-	if (!bpf_core_field_exists(struct cfs_rq, throttled_clock_self_time))
-		return 0;
-	return BPF_CORE_READ((struct cfs_rq *)queue, throttled_clock_self_time);
+	return counts_throttling() ? BPF_CORE_READ((struct cfs_rq *)queue, throttled_clock_self_time) : 0;
 }
 
 // Sends the sum of the short run-queue stretches up to `until`.
@@ -227,12 +230,13 @@ static __noinline void preempted(struct task_state *state, u32 kind, u64 from, u
 		flush_preempted(state, now);
 }
 
-// Back from being preempted or throttled: both, where others were to run before it once the throttling ended.
+// Back from being preempted or throttled: both, where others were to run before it once the throttling ended. A queue that
+// is throttled lets its tasks run on until they leave the kernel, so that being taken off it says little by itself.
 static __always_inline void back_from_queue(struct task_state *state, u64 from, u64 now, u32 by)
 {
 	// It may be back from another CPU's queue: the one that it was taken off is what counts.
 	u64 throttled = throttled_time(state->queue) - state->throttled_time;
-	if (throttled > now - from || (!throttled && state->off_kind == WIRE_WAIT_THROTTLED))
+	if (throttled > now - from || (!counts_throttling() && state->off_kind == WIRE_WAIT_THROTTLED))
 		throttled = now - from;
 	if (throttled)
 		preempted(state, WIRE_WAIT_THROTTLED, from, from + throttled, 0);
@@ -472,7 +476,11 @@ int leave_tasks(struct bpf_iter__task *ctx)
 		u64 from = state->off_since;
 		if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
 			state->off_since = 0;
-			back_from_queue(state, from, now, 0);
+			// Throttling is counted when it ends.
+			if (is_throttled(task))
+				preempted(state, WIRE_WAIT_THROTTLED, from, now, 0);
+			else
+				back_from_queue(state, from, now, 0);
 		} else {
 			if (state->pending.valid)
 				flush_wait(state);

@@ -1,5 +1,7 @@
 //! The time of driving threads by cause: who lost it, to what, and who was behind that.
 
+use std::hash::{Hash, Hasher};
+
 use hashbrown::HashMap;
 use stallscope_schemas::record::ObjectKind;
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
@@ -58,7 +60,7 @@ impl Chains {
 }
 
 /// One cause of time of a driving thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CpuCause {
     /// The driving thread.
     pub thread: ThreadId,
@@ -84,6 +86,19 @@ pub struct CpuCause {
     pub stack: StackId,
     /// Who ran instead.
     pub preemptor: Option<ThreadId>,
+}
+
+/// Every piece of every wait is looked up by its cause: five words are hashed in place of twelve fields.
+impl Hash for CpuCause {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        state.write_u64(pair(self.thread.0, self.chain.0));
+        state.write_u64(pair(self.stack.0, self.object.0));
+        state.write_u64(pair(self.waiting_stack.0, self.collective.0));
+        state.write_u64(pair(self.call.0, self.waiting_call.0));
+        let kinds = (self.direct as u64) << 16 | (self.root as u64) << 8 | u64::from(self.object_kind.id());
+        state.write_u64(self.preemptor.map_or(0, |t| u64::from(t.0) + 1) << 24 ^ kinds);
+    }
 }
 
 /// Time and number of the pieces of a cause.

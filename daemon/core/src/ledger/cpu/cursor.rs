@@ -5,7 +5,7 @@ use std::iter::Peekable;
 use stallscope_schemas::units::{StackId, ThreadId, TimeNs};
 
 use crate::capture::{Capture, MergedRows, ReadAt};
-use crate::rows::CpuSample;
+use crate::rows::{CollectiveCall, CpuSample, ThreadPreempt, ThreadWait};
 use crate::timeline::thread::{Stretch, ThreadStates};
 
 /// A thread's states and samples, read forward.
@@ -39,15 +39,14 @@ impl<'a, S: ReadAt> Cursor<'a, S> {
     pub(super) fn next_in(&mut self, from: TimeNs, to: TimeNs) -> Option<Stretch> {
         loop {
             let stretch = self.next()?;
+            if stretch.to <= from {
+                continue;
+            }
+            // A stretch that goes on stays the last one: its rows can still be asked for.
             if stretch.to > to || stretch.from >= to {
                 self.open = Some(stretch);
             }
-            if stretch.from >= to {
-                return None;
-            }
-            if stretch.to > from {
-                return Some(stretch.clipped(from, to));
-            }
+            return (stretch.from < to).then(|| stretch.clipped(from, to));
         }
     }
 
@@ -58,6 +57,21 @@ impl<'a, S: ReadAt> Cursor<'a, S> {
                 visit(sample.stack, sample.duration_ns);
             }
         }
+    }
+
+    /// The wait that the last stretch is part of, where it is.
+    pub(crate) fn wait(&self) -> &ThreadWait {
+        self.states.wait()
+    }
+
+    /// The preemption record that the last stretch is part of, where it is.
+    pub(crate) fn preempt(&self) -> &ThreadPreempt {
+        self.states.preempt()
+    }
+
+    /// The collective call that the last stretch is part of, where it is.
+    pub(super) fn call(&self) -> &CollectiveCall {
+        self.states.call()
     }
 
     /// Length of the union of the thread's spans so far, ns.

@@ -164,19 +164,31 @@ impl Seen {
     }
 }
 
+/// The leaves of a stretch.
+struct Leaves {
+    /// What the stretch is for the most part.
+    leaf: CpuLeaf,
+    /// Of a wait, its leaf without regard to collectives.
+    own: CpuLeaf,
+    /// Of a preempted stretch, how the time in which the thread did not run counts, and how long that was.
+    queue: CpuLeaf,
+    queue_ns: u64,
+}
+
 impl<S: ReadAt> Rank<'_, S> {
-    /// The leaves of a stretch: what it is for the most part, and of a preempted one the time in the run queue.
-    fn leaves(&mut self, thread: ThreadId, stretch: &Stretch) -> (CpuLeaf, Option<(CpuLeaf, u64)>) {
-        let in_call = stretch.call.is_some();
-        let running = if in_call { CpuLeaf::CommOnCpu } else { CpuLeaf::Compute };
+    fn leaves(&mut self, thread: ThreadId, stretch: &Stretch, cursor: &Cursor<'_, S>) -> Leaves {
+        let running = if stretch.in_call { CpuLeaf::CommOnCpu } else { CpuLeaf::Compute };
+        let only = |leaf| Leaves { leaf, own: leaf, queue: CpuLeaf::RunQueue, queue_ns: 0 };
         match stretch.state {
-            State::Ran => (running, None),
-            State::Preempted { run_queue_ns, by } => (running, Some((queue_leaf(by.kind), run_queue_ns))),
-            State::Queued(wait) => (queue_leaf(wait.kind), None),
-            State::Lost => (CpuLeaf::Unknown, None),
-            State::Waited(wait) => {
-                let leaf = self.waits.leaf(thread, &wait);
-                (if in_call { in_collective(leaf) } else { leaf }, None)
+            State::Ran => only(running),
+            State::Preempted { run_queue_ns } => {
+                Leaves { queue: queue_leaf(cursor.preempt().kind), queue_ns: run_queue_ns, ..only(running) }
+            }
+            State::Queued => only(queue_leaf(cursor.wait().kind)),
+            State::Lost => only(CpuLeaf::Unknown),
+            State::Waited => {
+                let own = self.waits.leaf(thread, cursor.wait());
+                Leaves { own, ..only(if stretch.in_call { in_collective(own) } else { own }) }
             }
         }
     }
@@ -189,13 +201,14 @@ impl<S: ReadAt> Rank<'_, S> {
         self.book.root = CpuSums::default();
         while let Some(stretch) = cursor.next() {
             seen.pass(&stretch);
-            let collective = stretch.call.map_or(StringId(0), |c| c.name);
-            let (leaf, queued) = self.leaves(thread, &stretch);
-            let (queue, queue_ns) = queued.unwrap_or((CpuLeaf::RunQueue, 0));
+            let Leaves { leaf, own: own_leaf, queue, queue_ns } = self.leaves(thread, &stretch, &cursor);
             let ns = stretch.ns().saturating_sub(queue_ns);
             seen.direct.add(leaf, ns);
             seen.direct.add(queue, queue_ns);
-            if let Some(call) = &stretch.call {
+            let mut collective = StringId(0);
+            if stretch.in_call {
+                let call = cursor.call();
+                collective = call.name;
                 let on_cpu = if leaf == CpuLeaf::CommOnCpu { ns } else { 0 };
                 let blocked = if leaf == CpuLeaf::CommBlocked { ns } else { 0 };
                 self.calls.add(thread, call, stretch.ns(), on_cpu, blocked);
@@ -203,19 +216,22 @@ impl<S: ReadAt> Rank<'_, S> {
             let cause = bare(thread, leaf, collective);
             match stretch.state {
                 State::Ran => self.book.ran(cause, ns, (stretch.from, stretch.to), &mut cursor),
-                State::Preempted { by, .. } => {
+                State::Preempted { .. } => {
+                    let by = *cursor.preempt();
                     let queued = CpuCause { preemptor: by.preemptor, ..bare(thread, queue, collective) };
                     self.book.add(queued, queue_ns, by.start, by.times);
                     self.book.ran(cause, ns, (stretch.from, stretch.to), &mut cursor);
                 }
-                State::Queued(wait) => {
+                State::Queued => {
+                    let wait = cursor.wait();
                     let queued = CpuCause { preemptor: wait.preemptor, ..cause };
                     self.book.add(queued, ns, wait.start, 1);
                 }
                 State::Lost => self.book.add(cause, ns, stretch.from, 1),
-                State::Waited(wait) => {
-                    let cause = own(thread, leaf, collective, &wait);
-                    walker.wait(&mut self.waits, &mut self.book, &stretch, &wait, cause);
+                State::Waited => {
+                    let wait = cursor.wait();
+                    let cause = own(thread, leaf, collective, wait);
+                    walker.wait(&mut self.waits, &mut self.book, &stretch, (wait, own_leaf), cause);
                 }
             }
         }
@@ -229,8 +245,7 @@ impl<S: ReadAt> Rank<'_, S> {
         let mut seen = Seen::new();
         while let Some(stretch) = cursor.next() {
             seen.pass(&stretch);
-            let (leaf, queued) = self.leaves(thread, &stretch);
-            let (queue, queue_ns) = queued.unwrap_or((CpuLeaf::RunQueue, 0));
+            let Leaves { leaf, queue, queue_ns, .. } = self.leaves(thread, &stretch, &cursor);
             seen.direct.add(leaf, stretch.ns().saturating_sub(queue_ns));
             seen.direct.add(queue, queue_ns);
         }

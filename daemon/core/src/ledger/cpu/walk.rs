@@ -112,7 +112,7 @@ struct Hop {
 pub(super) struct Walker<'a, S: ReadAt> {
     capture: &'a Capture<S>,
     /// Cursors of wakers; those of the chain under way are taken out.
-    cursors: HashMap<ThreadId, Cursor<'a, S>>,
+    cursors: HashMap<ThreadId, Box<Cursor<'a, S>>>,
     questions: u64,
     /// The driving thread and the wakers of the chain under way.
     chain: Vec<ThreadId>,
@@ -125,16 +125,16 @@ impl<'a, S: ReadAt> Walker<'a, S> {
         Self { capture, cursors: HashMap::new(), questions: 0, chain: vec![driving], in_collective: false }
     }
 
-    /// The thread that a wait may be charged to. Inside a collective only a lock counts: whoever ends any other wait there
+    /// The thread that a wait with this leaf of its own may be charged to. Inside a collective only a lock counts: whoever ends any other wait there
     /// is a peer, or moves data for one.
     pub(super) fn blamed(
-        waits: &mut Waits<'_>,
+        waits: &Waits<'_>,
         thread: ThreadId,
         wait: &ThreadWait,
+        leaf: CpuLeaf,
         in_call: bool,
     ) -> Option<ThreadId> {
         let waker = waits.waker(wait).filter(|&w| w != thread)?;
-        let leaf = waits.leaf(thread, wait);
         let follows = match leaf {
             CpuLeaf::Lock => true,
             CpuLeaf::PageFault | CpuLeaf::BlockIo | CpuLeaf::Network | CpuLeaf::Ipc | CpuLeaf::Syscall => {
@@ -151,13 +151,12 @@ impl<'a, S: ReadAt> Walker<'a, S> {
         waits: &mut Waits<'_>,
         book: &mut Book,
         stretch: &Stretch,
-        wait: &ThreadWait,
+        (wait, leaf): (&ThreadWait, CpuLeaf),
         cause: CpuCause,
     ) {
         let hop = Hop { cause, began: wait.start };
-        let in_call = stretch.call.is_some();
-        self.in_collective = in_call;
-        match Self::blamed(waits, cause.thread, wait, in_call) {
+        self.in_collective = stretch.in_call;
+        match Self::blamed(waits, cause.thread, wait, leaf, stretch.in_call) {
             Some(waker) => {
                 self.walk(waits, book, hop, hop, (waker, wait), (stretch.from, stretch.to));
             }
@@ -205,27 +204,30 @@ impl<'a, S: ReadAt> Walker<'a, S> {
             }
             at = stretch.to;
             let span = (stretch.from, stretch.to);
-            let in_call = stretch.call.is_some();
+            let in_call = stretch.in_call;
             let running = if in_call { CpuLeaf::CommOnCpu } else { CpuLeaf::Compute };
             match stretch.state {
                 State::Ran => {
                     let cause = to_waker(self.seen_as(running));
                     book.ran(cause, stretch.ns(), span, &mut cursor);
                 }
-                State::Preempted { run_queue_ns, by } => {
+                State::Preempted { run_queue_ns } => {
+                    let by = *cursor.preempt();
                     let cause = CpuCause { preemptor: by.preemptor, ..to_waker(queue_leaf(by.kind)) };
                     book.add(cause, run_queue_ns, by.start, by.times);
                     let ran = stretch.ns().saturating_sub(run_queue_ns);
                     book.ran(to_waker(self.seen_as(running)), ran, span, &mut cursor);
                 }
-                State::Queued(wait) => {
+                State::Queued => {
+                    let wait = cursor.wait();
                     let cause = CpuCause { preemptor: wait.preemptor, ..to_waker(queue_leaf(wait.kind)) };
                     book.add(cause, stretch.ns(), wait.start, 1);
                 }
                 State::Lost => book.add(to_waker(CpuLeaf::Unknown), stretch.ns(), stretch.from, 1),
-                State::Waited(wait) => {
-                    let leaf = waits.leaf(waker, &wait);
-                    let leaf = if in_call { in_collective(leaf) } else { leaf };
+                State::Waited => {
+                    let wait = *cursor.wait();
+                    let own = waits.leaf(waker, &wait);
+                    let leaf = if in_call { in_collective(own) } else { own };
                     let cause = CpuCause {
                         call: wait.call,
                         object_kind: wait.object_kind,
@@ -234,7 +236,7 @@ impl<'a, S: ReadAt> Walker<'a, S> {
                         ..to_waker(self.seen_as(leaf))
                     };
                     let here = Hop { cause, began: wait.start };
-                    match Self::blamed(waits, waker, &wait, in_call) {
+                    match Self::blamed(waits, waker, &wait, own, in_call) {
                         // It waited for one of those that wait for it.
                         Some(next) if self.chain.contains(&next) => {
                             book.add(first.cause, stretch.ns(), first.began, 1);
@@ -260,7 +262,7 @@ impl<'a, S: ReadAt> Walker<'a, S> {
     }
 
     /// The cursor of a waker, which goes back into the map when the walk through it is over.
-    fn take(&mut self, thread: ThreadId, from: TimeNs) -> Cursor<'a, S> {
+    fn take(&mut self, thread: ThreadId, from: TimeNs) -> Box<Cursor<'a, S>> {
         self.questions += 1;
         let mut cursor = self.cursors.remove(&thread).unwrap_or_else(|| {
             if self.cursors.len() >= MAX_CURSORS
@@ -268,7 +270,7 @@ impl<'a, S: ReadAt> Walker<'a, S> {
             {
                 self.cursors.remove(&oldest);
             }
-            Cursor::new(self.capture, thread, from)
+            Box::new(Cursor::new(self.capture, thread, from))
         });
         cursor.used = self.questions;
         cursor
