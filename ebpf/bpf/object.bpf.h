@@ -81,6 +81,29 @@ struct {
 	__type(value, u32);
 } objects_sent SEC(".maps");
 
+// Calls and bytes by thread and object, as far as they are not in the threads' own slots.
+struct file_key {
+	u64 object;
+	u32 task;
+	u32 reserved;
+};
+
+struct file_sums {
+	u64 reads;
+	u64 read_bytes;
+	u64 writes;
+	u64 written_bytes;
+	// How often it was asked for and had nothing to tell.
+	u64 idle;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct file_key);
+	__type(value, struct file_sums);
+} file_io SEC(".maps");
+
 // TCP sockets that followed threads have used, by address.
 struct connection {
 	u64 object;
@@ -446,6 +469,77 @@ static __always_inline u64 open_file(struct task_struct *task, u32 fd)
 	return file;
 }
 
+static __noinline struct file_sums *sums_of(struct file_key *key)
+{
+	struct file_sums none = {}, *sums;
+	sums = bpf_map_lookup_elem(&file_io, key);
+	if (sums)
+		return sums;
+	if (bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST)) {
+		// Full until the recorder asks: what has no room of its own shares one.
+		count(COUNT_OBJECT_LOST);
+		key->object = 0;
+		bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST);
+	}
+	return bpf_map_lookup_elem(&file_io, key);
+}
+
+// Adds what a slot has to the sums. The thread itself may be using it on another CPU: what it has meanwhile come to stand
+// for is then not known.
+static __noinline void empty_slot(struct task_state *state, struct fd_slot *slot)
+{
+	struct file_key key = { .task = state->id, .object = slot->object };
+	u64 reads = __sync_lock_test_and_set(&slot->reads, 0);
+	u64 read_bytes = __sync_lock_test_and_set(&slot->read_bytes, 0);
+	u64 writes = __sync_lock_test_and_set(&slot->writes, 0);
+	u64 written_bytes = __sync_lock_test_and_set(&slot->written_bytes, 0);
+	struct file_sums *sums;
+	if (!reads && !writes)
+		return;
+	if (slot->object != key.object)
+		key.object = 0;
+	sums = sums_of(&key);
+	if (!sums)
+		return;
+	__sync_fetch_and_add(&sums->reads, reads);
+	__sync_fetch_and_add(&sums->read_bytes, read_bytes);
+	__sync_fetch_and_add(&sums->writes, writes);
+	__sync_fetch_and_add(&sums->written_bytes, written_bytes);
+}
+
+static __noinline void empty_slots(struct task_state *state)
+{
+	for (u32 i = 0; i < FD_SLOTS; i++)
+		empty_slot(state, &state->fds[i]);
+}
+
+// From 6.2 on, memory can be read as a type without a call.
+extern void *bpf_rdonly_cast(const void *memory, u32 type) __ksym __weak;
+
+// The inode of an open file, and its number.
+static __always_inline u64 inode_of_file(u64 file, u64 *number)
+{
+	u64 inode;
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		struct file *f = bpf_rdonly_cast((void *)file, bpf_core_type_id_kernel(struct file));
+		struct inode *i = f->f_inode;
+		*number = i->i_ino;
+		return (u64)i;
+	}
+	inode = FOLLOW(file, file, f_inode);
+	*number = READ(inode, inode, i_ino);
+	return inode;
+}
+
+static __always_inline u32 ports_of(u64 sock)
+{
+	if (bpf_ksym_exists(bpf_rdonly_cast)) {
+		struct sock *s = bpf_rdonly_cast((void *)sock, bpf_core_type_id_kernel(struct sock));
+		return s->__sk_common.skc_portpair;
+	}
+	return READ(sock, sock, __sk_common.skc_portpair);
+}
+
 // What the thread's descriptor stands for, or 0. A descriptor that is used again is known by its file, inode and, as a
 // socket may have been connected since, ports.
 static __always_inline struct fd_slot *slot_of(struct task_struct *task, struct task_state *state, u32 fd)
@@ -456,12 +550,9 @@ static __always_inline struct fd_slot *slot_of(struct task_struct *task, struct 
 	u32 ports = 0, foreign;
 	if (!file)
 		return 0;
-	inode = FOLLOW(file, file, f_inode);
-	number = READ(inode, inode, i_ino);
-	if (slot->file == file && slot->inode == inode && slot->number == number) {
+	if (slot->file == file && slot->inode == inode_of_file(file, &number) && slot->number == number) {
 		sock = slot->socket;
-		if (sock)
-			ports = READ(sock, sock, __sk_common.skc_portpair);
+		ports = sock ? ports_of(sock) : 0;
 		if (slot->ports == ports)
 			return slot;
 	}
@@ -469,6 +560,10 @@ static __always_inline struct fd_slot *slot_of(struct task_struct *task, struct 
 	s = object_begin(task, foreign);
 	if (!s)
 		return 0;
+	inode = FOLLOW(file, file, f_inode);
+	number = READ(inode, inode, i_ino);
+	if (want_files)
+		empty_slot(state, slot);
 	slot->file = 0;
 	slot->object = name_file(s, file, inode, state->id);
 	if (!slot->object)
@@ -481,7 +576,7 @@ static __always_inline struct fd_slot *slot_of(struct task_struct *task, struct 
 	if (slot->kind == OBJECT_TCP_SOCKET || slot->kind == OBJECT_UDP_SOCKET) {
 		sock = sock_of(file);
 		slot->socket = sock;
-		slot->ports = READ(sock, sock, __sk_common.skc_portpair);
+		slot->ports = ports_of(sock);
 	}
 	slot->file = file;
 	return slot;

@@ -15,6 +15,11 @@
 #define PYTHON_FRAME_WORDS 16
 // Threads that are looked at for one: bounds the time of a probe to about 30 µs.
 #define PYTHON_MAX_THREADS 512
+// Turns of a loop within one function. The verifier goes through each turn, and compares it with all earlier ones: the
+// loops are in functions of their own, verified once, and called as often as it takes.
+#define PYTHON_STRIDE 64
+// No address of a frame.
+#define PYTHON_BROKEN 1
 // A thread that was not found is looked for again at latest after so many stacks.
 #define PYTHON_SEARCH_AGAIN 64
 // Tags in the low bits of references (3.14); objects are aligned to 16 bytes.
@@ -81,57 +86,86 @@ static __always_inline u64 python_innermost(struct python_process *p, u64 thread
 	return frame;
 }
 
-// The state of the thread whose control block is at `self`. Of several (3.10 and 3.11 give a new thread its creator's id
-// until it runs; a thread may be known to more than one interpreter) one that has frames.
-__noinline u64 python_search(struct python_process *p, u64 self)
+// A search through the threads of all interpreters.
+struct python_search {
+	u64 self;
+	u64 interpreter;
+	u64 thread;
+	// What was found: of several a thread that has frames.
+	u64 found;
+	bool done;
+};
+
+// Looks at the next threads. 3.10 and 3.11 give a new thread its creator's id until it runs, and a thread may be known to
+// more than one interpreter: so that one without frames does not end the search.
+__noinline int python_search_some(struct python_process *p, struct python_search *search)
 {
-	u64 interpreter, thread, frameless = 0;
-	if (!p)
+	u64 thread, interpreter;
+	if (!p || !search)
 		return 0;
-	interpreter = python_read(p->interpreters);
-	if (!interpreter)
-		return 0;
-	thread = python_read(interpreter + p->interpreter_threads);
-	for (u32 i = 0; i < PYTHON_MAX_THREADS; i++) {
+	thread = search->thread;
+	interpreter = search->interpreter;
+	for (u32 i = 0; i < PYTHON_STRIDE; i++) {
 		if (!thread) {
 			interpreter = python_read(interpreter + p->interpreter_next);
-			if (!interpreter)
-				break;
+			if (!interpreter) {
+				search->done = true;
+				return 0;
+			}
 			thread = python_read(interpreter + p->interpreter_threads);
 			continue;
 		}
-		if (python_read(thread + p->thread_id) == self) {
-			if (python_innermost(p, thread))
-				return thread;
-			frameless = thread;
+		if (python_read(thread + p->thread_id) == search->self) {
+			search->found = thread;
+			if (python_innermost(p, thread)) {
+				search->done = true;
+				return 0;
+			}
 		}
 		thread = python_read(thread + p->thread_next);
 	}
-	return frameless;
+	search->thread = thread;
+	search->interpreter = interpreter;
+	return 0;
 }
 
-// Walks from the innermost frame outward. Returns whether the chain came to its end.
-__noinline int python_frames(struct python_process *p, struct stack_scratch *s, u64 frame)
+// The state of the thread whose control block is at `self`, or 0.
+static __always_inline u64 python_find(struct python_process *p, u64 self)
+{
+	struct python_search search = { .self = self };
+	search.interpreter = python_read(p->interpreters);
+	if (!search.interpreter)
+		return 0;
+	search.thread = python_read(search.interpreter + p->interpreter_threads);
+	for (u32 i = 0; i < PYTHON_MAX_THREADS / PYTHON_STRIDE; i++) {
+		if (search.done)
+			break;
+		python_search_some(p, &search);
+	}
+	return search.found;
+}
+
+// Walks some frames outward. Returns the next, 0 at the end, or PYTHON_BROKEN.
+__noinline u64 python_walk_some(struct python_process *p, struct stack_scratch *s, u64 frame)
 {
 	u64 words[PYTHON_FRAME_WORDS] = {};
 	u64 code, instruction;
 	u32 bytes, n;
 	if (!p || !s)
-		return 0;
-	// Frames that are not Python's lie between those that are, in the worst case one each.
-	for (u32 i = 0; i < 2 * WIRE_MAX_FRAMES; i++) {
+		return PYTHON_BROKEN;
+	for (u32 i = 0; i < PYTHON_STRIDE; i++) {
 		if (!frame)
-			return 1;
+			return 0;
 		bytes = p->frame_bytes & (sizeof(words) - 1);
 		if (bpf_probe_read_user(words, bytes, (void *)frame))
-			return 0;
+			return PYTHON_BROKEN;
 		frame = words[(p->frame_previous >> 3) % PYTHON_FRAME_WORDS];
 		if (p->frame_owner != PYTHON_NONE &&
 		    ((u8 *)words)[p->frame_owner % sizeof(words)] >= p->foreign_owner)
 			continue;
 		code = words[(p->frame_code >> 3) % PYTHON_FRAME_WORDS] & ~PYTHON_TAGS;
 		if (!code)
-			return 0;
+			return PYTHON_BROKEN;
 		instruction = words[(p->frame_instruction >> 3) % PYTHON_FRAME_WORDS];
 		if (p->instruction_is_index)
 			instruction = (u64)((s64)(s32)instruction * 2);
@@ -140,12 +174,12 @@ __noinline int python_frames(struct python_process *p, struct stack_scratch *s, 
 		// Kept in memory and not in a register: the verifier would follow each of its values.
 		n = s->record.python;
 		if (n >= WIRE_MAX_FRAMES)
-			return 0;
+			return PYTHON_BROKEN;
 		s->python[n].code = code;
 		s->python[n].offset = instruction;
 		s->record.python = n + 1;
 	}
-	return 0;
+	return frame;
 }
 
 // The current thread's innermost frame, or 0.
@@ -167,7 +201,7 @@ static __always_inline u64 python_begin(struct python_process *p, struct task_st
 	if (newest == state->python_newest && ++state->python_misses < PYTHON_SEARCH_AGAIN &&
 	    python_read(newest + p->thread_id) != self)
 		return 0;
-	thread = python_search(p, self);
+	thread = python_find(p, self);
 	state->python_thread = thread;
 	state->python_newest = newest;
 	state->python_misses = 0;
@@ -187,7 +221,13 @@ static __always_inline u32 python_walk(struct task_state *state, struct stack_sc
 	frame = python_begin(p, state);
 	if (!frame)
 		return 0;
-	if (!python_frames(p, s, frame))
+	// Frames that are not Python's lie between those that are, in the worst case one each.
+	for (u32 i = 0; i < 2 * WIRE_MAX_FRAMES / PYTHON_STRIDE + 1; i++) {
+		frame = python_walk_some(p, s, frame);
+		if (!frame || frame == PYTHON_BROKEN)
+			break;
+	}
+	if (frame)
 		s->record.head.flags |= WIRE_STACK_PYTHON_CUT;
 	return s->record.python;
 }

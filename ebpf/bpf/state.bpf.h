@@ -61,6 +61,11 @@ struct fd_slot {
 	u64 object;
 	u32 ports;
 	u8 kind;
+	// Calls and bytes that have not been added to the others yet. See files.bpf.h.
+	u64 reads;
+	u64 read_bytes;
+	u64 writes;
+	u64 written_bytes;
 };
 
 struct task_state {

@@ -13,6 +13,7 @@ use zerocopy::IntoBytes;
 
 use crate::event::{Event, Malformed};
 use crate::kernel::Kernel;
+use crate::probes::collectives::{self, Collectives, Rescan};
 use crate::probes::{ALL, Attached, Probe, ProbeId, Standing};
 use crate::python::{Entry, PythonProcess};
 use crate::skeleton::{OpenStallscopeSkel, StallscopeSkel, StallscopeSkelBuilder};
@@ -82,6 +83,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(libbpf_rs::Error) -> SessionEr
 pub struct Session {
     // Links go before the programs that they hold.
     attached: BTreeMap<ProbeId, Attached>,
+    collectives: Collectives,
     rings: Vec<MapHandle>,
     skeleton: StallscopeSkel<'static>,
     settings: Settings,
@@ -129,7 +131,8 @@ impl Session {
             skeleton = load_programs(&kept, kernel, &settings);
         }
         let (skeleton, rings) = skeleton.map_err(failed("load the scheduler probe"))?;
-        Ok(Self { attached: BTreeMap::new(), rings, skeleton, settings, standings })
+        let collectives = Collectives::new(kernel);
+        Ok(Self { attached: BTreeMap::new(), collectives, rings, skeleton, settings, standings })
     }
 
     /// How each probe stands: what is not seen, and why.
@@ -204,6 +207,18 @@ impl Session {
             .map_err(failed(format!("have the Python frames of process {pid} walked")))
     }
 
+    /// Looks for collective libraries in processes and probes those that are new. To be called after attaching and then
+    /// about every second: a process whose code has not changed costs two small reads.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`] where the kernel refuses all of it; what is wrong with one file is a note.
+    pub fn rescan_collectives(&mut self, pids: &[u32]) -> Result<Rescan, SessionError> {
+        if !self.attached.contains_key(&ProbeId::Collectives) {
+            return Ok(Rescan::default());
+        }
+        self.collectives.rescan(&mut self.skeleton, pids).map_err(failed("probe collective libraries"))
+    }
+
     /// Runs over all tasks of the host in the kernel: to begin following, or to leave.
     fn run_iterator(&mut self, leave: bool) -> Result<(), SessionError> {
         let programs = &mut self.skeleton.progs;
@@ -220,6 +235,9 @@ impl Session {
     pub fn report_totals(&mut self) -> Result<(), SessionError> {
         let what = || failed("ask for totals");
         let (programs, maps) = (&mut self.skeleton.progs, &self.skeleton.maps);
+        if self.attached.contains_key(&ProbeId::Files) {
+            run(&programs.gather_file_io.attach().map_err(what())?).map_err(what())?;
+        }
         for (probe, program, map) in [
             (ProbeId::Files, &programs.report_file_io, maps.file_io.as_fd()),
             (ProbeId::Network, &programs.report_connections, maps.connections.as_fd()),
@@ -263,9 +281,10 @@ impl Session {
     /// # Errors
     /// [`SessionError::Kernel`] where the pending records could not be asked for; the probes are off all the same.
     pub fn detach(&mut self) -> Result<(), SessionError> {
-        let asked = self.report_totals().and(self.run_iterator(true));
+        let asked = self.run_iterator(true).and(self.report_totals());
         self.set_recording(false);
         self.attached.clear();
+        self.collectives.detach();
         asked
     }
 
@@ -352,6 +371,7 @@ fn load_programs(
     for mut program in open.open_object_mut().progs_mut() {
         let name = program.name().to_string_lossy().into_owned();
         let wanted = probes.iter().any(|p| p.programs.contains(&name.as_str()));
+        let wanted = wanted && !collectives::is_other_way(kernel, &name);
         program.set_autoload(wanted && crate::probes::faults::loadable(&name));
     }
     let shards = kernel.cpus.min(MAX_SHARDS);

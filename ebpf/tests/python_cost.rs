@@ -18,7 +18,7 @@ def down(n):
     while True: pass
 down(int(sys.argv[1]))
 ";
-const FRAMES: [usize; 1] = [119];
+const FRAMES: [usize; 3] = [1, 29, 119];
 const ROUNDS: usize = 5;
 
 struct Job(Child);
@@ -34,7 +34,7 @@ impl Drop for Job {
 #[ignore = "a measurement, to be run as root on a quiet host"]
 fn cost_of_a_walk() {
     let more = std::env::var_os("STALLSCOPE_PYTHONS").unwrap_or_default();
-    let named = (10..=9).map(|minor| PathBuf::from(format!("python3.{minor}")));
+    let named = (10..=14).map(|minor| PathBuf::from(format!("python3.{minor}")));
     for python in named.chain(std::env::split_paths(&more)) {
         for frames in FRAMES {
             let Ok(child) = Command::new(&python).args(["-c", PROGRAM, &frames.to_string()]).spawn() else {

@@ -415,9 +415,9 @@ fn widths_of_flamegraphs_are_the_ledgers_times() {
             "dataloader.py(631): __next__",
             "[read]",
             "woken by",
-            "process 20 · thread 21 QueueFeeder",
+            "rank 2 · process 20 · thread 21 QueueFeeder",
             "woken by",
-            "process 20 · thread 20 pt_data_worker",
+            "rank 2 · process 20 · thread 20 pt_data_worker",
         ]
     );
 }

@@ -5,12 +5,12 @@ mod common;
 
 use common::{Host, MS};
 use serde_json::Value;
-use stallscope_core::capture::Capture;
+use stallscope_core::capture::{Capture, Device};
 use stallscope_core::ledger::{Ledgers, Options};
 use stallscope_core::report::{Diff, Report, render, render_diff};
-use stallscope_core::rows::{FileIo, PageFaults};
-use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, ObjectKind, wait_flags};
-use stallscope_schemas::units::TimeNs;
+use stallscope_core::rows::{FileIo, GpuOp, PageFaults};
+use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, CopyKind, ObjectKind, OpKind, wait_flags};
+use stallscope_schemas::units::{CorrelationId, TimeNs};
 
 const STEPS: i64 = 20;
 const STEP: i64 = 100 * MS;
@@ -18,6 +18,10 @@ const STEP: i64 = 100 * MS;
 /// Twenty steps of 100 ms. All ranks compute for 30 ms; rank 2 then waits 50 ms for its worker, the others meet in the
 /// all-reduce and wait there.
 fn job() -> Capture<Vec<u8>> {
+    made_up_job().capture()
+}
+
+fn made_up_job() -> Host {
     let mut host = Host::new();
     let ranks: Vec<_> =
         (0..4u32).map(|rank| host.process(100 + i64::from(rank), "python3", Some(rank))).collect();
@@ -103,7 +107,7 @@ fn job() -> Capture<Vec<u8>> {
     };
     host.writer.push_file_io(worker, file).unwrap();
     host.writer.push_page_faults(reader, PageFaults { start, duration_ns, minor: 5120, major: 3 }).unwrap();
-    host.capture()
+    host
 }
 
 fn report(capture: &Capture<Vec<u8>>) -> Report {
@@ -178,4 +182,37 @@ fn waits_and_collectives_are_slices_of_their_threads() {
     assert_eq!((summary.slices, summary.left_out), (79 + 80, 0));
     let holds = |text: &str| out.windows(text.len()).any(|w| w == text.as_bytes());
     assert!(holds("MPI_Allreduce") && holds("recvfrom") && !holds("GPU 0"));
+}
+
+#[test]
+fn gpus_and_ranks_on_cpus_stand_side_by_side() {
+    let mut host = made_up_job();
+    let device = host.writer.add_device(Device { id: "GPU-1".into(), ..Device::default() });
+    let name = host.writer.intern("gemm");
+    let op = GpuOp {
+        start: TimeNs(0),
+        duration_ns: 7_000_000,
+        name,
+        stream: 7,
+        kind: OpKind::Kernel,
+        flags: 0,
+        correlation: CorrelationId(0),
+        bytes: 0,
+        copy_kind: CopyKind::Unknown,
+        launch: None,
+    };
+    host.writer.push_gpu_op(device, op).unwrap();
+    let report = report(&host.capture());
+    let mut text = String::new();
+    render(&report, &mut text).unwrap();
+    assert!(text.starts_with("train · 1 GPU · 4 ranks on CPUs · 2.00 s · records lost 0\n"), "{text}");
+    assert!(
+        text.contains("where 7.0 ms of GPU time went") && text.contains("where 8.00 s of rank time went")
+    );
+    let json: Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    let kinds: Vec<&str> =
+        json["devices"].as_array().unwrap().iter().map(|d| d["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["cpu", "cpu", "cpu", "cpu", "gpu"], "the GPU has no rank");
+    assert_eq!(json["devices"][4]["direct"]["compute_ns"], 7_000_000);
+    assert!(json["devices"][4].get("root").is_none());
 }

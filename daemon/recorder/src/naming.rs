@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::{ObjectText, describe};
+use stallscope_ebpf::probes::collectives::{Decoded, Decoder, ProcessHandles};
 use stallscope_ebpf::python::{CodeReader, PythonFrame as Code};
 use stallscope_schemas::wire;
 use stallscope_symbols::{Limits, Missing, NativeFrame, PythonFrame, Symbolizer, looks_cut, merge};
 
-use crate::assemble::{NamedCall, NamedStack, Naming};
+use crate::assemble::{NamedStack, Naming};
 
 /// How long a process's files are kept after its end: its last stacks come out of the rings within two looks at them.
 const LINGER: Duration = Duration::from_secs(3);
@@ -17,6 +18,7 @@ const LINGER: Duration = Duration::from_secs(3);
 pub(crate) struct Names {
     symbolizer: Symbolizer,
     code: CodeReader,
+    calls: Decoder,
     gone: Vec<(Instant, u32)>,
 }
 
@@ -28,7 +30,24 @@ impl std::fmt::Debug for Names {
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self { symbolizer: Symbolizer::new(Limits::default()), code: CodeReader::new(), gone: Vec::new() }
+        Self {
+            symbolizer: Symbolizer::new(Limits::default()),
+            code: CodeReader::new(),
+            calls: Decoder::default(),
+            gone: Vec::new(),
+        }
+    }
+
+    /// What a process's libraries call their predefined handles.
+    pub(crate) fn learn(&mut self, handles: ProcessHandles) {
+        self.calls.learn(handles);
+    }
+
+    /// A rank and the number of ranks, as its launcher told it.
+    pub(crate) fn world(&mut self, pid: u32, rank: Option<u32>, size: Option<u32>) {
+        if let (Some(rank), Some(size)) = (rank, size) {
+            self.calls.world(pid, rank, size.into());
+        }
     }
 }
 
@@ -41,6 +60,7 @@ impl Naming for Names {
     fn process_changed(&mut self, pid: u32) {
         let _ = self.symbolizer.process_changed(pid);
         self.code.forget(pid);
+        self.calls.forget(pid);
     }
 
     fn process_gone(&mut self, pid: u32) {
@@ -49,12 +69,13 @@ impl Naming for Names {
     }
 
     fn tidy(&mut self) {
-        let (symbolizer, code) = (&mut self.symbolizer, &mut self.code);
+        let (symbolizer, code, calls) = (&mut self.symbolizer, &mut self.code, &mut self.calls);
         self.gone.retain(|(when, pid)| {
             let keep = when.elapsed() < LINGER;
             if !keep {
                 symbolizer.forget(*pid);
                 code.forget(*pid);
+                calls.forget(*pid);
             }
             keep
         });
@@ -99,7 +120,7 @@ impl Naming for Names {
         name.unwrap_or(number)
     }
 
-    fn call(&mut self, _pid: u32, _call: &wire::Call) -> Option<NamedCall> {
-        None
+    fn call(&mut self, pid: u32, call: &wire::Call) -> Decoded {
+        self.calls.decode(pid, call)
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use stallscope_ebpf::Event;
+use stallscope_ebpf::probes::collectives::ProcessHandles;
 
 use crate::run::Summary;
 
@@ -20,6 +21,8 @@ pub(crate) struct Batch {
     pub(crate) malformed: u64,
     /// Stretches that were left out for want of room, by task.
     pub(crate) left_out: Vec<LeftOut>,
+    /// What libraries of processes call their predefined handles.
+    pub(crate) handles: Vec<ProcessHandles>,
 }
 
 /// Records of a task that did not fit.
@@ -86,6 +89,7 @@ impl Sender {
     pub(crate) fn send(&self, batch: &mut Batch) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting.malformed += std::mem::take(&mut batch.malformed);
+        state.waiting.handles.append(&mut batch.handles);
         if state.waiting.events.is_empty() && batch.events.len() <= self.0.capacity {
             std::mem::swap(&mut state.waiting.events, &mut batch.events);
         }
@@ -135,7 +139,10 @@ impl Receiver {
         }
         let mut batch = std::mem::take(&mut state.waiting);
         batch.left_out = std::mem::take(&mut state.left_out).into_values().collect();
-        let empty = batch.events.is_empty() && batch.left_out.is_empty() && batch.malformed == 0;
+        let empty = batch.events.is_empty()
+            && batch.left_out.is_empty()
+            && batch.handles.is_empty()
+            && batch.malformed == 0;
         (!empty || !state.closed).then_some(batch)
     }
 }

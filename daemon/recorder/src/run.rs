@@ -167,11 +167,16 @@ fn write<W: Write>(
         capture.add_label(key, value);
     }
     let seats = Seats { source, host, ranks: seats(&plan.selection), begin_ns: begin_ns.unsigned_abs() };
-    let mut assembler = Assembler::new(capture, Names::new(), seats);
+    let mut names = Names::new();
+    for seat in &seats.ranks {
+        names.world(seat.pid, seat.rank, seat.world_size);
+    }
+    let mut assembler = Assembler::new(capture, names, seats);
     let mut flushed = Instant::now();
     let mut begun = false;
     while let Some(batch) = receiver.receive(FLUSH) {
         begun |= !batch.events.is_empty();
+        batch.handles.into_iter().for_each(|handles| assembler.naming().learn(handles));
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
         if begun && flushed.elapsed() >= FLUSH {
             assembler.flush()?;
@@ -235,6 +240,14 @@ struct Seen {
 }
 
 impl Seen {
+    /// The processes that have threads.
+    fn processes(&self) -> Vec<u32> {
+        let mut pids: Vec<u32> = self.pids.values().copied().collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
     fn event(&mut self, event: &Event) {
         self.records += 1;
         match event {
@@ -288,6 +301,38 @@ impl Interpreters {
     }
 }
 
+/// Collective libraries in the followed processes.
+#[derive(Debug, Default)]
+struct Libraries {
+    notes: Vec<String>,
+}
+
+/// Notes on libraries that are kept: a process of a hundred libraries may have one on each.
+const LIBRARY_NOTES: usize = 20;
+
+impl Libraries {
+    fn look(&mut self, session: &mut Session, pids: &[u32], batch: &mut Batch) {
+        let found = match session.rescan_collectives(pids) {
+            Ok(found) => found,
+            Err(error) => return self.note(format!("collective calls are not seen: {error}")),
+        };
+        for note in found.notes {
+            self.note(format!("collective calls in {}: {}", note.path, note.text));
+        }
+        for library in found.attached.iter().filter(|l| l.slow > 0) {
+            let text = "begin with an instruction that the kernel executes out of line: about 10 µs a call";
+            self.note(format!("{} of {} functions of {} {text}", library.slow, library.functions, library.path));
+        }
+        batch.handles.extend(found.handles);
+    }
+
+    fn note(&mut self, text: String) {
+        if self.notes.len() < LIBRARY_NOTES && !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+}
+
 /// The reader: attaches, moves records from the rings to the queue, detaches.
 #[allow(clippy::too_many_arguments, reason = "called once; a struct of them would be named after this function")]
 fn read(
@@ -315,6 +360,8 @@ fn read(
     let mut interpreters = Interpreters::default();
     interpreters.look(&session, pids.iter().copied());
     session.attach(&pids)?;
+    let mut libraries = Libraries::default();
+    libraries.look(&mut session, &pids, &mut gathered.borrow_mut().0);
     // Whoever has the pid now is followed: it must still be the process that was chosen.
     for process in plan.selection.ranks().map(|rank| rank.process) {
         match host.life(process) {
@@ -342,8 +389,13 @@ fn read(
         let elapsed = attached.elapsed();
         if looked.elapsed() >= FLUSH {
             looked = Instant::now();
-            let changed = std::mem::take(&mut gathered.borrow_mut().1.changed);
+            let (changed, pids) = {
+                let seen = &mut gathered.borrow_mut().1;
+                (std::mem::take(&mut seen.changed), seen.processes())
+            };
             interpreters.look(&session, changed.into_iter());
+            // What was loaded meanwhile (a library by dlopen, another program) is probed from now on.
+            libraries.look(&mut session, &pids, &mut gathered.borrow_mut().0);
             // Without them a report lacks sums and has all the rest.
             let _ = session.report_totals();
             progress(Progress { elapsed, records, threads: alive });
@@ -372,6 +424,7 @@ fn read(
     sender.send(&mut batch);
     let mut notes = plan.selection.notes.clone();
     notes.extend(interpreters.notes());
+    notes.extend(libraries.notes);
     if let Err(error) = detached {
         notes.push(format!("the waits that went on at the end are missing: {error}"));
     }

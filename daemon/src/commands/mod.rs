@@ -51,6 +51,10 @@ fn gpu_ledgers(
     options: Options,
 ) -> Result<Vec<DeviceLedger>, Failure> {
     let ledgers = all_ledgers(capture, options)?;
+    if ledgers.is_empty() && weights::has_followed_threads(capture) {
+        let what = "GPU operations; of threads there are the weights cpu, off-cpu and wait";
+        return Err(Failure::Nothing { path: path.to_owned(), what });
+    }
     if ledgers.is_empty() { Err(nothing(capture, path)) } else { Ok(ledgers) }
 }
 

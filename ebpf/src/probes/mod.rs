@@ -1,6 +1,7 @@
 //! The probes: one folder each, one row each in [`ALL`].
 
 mod block;
+pub mod collectives;
 pub(crate) mod faults;
 mod files;
 mod network;
@@ -25,6 +26,8 @@ pub enum ProbeId {
     Syscalls,
     /// On-CPU samples.
     Sampling,
+    /// Calls into collective libraries.
+    Collectives,
     /// Calls and bytes by file.
     Files,
     /// Requests to block devices.
@@ -49,6 +52,7 @@ impl ProbeId {
             Self::Sched => "sched",
             Self::Syscalls => "syscalls",
             Self::Sampling => "sampling",
+            Self::Collectives => "collectives",
             Self::Files => "files",
             Self::Block => "block",
             Self::Network => "network",
@@ -117,7 +121,7 @@ impl From<Vec<Link>> for Attached {
 }
 
 /// Every probe, in the order of attaching: tasks are followed before anything is asked about them.
-pub(crate) const ALL: &[Probe] = &[sched::PROBE, syscalls::PROBE, files::PROBE, block::PROBE, network::PROBE, faults::PROBE, sampling::PROBE];
+pub(crate) const ALL: &[Probe] = &[sched::PROBE, syscalls::PROBE, files::PROBE, block::PROBE, network::PROBE, faults::PROBE, sampling::PROBE, collectives::PROBE];
 
 /// The names of all programs.
 #[must_use]

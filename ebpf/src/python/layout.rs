@@ -314,3 +314,67 @@ struct Places {
     instructions: usize,
     ascii_size: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{COOKIE, DebugOffsets, Layout, Version};
+    use crate::python::NotPython;
+
+    fn version(hex: u64) -> Version {
+        Version::from_hex(hex).unwrap()
+    }
+
+    /// `_Py_DebugOffsets` of 3.14.10, as far as it is read; the other words are 7, which no field is at.
+    fn debug_3_14() -> Vec<u64> {
+        let mut words = vec![7; 81];
+        let known = [
+            (0, COOKIE), (1, 0x030e_0af0), (2, 0), (5, 808), (8, 7272), (9, 7344),
+            (24, 8), (25, 16), (26, 72), (27, 152),
+            (32, 8), (33, 0), (34, 56), (36, 74),
+            (39, 216), (40, 112), (41, 120), (42, 128), (43, 136), (44, 68), (48, 208), (80, 40),
+        ];
+        for (at, value) in known {
+            words[at] = value;
+        }
+        words
+    }
+
+    fn read(words: &[u64]) -> DebugOffsets {
+        DebugOffsets::parse(&words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn versions_are_read_and_unknown_ones_refused_by_name() {
+        assert_eq!(version(0x030b_07f0).to_string(), "3.11.7");
+        assert_eq!(version(0x030e_00b3).to_string(), "3.14.0 (pre-release)");
+        assert!(!version(0x030e_00c1).unfinished, "candidates are as the final version");
+        assert_eq!((Version::from_hex(0), Version::from_hex(u64::MAX)), (None, None));
+        for (hex, debug) in [(0x0309_12f0, None), (0x030f_02f0, Some(read(&debug_3_14()))), (0x030d_00f0, None)] {
+            let refused = Layout::of(version(hex), debug.as_ref());
+            assert!(matches!(refused, Err(NotPython::UnsupportedVersion { .. })), "{hex:#x}: {refused:?}");
+        }
+        let beta = Layout::of(version(0x030e_00b3), Some(&read(&debug_3_14())));
+        assert_eq!(beta, Err(NotPython::UnsupportedVersion { version: "3.14.0 (pre-release)".to_owned() }));
+    }
+
+    #[test]
+    fn free_threaded_builds_are_refused_by_name() {
+        let mut words = debug_3_14();
+        words[2] = 1;
+        let refused = Layout::of(version(0x030e_0af0), Some(&read(&words)));
+        assert_eq!(refused, Err(NotPython::FreeThreaded { version: version(0x030e_0af0) }));
+    }
+
+    #[test]
+    fn an_offset_out_of_reach_is_an_unknown_layout() {
+        let of = |words: &[u64]| Layout::of(version(0x030e_0af0), Some(&read(words)));
+        assert!(of(&debug_3_14()).is_ok());
+        for at in [5, 8, 9, 24, 25, 26, 27, 32, 33, 34, 36, 39, 40, 41, 42, 43, 44, 48, 80] {
+            for wrong in [u64::MAX, 1 << 32, 1 << 30] {
+                let mut words = debug_3_14();
+                words[at] = wrong;
+                assert!(matches!(of(&words), Err(NotPython::UnknownLayout { .. })), "word {at} is {wrong:#x}");
+            }
+        }
+    }
+}

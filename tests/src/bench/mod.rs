@@ -5,6 +5,7 @@
 //! folder; the working set is read once before it is measured, so that the disk is not what is measured.
 
 mod floors;
+mod host;
 mod import;
 mod inputs;
 mod sweep;
@@ -80,6 +81,9 @@ const BENCHMARKS: &[Benchmark] = &[
     ("size", sweep::size),
     ("sweep", sweep::speed),
     ("report", sweep::report),
+    ("host-switches", host::switches),
+    ("host-jobs", host::jobs_slowdown),
+    ("host-recorder", host::recorder),
 ];
 
 /// Runs the benchmarks.

@@ -221,7 +221,7 @@ fn rows(before: &[&DeviceReport], after: &[&DeviceReport]) -> Vec<DiffRow> {
         rows.push(row(format!("cpu.{}", leaf.key()), leaf.text().to_owned(), &|d| {
             if d.cpu.is_some() { value(&d.direct, leaf.key()) } else { 0 }
         }));
-        rows.push(row(format!("cpu.root.{}", leaf.key()), format!("  charged: {}", leaf.text()), &|d| {
+        rows.push(row(format!("cpu.root.{}", leaf.key()), format!("→ {}", leaf.text()), &|d| {
             d.cpu.as_ref().map_or(0, |cpu| value(&cpu.root, leaf.key()))
         }));
     }

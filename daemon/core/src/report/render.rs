@@ -308,10 +308,22 @@ fn losses(report: &Report, out: &mut impl Write) -> fmt::Result {
 /// # Errors
 /// Only those of `out`.
 pub fn render_diff(diff: &Diff, out: &mut impl Write) -> fmt::Result {
+    let cpus = diff.total.rows.iter().any(|row| row.key.starts_with("cpu."));
+    let gpus = diff.total.rows.iter().any(|row| row.key != "wall_ns" && !row.key.starts_with("cpu."));
     writeln!(
         out,
         "{:<26}{:>12}{:>12}{:>12}{:>10}{:>10}{:>10}",
-        "GPU time by leaf", "before", "after", "change", "before", "after", "points"
+        match (gpus, cpus) {
+            (true, true) => "time by leaf",
+            (false, true) => "rank time by leaf",
+            (_, false) => "GPU time by leaf",
+        },
+        "before",
+        "after",
+        "change",
+        "before",
+        "after",
+        "points"
     )?;
     for row in &diff.total.rows {
         let change = i128::from(row.after_ns) - i128::from(row.before_ns);
@@ -344,6 +356,10 @@ pub fn render_diff(diff: &Diff, out: &mut impl Write) -> fmt::Result {
         )?;
     }
     for note in &diff.notes {
+        paragraph(out, "note  ", note)?;
+    }
+    if cpus {
+        let note = "lines with → charge each wait to what the thread that ended it did";
         paragraph(out, "note  ", note)?;
     }
     for (word, findings) in [("gone", &diff.gone), ("new", &diff.new)] {

@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use stallscope_schemas::record::{ObjectKind, RecordKind, WaitKind};
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 
-use super::{add, frame_text, thread_frames};
+use super::{add, frame_text};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::folded::Folded;
 use crate::ledger::cpu::causes::Sampled;
@@ -30,6 +30,20 @@ fn call_frame(call: StringId, kind: ObjectKind, object: StringId, leaf: CpuLeaf,
         name => format!(" {name}"),
     };
     format!("[{call}]{object}")
+}
+
+/// Frames of a thread: its process with the rank that it works for, and the thread.
+fn thread_frames(id: ThreadId, tables: &Tables) -> (String, String) {
+    let process = tables.thread(id).map(|t| t.process);
+    let own = process.and_then(|p| tables.process(p)?.rank);
+    let (frame, thread) = super::thread_frames(id, tables);
+    if own.is_some() {
+        return (frame, thread);
+    }
+    // A process that a rank started has no rank of its own.
+    let device = process.and_then(|p| tables.devices().iter().find(|d| d.processes.contains(&p)));
+    let rank = device.and_then(|d| d.processes.iter().find_map(|&p| tables.process(p)?.rank));
+    (rank.map_or_else(|| frame.clone(), |rank| format!("rank {rank} · {frame}")), thread)
 }
 
 /// Time on a CPU of all followed threads, by the stacks of samples. Its total is the time on a CPU in the ledgers of all

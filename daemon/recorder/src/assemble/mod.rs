@@ -16,8 +16,9 @@ use stallscope_core::rows::{
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::ObjectText;
+use stallscope_ebpf::probes::collectives::Decoded;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, wait_flags};
+use stallscope_schemas::record::{BlockOp, ObjectKind, WaitKind, wait_flags};
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 use stallscope_schemas::wire::{self, stack_flag, wait_flag};
 
@@ -43,7 +44,7 @@ pub(crate) trait Naming {
     /// The name of a block device.
     fn device(&mut self, number: u32) -> String;
     /// What a call into a collective library was.
-    fn call(&mut self, pid: u32, call: &wire::Call) -> Option<NamedCall>;
+    fn call(&mut self, pid: u32, call: &wire::Call) -> Decoded;
 }
 
 /// A stack in words.
@@ -55,26 +56,6 @@ pub(crate) struct NamedStack {
     pub(crate) unnamed: u64,
     /// Whether the native part ends early.
     pub(crate) cut: bool,
-}
-
-/// A collective call in words; fields as in [`CollectiveCall`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields of CollectiveCall")]
-pub(crate) struct NamedCall {
-    pub(crate) name: String,
-    pub(crate) library: CollectiveLibrary,
-    pub(crate) operation: CollectiveOp,
-    pub(crate) bytes: u64,
-    pub(crate) elements: u64,
-    pub(crate) datatype: String,
-    pub(crate) reduction: String,
-    pub(crate) group: String,
-    pub(crate) group_size: u64,
-    pub(crate) rank: Option<u32>,
-    pub(crate) peer: Option<u32>,
-    pub(crate) stream: u64,
-    pub(crate) sequence: Option<u64>,
-    pub(crate) flags: u64,
 }
 
 /// Most distinct stacks, objects: a hostile job makes new ones without end.
@@ -132,6 +113,11 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     /// The capture under construction, for labels, clocks and losses.
     pub(crate) fn writer(&mut self) -> &mut CaptureWriter<W> {
         &mut self.writer
+    }
+
+    /// Where names come from.
+    pub(crate) fn naming(&mut self) -> &mut N {
+        &mut self.naming
     }
 
     /// Takes a batch in. Its rows are written with the next one.
@@ -402,29 +388,35 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let task = call.head.task;
         let Some(thread) = self.thread(task) else { return Ok(()) };
         let pid = self.tasks.pid(task).unwrap_or(0);
-        let Some(named) = self.naming.call(pid, call) else {
-            self.count(LossCounter::RecordMalformed, 1);
-            return Ok(());
+        let named = match self.naming.call(pid, call) {
+            Decoded::Call(named) => named,
+            Decoded::Learnt => return Ok(()),
+            Decoded::Unknown => {
+                self.count(LossCounter::RecordMalformed, 1);
+                return Ok(());
+            }
         };
+        self.tasks.seen(task, named.start_ns.saturating_add(named.duration_ns));
+        self.count(LossCounter::CallOpen, u64::from(named.left));
         let row = CollectiveCall {
-            start: time(call.start_ns),
-            duration_ns: call.duration_ns,
+            start: time(named.start_ns),
+            duration_ns: named.duration_ns,
             name: self.writer.intern(&named.name),
             library: named.library,
             operation: named.operation,
             bytes: named.bytes,
             elements: named.elements,
-            datatype: self.writer.intern(&named.datatype),
-            reduction: self.writer.intern(&named.reduction),
+            datatype: self.writer.intern(named.datatype),
+            reduction: self.writer.intern(named.reduction),
             group: self.writer.intern(&named.group),
             group_size: named.group_size,
             rank: named.rank,
             peer: named.peer,
             stream: named.stream,
             sequence: named.sequence.map_or(0, |s| s.saturating_add(1)),
-            result: call.result,
+            result: named.result,
             flags: named.flags,
-            stack: self.stack(task, call.stack, 0),
+            stack: self.stack(task, named.stack, 0),
         };
         self.writer.push_collective_call(thread, row)
     }

@@ -6,7 +6,7 @@
 //
 // What is read of a call is data: `call_rows` holds for each function where its values are (see table.rs).
 
-#define MAX_OPEN 8
+#define MAX_OPEN 8 // a power of two
 #define MAX_ROWS 4096
 
 // A cookie's low half is the wire's `function`. This bit says that the function's exits are probed where they are: the
@@ -189,11 +189,18 @@ static __noinline void send_call(struct task_state *state, struct open_call *ope
 #define COLLECTIVE_NESTED 1
 #define COLLECTIVE_RETURNED 8
 
+// The place of an open call. The mask says to the verifier, which forgets what compilers rearrange, that it is one.
+static __always_inline struct open_call *open_at(struct thread_calls *calls, u32 at)
+{
+	asm volatile("" : "+r"(at));
+	return &calls->open[at & (MAX_OPEN - 1)];
+}
+
 // The innermost open call, if there is one.
 static __always_inline struct open_call *innermost(struct thread_calls *calls)
 {
 	u32 at = calls->depth - 1;
-	return at < MAX_OPEN ? &calls->open[at] : 0;
+	return at < MAX_OPEN ? open_at(calls, at) : 0;
 }
 
 // Takes the innermost call off.
@@ -256,7 +263,7 @@ static __noinline void begin_call(struct pt_regs *ctx, struct task_struct *task,
 		other = bpf_map_lookup_elem(&call_rows, &outer_number);
 		same_library = other && other->library == row->library;
 	}
-	open = &thread->open[at];
+	open = open_at(thread, at);
 	open->start = now;
 	open->seen = now;
 	open->sp = ctx->sp;

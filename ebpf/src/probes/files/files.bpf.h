@@ -1,61 +1,29 @@
 // Calls and bytes by file: what every read and write of a followed thread returned, whether it waited or not.
 //
-// Added up in a map by thread and object, and told when the recorder asks (report_file_io): the sums since the last time.
-
-struct file_key {
-	u64 object;
-	u32 task;
-	u32 reserved;
-};
-
-struct file_sums {
-	u64 reads;
-	u64 read_bytes;
-	u64 writes;
-	u64 written_bytes;
-	// How often it was asked for and had nothing to tell.
-	u64 idle;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 32768);
-	__type(key, struct file_key);
-	__type(value, struct file_sums);
-} file_io SEC(".maps");
+// Added up where the thread remembers its descriptors, then in a map by thread and object (object.bpf.h), and told when
+// the recorder asks (gather_file_io, then report_file_io): the sums since the last time.
 
 // Entries are taken out when they had nothing to tell so many times: one that a thread is just adding to would lose that.
 #define FILE_IDLE 2
-
-static __noinline struct file_sums *sums_of(struct file_key *key)
-{
-	struct file_sums none = {}, *sums;
-	sums = bpf_map_lookup_elem(&file_io, key);
-	if (sums)
-		return sums;
-	if (bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST)) {
-		// Full until the recorder asks: what has no room of its own shares one.
-		count(COUNT_OBJECT_LOST);
-		key->object = 0;
-		bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST);
-	}
-	return bpf_map_lookup_elem(&file_io, key);
-}
 
 static __always_inline void add_file_io(struct task_struct *task, struct task_state *state, u32 fd, bool write,
 					u64 bytes)
 {
 	struct fd_slot *slot = slot_of(task, state, fd);
-	struct file_key key = { .task = state->id, .object = slot ? slot->object : 0 };
-	struct file_sums *sums = sums_of(&key);
-	if (!sums)
-		return;
-	if (write) {
-		__sync_fetch_and_add(&sums->writes, 1);
-		__sync_fetch_and_add(&sums->written_bytes, bytes);
+	struct file_key key = { .task = state->id };
+	if (!slot) {
+		// It cannot be named, or was closed while it was read.
+		struct file_sums *sums = sums_of(&key);
+		if (!sums)
+			return;
+		__sync_fetch_and_add(write ? &sums->writes : &sums->reads, 1);
+		__sync_fetch_and_add(write ? &sums->written_bytes : &sums->read_bytes, bytes);
+	} else if (write) {
+		__sync_fetch_and_add(&slot->writes, 1);
+		__sync_fetch_and_add(&slot->written_bytes, bytes);
 	} else {
-		__sync_fetch_and_add(&sums->reads, 1);
-		__sync_fetch_and_add(&sums->read_bytes, bytes);
+		__sync_fetch_and_add(&slot->reads, 1);
+		__sync_fetch_and_add(&slot->read_bytes, bytes);
 	}
 }
 
@@ -77,6 +45,20 @@ static __always_inline void account_call(struct task_struct *task, struct task_s
 	to = class == CALL_SENDFILE ? regs->di : regs->dx;
 	add_file_io(task, state, from, false, result);
 	add_file_io(task, state, to, true, result);
+}
+
+// Adds what each thread has to the sums.
+SEC("iter/task")
+int gather_file_io(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct task_state *state;
+	if (!task)
+		return 0;
+	state = bpf_task_storage_get(&tasks, task, 0, 0);
+	if (state)
+		empty_slots(state);
+	return 0;
 }
 
 // Tells the sums of one thread and object. What does not fit into the ring is kept for the next time.

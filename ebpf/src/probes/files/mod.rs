@@ -6,7 +6,7 @@ use super::{Probe, ProbeId, basics};
 pub(crate) const PROBE: Probe = Probe {
     id: ProbeId::Files,
     sees: "calls and bytes that threads read from and wrote to each file, pipe and socket",
-    programs: &["report_file_io"],
+    programs: &["gather_file_io", "report_file_io"],
     can_run: basics,
     attach: |_, _| Ok(Vec::new().into()),
 };

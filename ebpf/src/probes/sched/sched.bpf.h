@@ -389,6 +389,8 @@ static __noinline void leave(struct task_struct *task, struct task_state *state,
 	flush_wait(state);
 	flush_preempted(state, now);
 	flush_faults(task, state, now);
+	if (want_files)
+		empty_slots(state);
 	report_loss(state);
 	record.head.kind = WIRE_TYPE_TASK_END;
 	record.head.task = state->id;

@@ -61,6 +61,9 @@ pub struct Arrivals {
 /// Calls of each rank on each communicator.
 type ByGroup = BTreeMap<(CollectiveLibrary, StringId), Vec<Mark>>;
 
+/// The calls of one rank on one communicator, with the position of its ledger.
+type Sequence<'a> = (usize, &'a [Mark]);
+
 /// Matches the calls of several ranks, communicator by communicator; the one with the most waiting comes first.
 pub fn arrivals<S: ReadAt>(capture: &Capture<S>, ledgers: &[CpuLedger]) -> Vec<Arrivals> {
     let tables = capture.tables();
@@ -119,14 +122,14 @@ fn by_group<S: ReadAt>(capture: &Capture<S>, ledger: &CpuLedger) -> ByGroup {
 
 /// Sequences that belong together: those on a communicator of the same name; where a library's names differ from rank to
 /// rank (they may be addresses), those of ranks that use one communicator each.
-fn sequences<'a>(ranks: &'a [(usize, ByGroup)]) -> Vec<Vec<(usize, &'a [Mark])>> {
-    let mut together: BTreeMap<(CollectiveLibrary, StringId), Vec<(usize, &'a [Mark])>> = BTreeMap::new();
+fn sequences(ranks: &[(usize, ByGroup)]) -> Vec<Vec<Sequence<'_>>> {
+    let mut together: BTreeMap<(CollectiveLibrary, StringId), Vec<Sequence<'_>>> = BTreeMap::new();
     for (rank, groups) in ranks {
         for (&key, marks) in groups {
             together.entry(key).or_default().push((*rank, marks));
         }
     }
-    let mut alone: BTreeMap<CollectiveLibrary, Vec<(usize, &'a [Mark])>> = BTreeMap::new();
+    let mut alone: BTreeMap<CollectiveLibrary, Vec<Sequence<'_>>> = BTreeMap::new();
     let mut out = Vec::new();
     for ((library, _), of_group) in together {
         if of_group.len() > 1 {
@@ -174,7 +177,7 @@ fn paired<'a>(of: &'a [Mark], other: &'a [Mark], shift: isize) -> impl Iterator<
 }
 
 /// Adds up who was last.
-fn matched(ranks: &[(usize, &[Mark])]) -> Option<Arrivals> {
+fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
     let (reference, of) =
         *ranks.iter().max_by_key(|(rank, marks)| (marks.len(), std::cmp::Reverse(*rank)))?;
     let members: Vec<(usize, &[Mark], isize)> = ranks
