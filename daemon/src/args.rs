@@ -55,6 +55,21 @@ pub(crate) enum Command {
     ///
     /// Reads /proc once, about 0.1 ms a process, and changes nothing. Without root only your own jobs are seen.
     Ps(PsArgs),
+    /// Say what of a job can be seen on this host, what is lost, and what would mend it.
+    ///
+    /// Looks at the kernel, privileges, namespaces and libraries, then loads and attaches the probes for a moment with no
+    /// process followed. Changes nothing. The exit code is 0 where a job can be recorded and 6 where it cannot.
+    Doctor(DoctorArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Do not try the probes: look at what the host says about itself.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Print JSON (docs/doctor.md describes it) instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -43,7 +43,8 @@ pub(crate) struct Ticker {
 
 impl Ticker {
     pub(crate) fn new(what: &'static str) -> Self {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let bar =
+            if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         Self { bar, what }
     }
 

@@ -9,6 +9,7 @@
 #define STALLSCOPE_OBJECT_H
 
 #include "calls.bpf.h"
+#include "path.bpf.h"
 
 // The numbers of record::ObjectKind.
 enum object_kind {
@@ -48,22 +49,6 @@ enum object_kind {
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
-
-// A path has at most so many components and mount points: the verifier wants a bound, and deeper trees are not seen.
-#define PATH_STEPS 32
-// Longest name of a directory entry, with its end.
-#define NAME_BYTES 256
-
-struct object_scratch {
-	struct wire_object record;
-	// The last name may begin anywhere in the path and is then as long as a name can be.
-	u8 slack[NAME_BYTES];
-	// Where the process's own root is: paths end there.
-	u64 root_mnt;
-	u64 root_dentry;
-	u64 mnt_ns;
-	u32 pid;
-};
 
 // One for programs that interrupt nothing of their kind, one for iterators, which may themselves be interrupted.
 struct {
@@ -120,10 +105,6 @@ struct {
 	__type(value, struct connection);
 } connections SEC(".maps");
 
-// A field of what is at an address: the value, or where it points. Global functions take addresses, not pointers.
-#define READ(type, address, field) BPF_CORE_READ((struct type *)(address), field)
-#define FOLLOW(type, address, field) ((u64)BPF_CORE_READ((struct type *)(address), field))
-
 static __always_inline u64 never_zero(u64 hash)
 {
 	return hash ? hash : 1;
@@ -141,99 +122,6 @@ static __always_inline struct object_scratch *object_begin(struct task_struct *t
 	s->mnt_ns = (u64)task->nsproxy->mnt_ns;
 	s->pid = task->tgid;
 	return s;
-}
-
-// Adds one name to the path. Returns whether there is room for more.
-static __always_inline bool add_name(struct object_scratch *s, u64 dentry)
-{
-	u32 at = s->record.path_length;
-	long length;
-	if (at >= WIRE_MAX_PATH) {
-		s->record.head.flags |= WIRE_OBJECT_CUT;
-		return false;
-	}
-	length = bpf_probe_read_kernel_str(&s->record.path[at], NAME_BYTES, READ(dentry, dentry, d_name.name));
-	if (length <= 0)
-		return false;
-	at += length;
-	if (at > WIRE_MAX_PATH) {
-		s->record.head.flags |= WIRE_OBJECT_CUT;
-		at = WIRE_MAX_PATH;
-	}
-	s->record.path_length = at;
-	return at < WIRE_MAX_PATH;
-}
-
-// Writes the path from the entry outward, through the points where file systems are mounted. `mnt` may be 0.
-__noinline int walk_path(struct object_scratch *s, u64 dentry, u64 mnt)
-{
-	u64 parent, mount;
-	if (!s || !dentry)
-		return 0;
-	for (u32 i = 0; i < PATH_STEPS; i++) {
-		if (mnt == s->root_mnt && dentry == s->root_dentry)
-			return 0;
-		if (mnt && dentry == FOLLOW(vfsmount, mnt, mnt_root)) {
-			mount = mnt - bpf_core_field_offset(struct mount, mnt);
-			parent = FOLLOW(mount, mount, mnt_parent);
-			if (parent == mount)
-				return 0;
-			dentry = FOLLOW(mount, mount, mnt_mountpoint);
-			mnt = parent + bpf_core_field_offset(struct mount, mnt);
-			continue;
-		}
-		parent = FOLLOW(dentry, dentry, d_parent);
-		if (parent == dentry) {
-			// Files without a place in a tree have a name all the same.
-			if (!i)
-				add_name(s, dentry);
-			else if (!mnt || mnt != s->root_mnt)
-				s->record.head.flags |= WIRE_OBJECT_UNMOUNTED;
-			return 0;
-		}
-		if (!add_name(s, dentry)) {
-			s->record.head.flags |= WIRE_OBJECT_CUT;
-			return 0;
-		}
-		dentry = parent;
-	}
-	s->record.head.flags |= WIRE_OBJECT_CUT;
-	return 0;
-}
-
-// Takes a mount if it is in the process's namespace: best that of the file system's root.
-static __always_inline u64 better_mount(struct object_scratch *s, u64 mount, u64 root, u64 found)
-{
-	if (FOLLOW(mount, mount, mnt_ns) != s->mnt_ns)
-		return found;
-	if (found && FOLLOW(mount, mount, mnt.mnt_root) != root)
-		return found;
-	return mount + bpf_core_field_offset(struct mount, mnt);
-}
-
-// Where a file system is mounted in the process's namespace, or 0.
-__noinline u64 find_mount(struct object_scratch *s, u64 super)
-{
-	u64 root, found = 0;
-	if (!s)
-		return 0;
-	root = FOLLOW(super_block, super, s_root);
-	if (bpf_core_field_exists(struct mount___list, mnt_instance)) {
-		u64 head = super + bpf_core_field_offset(struct super_block___list, s_mounts);
-		u64 link = FOLLOW(list_head, head, next);
-		for (u32 i = 0; i < PATH_STEPS && link && link != head; i++) {
-			u64 mount = link - bpf_core_field_offset(struct mount___list, mnt_instance);
-			found = better_mount(s, mount, root, found);
-			link = FOLLOW(list_head, link, next);
-		}
-	} else {
-		u64 mount = FOLLOW(super_block, super, s_mounts);
-		for (u32 i = 0; i < PATH_STEPS && mount; i++) {
-			found = better_mount(s, mount, root, found);
-			mount = FOLLOW(mount, mount, mnt_next_for_sb);
-		}
-	}
-	return found;
 }
 
 static __always_inline u64 hash_bytes(u64 hash, const u8 *bytes)
@@ -601,8 +489,11 @@ __noinline u64 name_given_path(struct object_scratch *s, u64 address)
 	return object_known(hash) ? hash : object_send(s, hash);
 }
 
+// A descriptor that was looked at so lately is taken to stand for the same, unless the caller must be sure.
+#define TRUST_NS 10000000
+
 // Fills in what the call that the thread waits in is about: object, its kind, the descriptor (-1 where there is none).
-static __always_inline void resolve_object(struct task_struct *task, struct task_state *state)
+static __noinline void resolve_object(struct task_struct *task, struct task_state *state, u64 now, bool sure)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct object_scratch *s;
@@ -612,8 +503,11 @@ static __always_inline void resolve_object(struct task_struct *task, struct task
 	// User memory can be read of the current process only.
 	bool own = (u32)bpf_get_current_pid_tgid() == state->tid;
 
+	if (!state)
+		return;
 	state->object = 0;
 	state->object_kind = OBJECT_NONE;
+	state->on_trust = false;
 	state->compat = is_compat(task);
 	if (state->compat || class == CALL_OTHER) {
 		state->fd = -1;
@@ -648,10 +542,20 @@ static __always_inline void resolve_object(struct task_struct *task, struct task
 	if (class == CALL_SENDFILE)
 		fd = second;
 	state->fd = fd;
+	if (!sure && state->trusted_fd == fd && now < state->trusted_until) {
+		state->object = state->trusted_object;
+		state->object_kind = state->trusted_kind;
+		state->on_trust = true;
+		return;
+	}
 	slot = slot_of(task, state, fd);
 	if (slot) {
 		state->object = slot->object;
 		state->object_kind = slot->kind;
+		state->trusted_fd = fd;
+		state->trusted_object = slot->object;
+		state->trusted_kind = slot->kind;
+		state->trusted_until = now + TRUST_NS;
 	}
 }
 

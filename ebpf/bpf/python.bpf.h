@@ -5,8 +5,8 @@
 // - Only memory of the current process is read, without faults: what is not there ends the walk and is said so.
 // - A thread is found by its control block (FS base), which is what pthread_self gives and CPython keeps: the same in
 //   every pid namespace, after a fork, and in all versions.
-// - The thread is found once. A known one costs a look at its id; a process thread that never runs Python costs a look at
-//   the interpreter's newest thread.
+// - A thread that runs Python is found once, and then costs a look at its id; one that never does costs a look at the
+//   interpreter's newest thread.
 #ifndef STALLSCOPE_PYTHON_H
 #define STALLSCOPE_PYTHON_H
 
@@ -196,16 +196,19 @@ static __always_inline u64 python_begin(struct python_process *p, struct task_st
 		if (frame)
 			return frame;
 	}
-	// Not found before, or found without frames: that can only have changed if a thread was added, at the head.
+	// A thread that has never run Python is looked for when another was added, at the head. One that has may come and go
+	// (PyGILState_Ensure makes a state, often where one was freed), which the head does not tell: it is looked for always.
 	newest = python_read(python_read(p->interpreters) + p->interpreter_threads);
-	if (newest == state->python_newest && ++state->python_misses < PYTHON_SEARCH_AGAIN &&
+	if (!thread && newest == state->python_newest && ++state->python_misses < PYTHON_SEARCH_AGAIN &&
 	    python_read(newest + p->thread_id) != self)
 		return 0;
-	thread = python_find(p, self);
-	state->python_thread = thread;
 	state->python_newest = newest;
 	state->python_misses = 0;
-	return thread ? python_innermost(p, thread) : 0;
+	thread = python_find(p, self);
+	if (!thread)
+		return 0;
+	state->python_thread = thread;
+	return python_innermost(p, thread);
 }
 
 // Returns how many frames were written to the scratch.

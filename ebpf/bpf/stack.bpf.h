@@ -89,7 +89,7 @@ static __noinline u64 finish_stack(struct stack_scratch *s, u32 task, u64 seed)
 	python = s->record.python;
 	if (!native && !python)
 		return 0;
-	hash = hash_python(s, hash_native(s, seed));
+	hash = hash_python(s, hash_native(s, mix(seed, s->record.head.flags)));
 	if (!hash)
 		hash = 1;
 	if (bpf_map_lookup_elem(&stacks_sent, &hash))

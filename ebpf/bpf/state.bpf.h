@@ -30,8 +30,6 @@ const volatile u64 stack_threshold_ns = 100000;
 const volatile u64 long_preempt_ns = 1000000;
 // Added-up run-queue stretches are reported at least this often.
 const volatile u64 preempt_window_ns = 10000000;
-// Distance from a CPU's run queue to its preempt count; 0 where it is not known.
-const volatile s64 preempt_count_from_rq = 0;
 // Page faults are reported at most this often.
 const volatile u64 faults_window_ns = 10000000;
 const volatile u32 max_tasks = 65536;
@@ -119,6 +117,15 @@ struct task_state {
 	u64 fault_object;
 	u64 fault_at;
 	struct fd_slot fds[FD_SLOTS];
+	// What the last descriptor stood for, and how long that is believed. See resolve_object.
+	u64 trusted_until;
+	u64 trusted_object;
+	u32 trusted_fd;
+	u8 trusted_kind;
+	bool on_trust;
+	// Records sent, for looking at the ring now and then.
+	u8 sent;
+	u64 scratch;
 	struct pending_wait pending;
 };
 

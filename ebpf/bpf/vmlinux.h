@@ -110,6 +110,7 @@ struct nsproxy {
 };
 
 struct task_struct {
+	void *stack;
 	struct thread_info thread_info;
 	unsigned int __state;
 	unsigned int flags;

@@ -7,11 +7,16 @@ use stallscope_ebpf::{Kernel, ProbeId, Session, Settings};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [seconds, threshold, probes, pids @ ..] = arguments.as_slice() else { return Err("arguments".into()) };
+    let [seconds, threshold, probes, pids @ ..] = arguments.as_slice() else {
+        return Err("arguments".into());
+    };
     let wanted: Vec<&str> = probes.split(',').collect();
     let settings = Settings {
         stack_threshold_ns: threshold.parse::<u64>()? * 1000,
-        probes: ProbeId::all().into_iter().filter(|p| wanted.contains(&p.name()) || wanted == ["all"]).collect(),
+        probes: ProbeId::all()
+            .into_iter()
+            .filter(|p| wanted.contains(&p.name()) || wanted == ["all"])
+            .collect(),
         ..Settings::default()
     };
     let pids: Vec<u32> = pids.iter().map(|p| p.parse()).collect::<Result<_, _>>()?;

@@ -2,9 +2,6 @@
 
 use std::fs;
 
-use libbpf_rs::btf::Btf;
-use libbpf_rs::btf::types::{Composite, CompositeMember, DataSec, MemberAttr, Struct, Var};
-
 /// Release, BTF, lockdown: what decides about probes before they are tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
@@ -50,51 +47,6 @@ impl Kernel {
     }
 }
 
-/// Bytes from a CPU's run queue to its preempt count, which are per-CPU variables; 0 where the kernel's types do not say.
-///
-/// The count is a variable by itself up to 6.1 and from 6.15 on, and a member of `pcpu_hot` between.
-pub(crate) fn preempt_count_from_rq() -> i64 {
-    (|| {
-        let btf = Btf::from_vmlinux().ok()?;
-        let section = btf.type_by_name::<DataSec<'_>>(".data..percpu")?;
-        let mut run_queue = None;
-        let mut count = None;
-        for place in section.iter() {
-            let Some(variable) = btf.type_by_id::<Var<'_>>(place.ty) else { continue };
-            let name = variable.name().and_then(|n| n.to_str());
-            match name {
-                Some("runqueues") => run_queue = Some(i64::from(place.offset)),
-                Some("__preempt_count") => count = Some(i64::from(place.offset)),
-                Some("pcpu_hot") => count = count.or_else(|| Some(i64::from(place.offset) + member(&btf)?)),
-                _ => {}
-            }
-        }
-        Some(count? - run_queue?)
-    })()
-    .unwrap_or(0)
-}
-
-/// Offset of the preempt count in `struct pcpu_hot`, which begins with an anonymous struct in a union.
-fn member(btf: &Btf<'_>) -> Option<i64> {
-    let hot = btf.type_by_name::<Struct<'_>>("pcpu_hot")?;
-    let hot = btf.type_by_id::<Composite<'_>>(hot.type_id())?;
-    find_member(btf, &hot.iter().collect::<Vec<_>>(), 0)
-}
-
-fn find_member(btf: &Btf<'_>, members: &[CompositeMember<'_>], base: i64) -> Option<i64> {
-    members.iter().find_map(|member| {
-        let MemberAttr::Normal { offset } = member.attr else { return None };
-        let at = base + i64::from(offset / 8);
-        match member.name {
-            Some(name) if !name.is_empty() => (name == "preempt_count").then_some(at),
-            _ => {
-                let inner = btf.type_by_id::<Composite<'_>>(member.ty)?;
-                find_member(btf, &inner.iter().collect::<Vec<_>>(), at)
-            }
-        }
-    })
-}
-
 fn version(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
@@ -119,13 +71,6 @@ fn cpus(list: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn the_preempt_count_of_this_kernel_is_found_where_it_has_types() {
-        if super::Kernel::detect().btf {
-            assert_ne!(super::preempt_count_from_rq(), 0);
-        }
-    }
-
     use super::{chosen, cpus, may_load, version};
 
     #[test]

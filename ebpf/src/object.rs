@@ -156,7 +156,7 @@ mod tests {
         object.head.flags = flags;
         object.inode = 77;
         object.path[..path.len()].copy_from_slice(path);
-        object.path_length = path.len() as u16;
+        object.path_length = u16::try_from(path.len()).unwrap();
         object
     }
 
@@ -171,7 +171,11 @@ mod tests {
         assert_eq!(file(0, b""), "/");
         assert_eq!(file(object_flag::OBJECT_DELETED, b"x\0tmp\0"), "/tmp/x (deleted)");
         assert_eq!(file(object_flag::OBJECT_CUT, b"x\0b\0a\0"), "…/a/b/x");
-        assert_eq!(file(object_flag::OBJECT_CUT, b"x\0b\0unfinish"), "…/b/x", "an unfinished name is not shown");
+        assert_eq!(
+            file(object_flag::OBJECT_CUT, b"x\0b\0unfinish"),
+            "…/b/x",
+            "an unfinished name is not shown"
+        );
         assert_eq!(file(object_flag::OBJECT_CUT, b"verylong"), "…/verylong", "unless it is all there is");
         assert_eq!(file(object_flag::OBJECT_WHOLE, b"rel/ative\0"), "rel/ative");
         assert_eq!(file(0, b"\xff\0"), "/\u{fffd}");
@@ -222,7 +226,7 @@ mod tests {
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
-                random as u8
+                random.to_le_bytes()[0]
             })
             .take(size_of::<Object>())
             .collect();

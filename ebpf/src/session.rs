@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Iter, Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{
+    Iter, Link, MapCore, MapFlags, MapHandle, MapType, OpenObject, RingBuffer, RingBufferBuilder,
+};
 use stallscope_schemas::loss::LossCounter;
 use zerocopy::IntoBytes;
 
@@ -381,7 +383,6 @@ fn load_programs(
         rodata.wakeup_bytes = u64::from(settings.ring_bytes / shards / 4);
         rodata.stack_threshold_ns = settings.stack_threshold_ns;
         rodata.sample_period_ns = 1_000_000_000 / settings.sample_hz.max(1);
-        rodata.preempt_count_from_rq = crate::kernel::preempt_count_from_rq();
         rodata.max_tasks = settings.max_threads;
         rodata.want_stacks = settings.stacks;
         let want = |id| probes.iter().any(|p| p.id == id);

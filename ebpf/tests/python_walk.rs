@@ -192,7 +192,8 @@ fn compare(seen: &Seen, process: &PythonProcess, threads: &[Announced]) -> BTree
     for thread in threads {
         let Announced { name, pid, tid, frames } = thread;
         let expected = &frames[..frames.len().min(MAX_FRAMES)];
-        let stacks = seen.tids.iter().filter(|(_, of)| *of == tid).filter_map(|(task, _)| seen.waits.get(task));
+        let stacks =
+            seen.tids.iter().filter(|(_, of)| *of == tid).filter_map(|(task, _)| seen.waits.get(task));
         let (mut met, mut early) = (0, 0);
         for id in stacks.flatten() {
             let stack = &seen.stacks[id];
@@ -233,7 +234,8 @@ fn compare_with_py_spy(process: &PythonProcess, threads: &[Announced], walked: &
         println!("  skipped: comparison with py-spy (STALLSCOPE_PYSPY is not set)");
         return;
     };
-    let output = Command::new(py_spy).args(["dump", "--json", "--pid"]).arg(pid.to_string()).output().unwrap();
+    let output =
+        Command::new(py_spy).args(["dump", "--json", "--pid"]).arg(pid.to_string()).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "py-spy: {error}");
     let dump: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -252,7 +254,9 @@ fn compare_with_py_spy(process: &PythonProcess, threads: &[Announced], walked: &
         // Of 3.10 it may not know which thread is which: then one of ours must be the same.
         let tid = match thread["os_thread_id"].as_u64() {
             Some(tid) => u32::try_from(tid).unwrap(),
-            None => threads.iter().map(|t| t.tid).find(|tid| ours(*tid).as_deref() == Some(theirs)).unwrap_or(0),
+            None => {
+                threads.iter().map(|t| t.tid).find(|tid| ours(*tid).as_deref() == Some(theirs)).unwrap_or(0)
+            }
         };
         let Some(ours) = ours(tid) else { continue };
         compared.insert(tid);

@@ -24,7 +24,8 @@ fn text(path: &Path) -> &str {
 
 /// A Python process that counts into a file.
 fn sleeper(count: &Path) -> anyhow::Result<Running> {
-    let child = Command::new("python3").arg(jobs().join("sleeper.py")).arg(count).stdin(Stdio::null()).spawn()?;
+    let child =
+        Command::new("python3").arg(jobs().join("sleeper.py")).arg(count).stdin(Stdio::null()).spawn()?;
     until("the process to count", || counted(count) > 0)?;
     Ok(Running(child))
 }
@@ -71,11 +72,15 @@ fn all_reduces(ranks: u32, calls: u64, elements: u64) -> anyhow::Result<()> {
         assert_eq!(row["group_size"], ranks, "{row}");
         // The calls lie between the first and the last moment that the rank itself took down.
         let rank = device["rank"].as_u64().expect("a rank");
-        let line = printed.lines().find(|l| l.starts_with(&format!("rank {rank} "))).expect("a line of each rank");
+        let line =
+            printed.lines().find(|l| l.starts_with(&format!("rank {rank} "))).expect("a line of each rank");
         let times: Vec<u64> = line.split(' ').skip(2).map(|t| t.parse().expect("a time")).collect();
         let inside = row["ns"].as_u64().expect("a time");
         assert!(inside <= times[1] - times[0], "{inside} ns in calls between {times:?}");
-        assert!(inside * 2 > times[1] - times[0], "{inside} ns in calls between {times:?}: most of the time is there");
+        assert!(
+            inside * 2 > times[1] - times[0],
+            "{inside} ns in calls between {times:?}: most of the time is there"
+        );
     }
     Ok(())
 }
@@ -196,7 +201,8 @@ fn a_full_disk_ends_the_recording_with_an_error_and_a_capture_that_opens() -> an
     let folder = tempfile::tempdir()?;
     let disk = folder.path().join("disk");
     std::fs::create_dir(&disk)?;
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(&disk).status()?;
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(&disk).status()?;
     assert!(mounted.success());
     let (count, capture) = (folder.path().join("count"), disk.join("a.stall"));
     let mut target = sleeper(&count)?;

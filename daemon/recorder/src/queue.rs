@@ -97,7 +97,8 @@ impl Sender {
             let room = state.waiting.events.len() < self.0.capacity;
             match stretch(&event) {
                 Some((task, start_ns, end_ns)) if !room => {
-                    let lost = state.left_out.entry(task).or_insert(LeftOut { task, start_ns, end_ns, records: 0 });
+                    let lost =
+                        state.left_out.entry(task).or_insert(LeftOut { task, start_ns, end_ns, records: 0 });
                     lost.start_ns = lost.start_ns.min(start_ns);
                     lost.end_ns = lost.end_ns.max(end_ns);
                     lost.records += 1;

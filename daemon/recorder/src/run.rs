@@ -321,7 +321,10 @@ impl Libraries {
         }
         for library in found.attached.iter().filter(|l| l.slow > 0) {
             let text = "begin with an instruction that the kernel executes out of line: about 10 µs a call";
-            self.note(format!("{} of {} functions of {} {text}", library.slow, library.functions, library.path));
+            self.note(format!(
+                "{} of {} functions of {} {text}",
+                library.slow, library.functions, library.path
+            ));
         }
         batch.handles.extend(found.handles);
     }
@@ -334,7 +337,10 @@ impl Libraries {
 }
 
 /// The reader: attaches, moves records from the rings to the queue, detaches.
-#[allow(clippy::too_many_arguments, reason = "called once; a struct of them would be named after this function")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "called once; a struct of them would be named after this function"
+)]
 fn read(
     plan: &Plan,
     host: &Host,

@@ -1,5 +1,6 @@
 //! One module a command.
 
+mod doctor;
 mod export;
 mod flamegraph;
 mod import;
@@ -32,6 +33,7 @@ pub(crate) fn run(args: Args) -> Result<Outcome, Failure> {
         Command::Flamegraph(args) => flamegraph::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Ps(args) => ps::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

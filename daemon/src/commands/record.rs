@@ -13,7 +13,7 @@ use stallscope_recorder::{Ended, Plan, Progress, RecordError, Summary, record};
 
 use crate::args::RecordArgs;
 use crate::failure::{Failure, Outcome};
-use crate::files::{Replace, ResumableOutput, print, writer_name, write_failure};
+use crate::files::{Replace, ResumableOutput, print, write_failure, writer_name};
 use crate::progress::Ticker;
 
 pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
@@ -85,7 +85,8 @@ fn settings(args: &RecordArgs) -> Settings {
 /// `job.stall` in this folder, by the name of the job.
 fn default_output(job: Option<&Job>) -> PathBuf {
     let name = job.map_or("run", |job| job.name.as_str());
-    let safe: String = name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+    let safe: String =
+        name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
     PathBuf::from(format!("{}.stall", safe.trim_start_matches('.')))
 }
 
@@ -93,7 +94,8 @@ fn announce(plan: &Plan) {
     for job in &plan.selection.jobs {
         let pids: Vec<String> = job.ranks.iter().take(8).map(|r| r.process.pid.to_string()).collect();
         let more = if job.ranks.len() > 8 { ", …" } else { "" };
-        let ranks = if job.ranks.len() == 1 { "1 process".to_owned() } else { format!("{} ranks", job.ranks.len()) };
+        let ranks =
+            if job.ranks.len() == 1 { "1 process".to_owned() } else { format!("{} ranks", job.ranks.len()) };
         eprintln!("recording {} ({ranks}: pid {}{more})", printable(&job.name), pids.join(", "));
     }
     for note in &plan.selection.notes {

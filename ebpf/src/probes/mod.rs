@@ -121,7 +121,16 @@ impl From<Vec<Link>> for Attached {
 }
 
 /// Every probe, in the order of attaching: tasks are followed before anything is asked about them.
-pub(crate) const ALL: &[Probe] = &[sched::PROBE, syscalls::PROBE, files::PROBE, block::PROBE, network::PROBE, faults::PROBE, sampling::PROBE, collectives::PROBE];
+pub(crate) const ALL: &[Probe] = &[
+    sched::PROBE,
+    syscalls::PROBE,
+    files::PROBE,
+    block::PROBE,
+    network::PROBE,
+    faults::PROBE,
+    sampling::PROBE,
+    collectives::PROBE,
+];
 
 /// The names of all programs.
 #[must_use]

@@ -145,7 +145,13 @@ fn layout_3_10() -> Layout {
         thread_id: 176,
         thread_frame: 24,
         cframe_frame: None,
-        frame: FrameLayout { previous: 24, code: 32, instruction: 96, instruction_is_index: true, owner: None },
+        frame: FrameLayout {
+            previous: 24,
+            code: 32,
+            instruction: 96,
+            instruction_is_index: true,
+            owner: None,
+        },
         code: CodeLayout {
             size: 176,
             filename: 104,
@@ -172,7 +178,13 @@ fn layout_3_11() -> Layout {
         thread_frame: 56,
         cframe_frame: Some(8),
         // Owned by a thread, a generator or a frame object: all of them are Python's.
-        frame: FrameLayout { previous: 48, code: 32, instruction: 56, instruction_is_index: false, owner: None },
+        frame: FrameLayout {
+            previous: 48,
+            code: 32,
+            instruction: 56,
+            instruction_is_index: false,
+            owner: None,
+        },
         code: CodeLayout {
             size: 192,
             filename: 112,
@@ -328,10 +340,28 @@ mod tests {
     fn debug_3_14() -> Vec<u64> {
         let mut words = vec![7; 81];
         let known = [
-            (0, COOKIE), (1, 0x030e_0af0), (2, 0), (5, 808), (8, 7272), (9, 7344),
-            (24, 8), (25, 16), (26, 72), (27, 152),
-            (32, 8), (33, 0), (34, 56), (36, 74),
-            (39, 216), (40, 112), (41, 120), (42, 128), (43, 136), (44, 68), (48, 208), (80, 40),
+            (0, COOKIE),
+            (1, 0x030e_0af0),
+            (2, 0),
+            (5, 808),
+            (8, 7272),
+            (9, 7344),
+            (24, 8),
+            (25, 16),
+            (26, 72),
+            (27, 152),
+            (32, 8),
+            (33, 0),
+            (34, 56),
+            (36, 74),
+            (39, 216),
+            (40, 112),
+            (41, 120),
+            (42, 128),
+            (43, 136),
+            (44, 68),
+            (48, 208),
+            (80, 40),
         ];
         for (at, value) in known {
             words[at] = value;
@@ -349,7 +379,9 @@ mod tests {
         assert_eq!(version(0x030e_00b3).to_string(), "3.14.0 (pre-release)");
         assert!(!version(0x030e_00c1).unfinished, "candidates are as the final version");
         assert_eq!((Version::from_hex(0), Version::from_hex(u64::MAX)), (None, None));
-        for (hex, debug) in [(0x0309_12f0, None), (0x030f_02f0, Some(read(&debug_3_14()))), (0x030d_00f0, None)] {
+        for (hex, debug) in
+            [(0x0309_12f0, None), (0x030f_02f0, Some(read(&debug_3_14()))), (0x030d_00f0, None)]
+        {
             let refused = Layout::of(version(hex), debug.as_ref());
             assert!(matches!(refused, Err(NotPython::UnsupportedVersion { .. })), "{hex:#x}: {refused:?}");
         }
@@ -373,7 +405,10 @@ mod tests {
             for wrong in [u64::MAX, 1 << 32, 1 << 30] {
                 let mut words = debug_3_14();
                 words[at] = wrong;
-                assert!(matches!(of(&words), Err(NotPython::UnknownLayout { .. })), "word {at} is {wrong:#x}");
+                assert!(
+                    matches!(of(&words), Err(NotPython::UnknownLayout { .. })),
+                    "word {at} is {wrong:#x}"
+                );
             }
         }
     }

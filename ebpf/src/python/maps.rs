@@ -35,7 +35,8 @@ pub(crate) struct Maps {
 impl Maps {
     pub(crate) fn read(pid: u32) -> Result<Self, NotPython> {
         let what = format!("/proc/{pid}/maps");
-        let unreadable = |error: io::Error| NotPython::Unreadable { what: what.clone(), reason: error.to_string() };
+        let unreadable =
+            |error: io::Error| NotPython::Unreadable { what: what.clone(), reason: error.to_string() };
         // A few megabytes at most: the kernel allows 65530 mappings.
         let text = String::from_utf8_lossy(&fs::read(&what).map_err(unreadable)?).into_owned();
         let executable = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
@@ -55,7 +56,8 @@ impl Maps {
 
     /// An implementation of the language that is not CPython.
     pub(crate) fn other_implementation(&self) -> Option<String> {
-        let known = [("libpypy", "PyPy"), ("pypy", "PyPy"), ("libpythonvm", "GraalPy"), ("graalpy", "GraalPy")];
+        let known =
+            [("libpypy", "PyPy"), ("pypy", "PyPy"), ("libpythonvm", "GraalPy"), ("graalpy", "GraalPy")];
         self.files.iter().find_map(|file| {
             let name = name(&file.path);
             known.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, name)| (*name).to_owned())
@@ -64,7 +66,8 @@ impl Maps {
 
     /// The version by names: of the file, else of the extension modules that the process has mapped.
     pub(crate) fn named_version(&self, candidate: &Candidate) -> Option<Version> {
-        let digits = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
+        let digits =
+            |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|n| n.parse().ok());
         let own = name(&candidate.path).split_once("python3.").and_then(|(_, rest)| digits(rest));
         let by_module = || {
             let mut names = self.files.iter().map(|file| name(&file.path));

@@ -111,7 +111,10 @@ fn reads_through_memory_are_joined_by_the_pages() {
     let Some(mut command) = child(&["map", path, "64"]) else { return };
     let recording = record(&mut command);
     if recording.said("faults")[0][1] == 0 {
-        println!("skipped: the file system under {} keeps what it is told to forget", folder.path().display());
+        println!(
+            "skipped: the file system under {} keeps what it is told to forget",
+            folder.path().display()
+        );
         return;
     }
     let bytes: u64 = requests(&recording)
@@ -119,5 +122,5 @@ fn reads_through_memory_are_joined_by_the_pages() {
         .filter(|io| io.object != 0 && recording.object(io.object).text == path)
         .map(|io| u64::from(io.bytes))
         .sum();
-    assert!(bytes >= 64 * 4096 && bytes <= TIMES * SIZE, "{bytes}");
+    assert!((64 * 4096..=TIMES * SIZE).contains(&bytes), "{bytes}");
 }

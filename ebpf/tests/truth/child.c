@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,10 +16,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -278,11 +282,16 @@ static void do_mixed(int threads, long times)
 		pthread_join(thread[i], NULL);
 }
 
-// One of each kind of object that a call can wait for.
+// Objects of several kinds: moved through, or waited for until a time is over.
 static void do_objects(const char *folder)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX };
-	int server, client, accepted;
+	struct itimerspec timer = { .it_value = { 0, 5000000 } };
+	struct epoll_event event = { .events = EPOLLIN };
+	int server, client, accepted, file, epoll, timerfd;
+	struct pollfd poll_for;
+	char path[128];
+	uint64_t times;
 	char c;
 	snprintf(name.sun_path, sizeof(name.sun_path), "%s/socket", folder);
 	server = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -292,8 +301,24 @@ static void do_objects(const char *folder)
 	if (connect(client, (struct sockaddr *)&name, sizeof(name)))
 		die("connect");
 	accepted = accept(server, NULL, NULL);
-	if (write(accepted, "ab", 2) != 2 || read(client, &c, 1) != 1)
+	if (write(accepted, "ab", 2) != 2 || read(client, &c, 1) != 1 || read(client, &c, 1) != 1)
 		die("unix");
+	snprintf(path, sizeof(path), "%s/gone", folder);
+	file = open(path, O_RDWR | O_CREAT, 0600);
+	unlink(path);
+	if (write(file, "0123456789", 10) != 10 || lseek(file, 0, SEEK_SET) || sendfile(accepted, file, NULL, 10) != 10)
+		die("sendfile");
+	timerfd = timerfd_create(CLOCK_MONOTONIC, 0);
+	timerfd_settime(timerfd, 0, &timer, NULL);
+	if (read(timerfd, &times, sizeof(times)) != sizeof(times))
+		die("timerfd");
+	epoll = epoll_create1(0);
+	epoll_ctl(epoll, EPOLL_CTL_ADD, server, &event);
+	epoll_wait(epoll, &event, 1, 5);
+	poll_for.fd = server;
+	poll_for.events = POLLIN;
+	poll(&poll_for, 1, 5);
+	printf("polled %d\n", server);
 }
 
 // The kernel's own account of a connection: sent without repetitions, received, sent again, round trip in us.

@@ -44,13 +44,19 @@ fn a_fault_that_reads_waits_for_its_file() {
     let recording = record(&mut command);
     let own = &recording.said("faults")[0];
     if own[1] == 0 {
-        println!("skipped: the file system under {} keeps what it is told to forget", folder.path().display());
+        println!(
+            "skipped: the file system under {} keeps what it is told to forget",
+            folder.path().display()
+        );
         return;
     }
     let major: u64 = faults(&recording).iter().map(|f| f.major).sum();
     assert!((own[1]..own[1] + NOISE).contains(&major), "{major} of {own:?}");
-    let waits: Vec<_> =
-        recording.waits(1).into_iter().filter(|w| w.kind == wait::WAIT_FAULT as u8 && w.object != 0).collect();
+    let waits: Vec<_> = recording
+        .waits(1)
+        .into_iter()
+        .filter(|w| u16::from(w.kind) == wait::WAIT_FAULT && w.object != 0)
+        .collect();
     let named = waits.iter().filter(|w| recording.object(w.object).text == path).count();
     // A device may be done before the thread gets to wait.
     assert!(named as u64 >= PAGES / 2 && named as u64 <= major, "{named} waits of {major} faults");

@@ -71,7 +71,10 @@ fn last(recording: &Recording, pid: u32, text: &str) -> Connection {
     });
     let named: Vec<_> = named.collect();
     for pair in named.windows(2) {
-        assert!(pair[0].sent <= pair[1].sent && pair[0].retransmits <= pair[1].retransmits, "totals only grow");
+        assert!(
+            pair[0].sent <= pair[1].sent && pair[0].retransmits <= pair[1].retransmits,
+            "totals only grow"
+        );
     }
     *named.last().unwrap_or_else(|| panic!("no connection {text} of {pid}"))
 }

@@ -151,7 +151,7 @@ impl Recording {
     /// The waits of a thread in one system call.
     pub(crate) fn waits_in(&self, task: u32, call: i32) -> Vec<&WaitRecord> {
         let waits = self.waits(task).into_iter();
-        waits.filter(|w| w.kind == wait::WAIT_SYSCALL as u8 && w.call == call).collect()
+        waits.filter(|w| u16::from(w.kind) == wait::WAIT_SYSCALL && w.call == call).collect()
     }
 
     pub(crate) fn preempts(&self, task: u32) -> Vec<&Preempt> {

@@ -44,7 +44,8 @@ impl Load {
         let folder = tempfile::tempdir()?;
         let counter = folder.path().join("count");
         let mut command = command(folder.path())?;
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the load")?;
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the load")?;
         let load = Self { counter, pid: child.id(), child, gently, _folder: folder };
         until("the load to work", || load.count() > 0)?;
         Ok(load)
@@ -67,7 +68,8 @@ impl Load {
 fn ping_pong(cpu: u32) -> anyhow::Result<Load> {
     Load::start(false, |folder| {
         let program = folder.join("ping_pong");
-        let built = Command::new("cc").arg("-O2").arg("-o").arg(&program).arg(jobs().join("ping_pong.c")).status()?;
+        let built =
+            Command::new("cc").arg("-O2").arg("-o").arg(&program).arg(jobs().join("ping_pong.c")).status()?;
         ensure!(built.success(), "cc cannot build the load");
         let mut command = Command::new(program);
         command.arg(folder.join("count")).arg(cpu.to_string());
@@ -88,7 +90,10 @@ fn storm() -> anyhow::Result<Load> {
     Load::start(true, |folder| {
         let mut command = Command::new(venv.join("bin/mpirun"));
         command.args(["--allow-run-as-root", "--oversubscribe", "-n", "4"]);
-        command.arg(venv.join("bin/python")).arg(jobs().join("all_reduce_storm.py")).arg(folder.join("count"));
+        command
+            .arg(venv.join("bin/python"))
+            .arg(jobs().join("all_reduce_storm.py"))
+            .arg(folder.join("count"));
         Ok(command)
     })
 }
@@ -253,10 +258,16 @@ pub(super) fn switches(options: &Options) -> anyhow::Result<Vec<Measurement>> {
                 .with_floor(noise, "the same load against itself"),
         );
         let (time, entries, rate) = accounted(&load, arguments, window)?;
-        rows.push(Measurement::new(format!("ping-pong, {name}: accounted"), "µs/switch", vec![
-            time / rate / 2.0 / 1e3,
-        ]));
-        rows.push(Measurement::new(format!("ping-pong, {name}: entries"), "/switch", vec![entries / rate / 2.0]));
+        rows.push(Measurement::new(
+            format!("ping-pong, {name}: accounted"),
+            "µs/switch",
+            vec![time / rate / 2.0 / 1e3],
+        ));
+        rows.push(Measurement::new(
+            format!("ping-pong, {name}: entries"),
+            "/switch",
+            vec![entries / rate / 2.0],
+        ));
         let share = |r: &Recorded| r.cpu * 100.0 * 1e5 / (r.rate * 2.0);
         rows.push(Measurement::new(
             format!("recorder at 100 k switches/s, {name}"),
@@ -303,13 +314,21 @@ pub(super) fn jobs_slowdown(options: &Options) -> anyhow::Result<Vec<Measurement
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         rows.push(Measurement::new(format!("{name}: accounted"), "% of all CPUs", vec![time / 1e7 / cpus]));
         rows.push(Measurement::new(format!("{name}: entries"), "k/s", vec![entries / 1e3]));
-        rows.push(Measurement::new(format!("{name}: recorder"), "% of a core", pairs.of_recorder(|r| r.cpu * 100.0)));
+        rows.push(Measurement::new(
+            format!("{name}: recorder"),
+            "% of a core",
+            pairs.of_recorder(|r| r.cpu * 100.0),
+        ));
         rows.push(Measurement::new(
             format!("{name}: recorder's memory"),
             "MiB",
             pairs.of_recorder(|r| r.peak_kib as f64 / 1024.0),
         ));
-        rows.push(Measurement::new(format!("{name}: records lost"), "", pairs.of_recorder(|r| lost(r) as f64)));
+        rows.push(Measurement::new(
+            format!("{name}: records lost"),
+            "",
+            pairs.of_recorder(|r| lost(r) as f64),
+        ));
     }
     let load = python("deep_compute.py")?;
     let (time, _, _) = accounted(&load, &[], Duration::from_secs(if options.quick { 2 } else { 8 }))?;

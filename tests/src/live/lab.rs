@@ -38,7 +38,12 @@ pub fn run(arguments: &[&str]) -> anyhow::Result<Output> {
 pub fn json(arguments: &[&str]) -> anyhow::Result<Value> {
     let output = run(arguments)?;
     if !output.status.success() {
-        bail!("stallscope {}: {}\n{}", arguments.join(" "), output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "stallscope {}: {}\n{}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(serde_json::from_slice(&output.stdout)?)
 }
@@ -48,8 +53,12 @@ pub fn json(arguments: &[&str]) -> anyhow::Result<Value> {
 /// # Errors
 /// Where it cannot be started.
 pub fn start(arguments: &[&str]) -> anyhow::Result<Running> {
-    let child =
-        Command::new(stallscope()?).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = Command::new(stallscope()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     Ok(Running(child.context("cannot start stallscope")?))
 }
 

@@ -10,8 +10,8 @@ use std::io::Write;
 
 use stallscope_core::capture::{CaptureWriter, WriteError};
 use stallscope_core::rows::{
-    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, PageFaults, ThreadLoss, ThreadPreempt, ThreadSpan,
-    ThreadWait,
+    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, PageFaults, ThreadLoss, ThreadPreempt,
+    ThreadSpan, ThreadWait,
 };
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
@@ -24,8 +24,8 @@ use stallscope_schemas::wire::{self, stack_flag, wait_flag};
 
 use crate::queue::LeftOut;
 
-pub(crate) use tasks::{RankSeat, Seats};
 use tasks::Tasks;
+pub(crate) use tasks::{RankSeat, Seats};
 
 /// Where names come from: the processes themselves, or a test.
 pub(crate) trait Naming {
@@ -124,7 +124,12 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     ///
     /// # Errors
     /// [`WriteError`] when the output refuses.
-    pub(crate) fn batch(&mut self, events: Vec<Event>, left_out: &[LeftOut], malformed: u64) -> Result<(), WriteError> {
+    pub(crate) fn batch(
+        &mut self,
+        events: Vec<Event>,
+        left_out: &[LeftOut],
+        malformed: u64,
+    ) -> Result<(), WriteError> {
         self.count(LossCounter::RecordMalformed, malformed);
         let mut rest = Vec::with_capacity(events.len());
         for event in events {
@@ -194,7 +199,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
 
     fn write_rows(&mut self, events: Vec<Event>) -> Result<(), WriteError> {
         for event in events {
-                match event {
+            match event {
                 Event::Wait(wait) => self.wait(&wait)?,
                 Event::Preempt(preempt) => self.preempt(&preempt)?,
                 Event::Sample(sample) => self.sample(&sample)?,
@@ -207,7 +212,13 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 Event::Loss(loss) => {
                     let end_ns = loss.start_ns.saturating_add(loss.duration_ns);
                     // The kernel half counts them itself: here only the stretch is of interest.
-                    self.lost_stretch(LossCounter::RingFull, loss.head.task, loss.start_ns, end_ns, loss.records)?;
+                    self.lost_stretch(
+                        LossCounter::RingFull,
+                        loss.head.task,
+                        loss.start_ns,
+                        end_ns,
+                        loss.records,
+                    )?;
                 }
                 Event::Faults(faults) => self.faults(&faults)?,
                 Event::BlockIo(io) => self.block_io(&io)?,

@@ -69,7 +69,11 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new<W: Write>(writer: &mut CaptureWriter<W>, naming: &mut impl Naming, seats: Seats) -> Self {
+    pub(super) fn new<W: Write>(
+        writer: &mut CaptureWriter<W>,
+        naming: &mut impl Naming,
+        seats: Seats,
+    ) -> Self {
         let mut processes = HashMap::new();
         for seat in &seats.ranks {
             let row = |pid: u32, name: &str, ranked: bool| Process {
@@ -123,7 +127,8 @@ impl Tasks {
             return;
         }
         let from = task.time_ns;
-        self.tasks.insert(number, Task { thread, pid: task.pid, written_until: from, known_until: from, leader });
+        self.tasks
+            .insert(number, Task { thread, pid: task.pid, written_until: from, known_until: from, leader });
     }
 
     fn process_of<W: Write>(
@@ -150,7 +155,9 @@ impl Tasks {
         // A process that a followed one forked works for the same rank.
         let parent = self.processes.get(&task.ppid).filter(|_| !outside);
         let device = parent.and_then(|p| p.device);
-        let job = parent.and_then(|p| writer.tables().process(p.process)).map_or_else(String::new, |p| p.job.clone());
+        let job = parent
+            .and_then(|p| writer.tables().process(p.process))
+            .map_or_else(String::new, |p| p.job.clone());
         let process = writer.add_process(Process {
             source: self.seats.source,
             pid: task.pid.into(),
@@ -213,7 +220,11 @@ impl Tasks {
     }
 
     /// The last span of a thread that ended.
-    pub(super) fn end(&mut self, naming: &mut impl Naming, end: &wire::Moment) -> Option<(ThreadId, ThreadSpan)> {
+    pub(super) fn end(
+        &mut self,
+        naming: &mut impl Naming,
+        end: &wire::Moment,
+    ) -> Option<(ThreadId, ThreadSpan)> {
         let task = self.tasks.get_mut(&end.head.task)?;
         let from = task.written_until;
         task.written_until = end.time_ns.max(from);

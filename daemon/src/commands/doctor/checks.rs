@@ -37,7 +37,10 @@ pub(super) fn kernel(seen: &Seen) -> Vec<Check> {
         Standing::Works
     } else {
         missing(
-            format!("kernel {} does not describe its types: /sys/kernel/btf/vmlinux is missing", kernel.release),
+            format!(
+                "kernel {} does not describe its types: /sys/kernel/btf/vmlinux is missing",
+                kernel.release
+            ),
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (check: grep BTF= \"/boot/config-$(uname -r)\")",
         )
     };
@@ -91,7 +94,10 @@ fn uprobes(seen: &Seen) -> Check {
     } else if !facts.uprobe_events {
         (
             "no uprobe.multi (before 6.6), no perf uprobes",
-            degraded("collective calls", "boot kernel 6.6 or newer, or one built with CONFIG_UPROBE_EVENTS=y"),
+            degraded(
+                "collective calls",
+                "boot kernel 6.6 or newer, or one built with CONFIG_UPROBE_EVENTS=y",
+            ),
         )
     } else if !facts.has(SYS_ADMIN) {
         (
@@ -99,13 +105,8 @@ fn uprobes(seen: &Seen) -> Check {
             degraded("collective calls", "run as root (sudo stallscope …), or boot kernel 6.6 or newer"),
         )
     } else {
-        (
-            "perf uprobes (before 6.6)",
-            degraded(
-                "about 0.1 s for each function of a collective library at the beginning",
-                "boot kernel 6.6 or newer",
-            ),
-        )
+        // The collectives probe says itself that it takes longer this way.
+        ("perf uprobes (before 6.6)", Standing::Works)
     };
     Check::new("kernel.uprobes", Group::Kernel, "uprobes", finding, standing)
 }
@@ -131,10 +132,9 @@ fn symbols(seen: &Seen) -> Check {
     let lost = "names of kernel functions in stacks";
     let (finding, standing) = match facts.symbols {
         KernelSymbols::Shown => ("/proc/kallsyms shows addresses".to_owned(), Standing::Works),
-        KernelSymbols::Absent => (
-            "no /proc/kallsyms".to_owned(),
-            degraded(lost, "boot a kernel built with CONFIG_KALLSYMS=y"),
-        ),
+        KernelSymbols::Absent => {
+            ("no /proc/kallsyms".to_owned(), degraded(lost, "boot a kernel built with CONFIG_KALLSYMS=y"))
+        }
         KernelSymbols::Hidden => {
             // At 2 they are hidden from everyone.
             let remedy = if facts.has(SYSLOG) { "sudo sysctl kernel.kptr_restrict=1" } else { SETCAP };
@@ -156,10 +156,14 @@ fn perf_events(seen: &Seen) -> Check {
     let (finding, standing) = match paranoid {
         None => (
             "no perf events".to_owned(),
-            degraded("what threads run while they are on a CPU", "boot a kernel built with CONFIG_PERF_EVENTS=y"),
+            degraded(
+                "what threads run while they are on a CPU",
+                "boot a kernel built with CONFIG_PERF_EVENTS=y",
+            ),
         ),
         Some(level) => {
-            let finding = format!("samples by the CPU's clock ({cycles}); kernel.perf_event_paranoid is {level}");
+            let finding =
+                format!("samples by the CPU's clock ({cycles}); kernel.perf_event_paranoid is {level}");
             let permitted = level <= 0 || facts.has(PERFMON) || facts.has(SYS_ADMIN);
             let standing = if permitted {
                 Standing::Works
@@ -180,7 +184,10 @@ fn cgroups(seen: &Seen) -> Check {
         Cgroups::NotMounted => ("not mounted here; processes tell theirs all the same", Standing::Works),
         Cgroups::NotBuiltIn => (
             "not built in",
-            degraded("containers, pods, Slurm steps and throttling", "boot a kernel built with CONFIG_CGROUPS=y"),
+            degraded(
+                "containers, pods, Slurm steps and throttling",
+                "boot a kernel built with CONFIG_CGROUPS=y",
+            ),
         ),
     };
     Check::new("kernel.cgroups", Group::Kernel, "control groups", finding, standing)
@@ -192,7 +199,12 @@ pub(super) fn privileges(seen: &Seen) -> Vec<Check> {
     // Whether what a capability is for is permitted, by it or by another one; and what is lost if not.
     let checks = [
         ("cap_bpf", BPF, all, missing("not permitted to load kernel probes: CAP_BPF is missing", SETCAP)),
-        ("cap_perfmon", PERFMON, all, missing("not permitted to trace the kernel: CAP_PERFMON is missing", SETCAP)),
+        (
+            "cap_perfmon",
+            PERFMON,
+            all,
+            missing("not permitted to trace the kernel: CAP_PERFMON is missing", SETCAP),
+        ),
         (
             "cap_sys_ptrace",
             SYS_PTRACE,

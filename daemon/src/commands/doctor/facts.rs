@@ -139,8 +139,7 @@ fn kernel(root: &Path, capabilities: u64) -> Kernel {
         release,
         btf: root.join("sys/kernel/btf/vmlinux").exists(),
         lockdown: chosen.unwrap_or_default().to_owned(),
-        privileged: has(super::checks::SYS_ADMIN)
-            || has(super::checks::BPF) && has(super::checks::PERFMON),
+        privileged: has(super::checks::SYS_ADMIN) || has(super::checks::BPF) && has(super::checks::PERFMON),
         cpus: last.map_or(1, |n| n.saturating_add(1)),
     }
 }
@@ -204,8 +203,9 @@ fn gvisor(marker: bool, version: &str) -> Option<&'static str> {
 /// by a name of its own.
 fn kata(command_line: &str, mounts: &str) -> Option<&'static str> {
     let mut options = command_line.split_ascii_whitespace();
-    if options.any(|o| o == "systemd.unit=kata-containers.target" || o.starts_with("agent.") || o.ends_with("/kata-agent"))
-    {
+    if options.any(|o| {
+        o == "systemd.unit=kata-containers.target" || o.starts_with("agent.") || o.ends_with("/kata-agent")
+    }) {
         Some("/proc/cmdline has options of the Kata agent")
     } else if mounts.lines().any(|line| line.starts_with("kataShared ")) {
         Some("the host's files are mounted as kataShared")

@@ -90,7 +90,8 @@ fn cached(root: &Path) -> Vec<PathBuf> {
         let name = path.rsplit('/').next().unwrap_or_default();
         path.starts_with('/') && (name.starts_with("libcupti.so") || name.starts_with("libnccl.so"))
     };
-    let paths = cache.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok()).filter(is_ours);
+    let paths =
+        cache.split(|byte| *byte == 0).filter_map(|word| std::str::from_utf8(word).ok()).filter(is_ours);
     let folders = paths.filter_map(|path| Some(root.join(Path::new(path).parent()?.strip_prefix("/").ok()?)));
     folders.take(KEPT).collect()
 }

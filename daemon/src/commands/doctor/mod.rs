@@ -143,9 +143,13 @@ impl Diagnosis {
         Self { checks, tried: !matches!(seen.trial, Trial::NotTried) }
     }
 
-    /// Why nothing can be recorded, and what would mend it: of the first needed check that is missing.
+    /// Why nothing can be recorded, and what would mend it. Of several reasons the first, and a sandbox before all: what
+    /// else is missing in it is its doing.
     fn obstacle(&self) -> Option<(String, String)> {
-        self.checks.iter().filter(|check| check.needed).find_map(|check| match &check.standing {
+        let needed = |check: &&Check| check.needed;
+        let (place, others): (Vec<&Check>, Vec<&Check>) =
+            self.checks.iter().filter(needed).partition(|check| check.group == Group::Place);
+        place.into_iter().chain(others).find_map(|check| match &check.standing {
             Standing::Missing { reason, remedy } => Some((reason.clone(), remedy.clone())),
             _ => None,
         })
@@ -169,7 +173,8 @@ impl Diagnosis {
         if let Some((reason, _)) = self.obstacle() {
             return format!("recording does not work here: {reason}");
         }
-        let works = if self.tried { "recording works here" } else { "recording should work here (not tried)" };
+        let works =
+            if self.tried { "recording works here" } else { "recording should work here (not tried)" };
         match self.unseen() {
             0 => format!("{works}; nothing is lost"),
             1 => format!("{works}; 1 thing is not seen"),

@@ -1,7 +1,7 @@
 //! Where this process runs, and what runs beside it that a probe on this kernel cannot see.
 
 use stallscope_ebpf::Standing;
-use stallscope_jobs::{Host, Process};
+use stallscope_jobs::{Host, Process, State};
 
 use super::trial::Trial;
 use super::{Check, Group, Seen, degraded, missing};
@@ -25,7 +25,7 @@ fn check(id: &str, name: &str, finding: impl Into<String>, standing: Standing) -
 }
 
 fn gvisor(seen: &Seen) -> Check {
-    let beside = sandboxes(seen.processes.as_ref(), is_gvisor);
+    let beside = those(seen.processes.as_ref(), is_gvisor);
     let (finding, standing) = if let Some(sign) = seen.facts.gvisor {
         (
             format!("this is a gVisor sandbox: {sign}"),
@@ -51,7 +51,7 @@ fn gvisor(seen: &Seen) -> Check {
 }
 
 fn kata(seen: &Seen) -> Check {
-    let beside = sandboxes(seen.processes.as_ref(), is_kata);
+    let beside = those(seen.processes.as_ref(), is_kata);
     let (finding, standing) = if let Some(sign) = seen.facts.kata {
         (
             format!("this is the guest of a Kata sandbox: {sign}"),
@@ -125,28 +125,36 @@ fn processes(seen: &Seen) -> Check {
     };
     let listed = host.processes().filter(|process| !process.kernel_thread).count();
     let hidden = host.hidden();
-    let lost = if hidden.unlisted || hidden.unreadable > 0 {
-        Some("ranks among processes that this /proc hides (mounted with hidepid)".to_owned())
-    } else if hidden.closed > 0 {
-        Some(format!(
-            "ranks among {} processes of other users or protected ones, whose environment is closed to us",
-            hidden.closed
-        ))
+    // The first process is what starts all others, and is often protected from everyone.
+    let closed =
+        |p: &Process| !p.kernel_thread && p.state != State::Zombie && !p.is_readable() && p.id.pid != 1;
+    let closed = those(Some(host), closed);
+    let may = seen.facts.has(super::checks::SYS_PTRACE);
+    let standing = if hidden.unlisted || hidden.unreadable > 0 {
+        degraded(
+            "ranks among the processes that this /proc hides (it is mounted with hidepid)",
+            "run as root (sudo stallscope …)",
+        )
+    } else if closed.is_empty() {
+        Standing::Works
+    } else if may {
+        degraded(
+            format!("ranks among processes that are closed to root as well: {}", pids(&closed)),
+            "look into the rules of the security module (SELinux, AppArmor) that protects them",
+        )
     } else {
-        None
-    };
-    let standing = match lost {
-        None => Standing::Works,
-        Some(lost) => degraded(lost, "run as root (sudo stallscope …), or give CAP_SYS_PTRACE"),
+        degraded(
+            format!("ranks among processes of other users or protected ones: {}", pids(&closed)),
+            "run as root (sudo stallscope …), or give CAP_SYS_PTRACE",
+        )
     };
     let jobs = host.jobs().len();
     check(id, name, format!("{listed}, in them jobs: {jobs} (stallscope ps lists them)"), standing)
 }
 
-/// Processes that are sandboxes, by pid.
-fn sandboxes(host: Option<&Host>, is: fn(&Process) -> bool) -> Vec<u32> {
-    let found = host.into_iter().flat_map(Host::processes).filter(|p| !p.kernel_thread && is(p));
-    found.map(|p| p.id.pid).collect()
+/// Pids of the processes that are such.
+fn those(host: Option<&Host>, are: fn(&Process) -> bool) -> Vec<u32> {
+    host.into_iter().flat_map(Host::processes).filter(|p| are(p)).map(|p| p.id.pid).collect()
 }
 
 /// The program of a process: its name may be anything.
@@ -158,7 +166,8 @@ fn program(process: &Process) -> &str {
 /// `runsc boot` is the sandbox's kernel, and calls itself runsc-sandbox.
 fn is_gvisor(process: &Process) -> bool {
     let first = process.cmdline.first().map(String::as_str).unwrap_or_default();
-    first == "runsc-sandbox" || program(process) == "runsc" && process.cmdline.iter().any(|word| word == "boot")
+    first == "runsc-sandbox"
+        || program(process) == "runsc" && process.cmdline.iter().any(|word| word == "boot")
 }
 
 /// Each sandbox has one shim; the hypervisor below it may be part of it.

@@ -15,6 +15,8 @@ const INDENT: usize = 36;
 
 pub(super) fn text(diagnosis: &Diagnosis) -> String {
     let mut out = String::new();
+    // Remedies that were told, with the first check that they were told for.
+    let mut told: Vec<(&str, &str)> = Vec::new();
     for group in Group::ALL {
         let title = match group {
             Group::Place => "where this runs",
@@ -27,11 +29,12 @@ pub(super) fn text(diagnosis: &Diagnosis) -> String {
             let mut names = vec![check.name.as_str()];
             if group == Group::Probes {
                 // What all of them lack is said once.
-                while let Some(same) = checks.next_if(|next| !next.works() && next.standing == check.standing) {
+                while let Some(same) = checks.next_if(|next| !next.works() && next.standing == check.standing)
+                {
                     names.push(&same.name);
                 }
             }
-            write_check(&mut out, check, &names);
+            write_check(&mut out, check, &names, &mut told);
         }
         out.push('\n');
     }
@@ -39,7 +42,7 @@ pub(super) fn text(diagnosis: &Diagnosis) -> String {
     out
 }
 
-fn write_check(out: &mut String, check: &Check, names: &[&str]) {
+fn write_check<'a>(out: &mut String, check: &'a Check, names: &[&str], told: &mut Vec<(&'a str, &'a str)>) {
     let head = |name: &str| format!("  {:<8}  {name:<24}", status(&check.standing));
     let what = if names.len() == 1 { check.finding.clone() } else { names.join(", ") };
     let name = if names.len() == 1 { check.name.as_str() } else { "several" };
@@ -53,7 +56,14 @@ fn write_check(out: &mut String, check: &Check, names: &[&str]) {
     if *why != what {
         write_wrapped(out, &indent, INDENT, &format!("{word}{why}"));
     }
-    write_wrapped(out, &indent, INDENT, &format!("remedy: {remedy}"));
+    let remedy = match told.iter().find(|(earlier, _)| earlier == remedy) {
+        Some((_, name)) => format!("remedy: as for {name}"),
+        None => {
+            told.push((remedy, &check.name));
+            format!("remedy: {remedy}")
+        }
+    };
+    write_wrapped(out, &indent, INDENT, &remedy);
 }
 
 /// Writes words after a head, in lines of at most [`WIDTH`] columns; lines that go on begin at a column.

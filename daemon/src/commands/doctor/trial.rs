@@ -57,22 +57,27 @@ impl Trial {
             }
             SessionError::Kernel { .. } => Self::Failed {
                 reason: error.to_string(),
-                remedy: "report this with the kernel's release".to_owned(),
+                remedy: "look into the audit log of a security module (SELinux, AppArmor); else report this with the \
+                         kernel's release"
+                    .to_owned(),
             },
         }
     }
 }
 
 pub(super) fn checks(seen: &Seen) -> Vec<Check> {
-    let mut checks = Vec::new();
-    checks.extend(trial(seen).map(Check::needed));
-    checks.push(rings(seen));
-    let tried = match &seen.trial {
-        Trial::Attached { standings, .. } => standings.as_slice(),
-        Trial::NotTried | Trial::Failed { .. } => &[],
-    };
+    let mut checks = vec![rings(seen)];
+    let trial = trial(seen).map(Check::needed);
+    checks.extend(trial.clone());
     for (probe, sees, before) in &seen.probes {
-        let standing = tried.iter().find(|(id, _)| id == probe).map_or(before, |(_, standing)| standing);
+        let standing = match (&seen.trial, &trial) {
+            (Trial::Attached { standings, .. }, _) => {
+                standings.iter().find(|(id, _)| id == probe).map_or(before, |(_, standing)| standing)
+            }
+            // What could run by what was looked at, and did not.
+            (Trial::Failed { .. }, Some(trial)) if before.usable() => &trial.standing,
+            _ => before,
+        };
         let id = format!("probes.{probe}");
         let check = Check::new(&id, Group::Probes, probe.name(), *sees, standing.clone());
         checks.push(if *probe == ProbeId::Sched { check.needed() } else { check });
@@ -91,7 +96,9 @@ fn trial(seen: &Seen) -> Option<Check> {
         Trial::Failed { reason, remedy } => {
             let mut remedy = remedy.clone();
             if seen.facts.seccomp {
-                remedy.push_str("; a seccomp filter rules this process: docker run --security-opt seccomp=unconfined …");
+                remedy.push_str(
+                    "; a seccomp filter rules this process: docker run --security-opt seccomp=unconfined …",
+                );
             }
             ("the kernel refuses them".to_owned(), missing(reason.clone(), remedy))
         }
@@ -123,7 +130,11 @@ fn rings(seen: &Seen) -> Check {
             "give this process's control group more memory, or end something",
         ),
         Some(available) if available < 4 * needs => degraded(
-            format!("possibly records: {} MiB of memory are available to rings of {}", available >> 20, needs >> 20),
+            format!(
+                "possibly records: {} MiB of memory are available to rings of {}",
+                available >> 20,
+                needs >> 20
+            ),
             "give this process's control group more memory, or end something",
         ),
         _ => Standing::Works,

@@ -12,6 +12,8 @@
 // A cookie's low half is the wire's `function`. This bit says that the function's exits are probed where they are: the
 // stack pointer is that of the entry. After a return probe it is one word further up.
 #define COLLECTIVE_AT_RETURN (1ULL << 32)
+// This exit is a jump to another function, which has not done its part yet.
+#define COLLECTIVE_JUMP (1ULL << 33)
 
 // Distances further than this are between two stacks, and say nothing about frames.
 #define COLLECTIVE_SAME_STACK (64ULL << 20)
@@ -83,6 +85,8 @@ struct {
 	__type(value, struct thread_calls);
 } open_calls SEC(".maps");
 
+#define LIBRARY_MPI 3 // record::CollectiveLibrary
+
 struct communicator {
 	u64 handle;
 	u32 pid;
@@ -153,10 +157,17 @@ static __always_inline bool call_read(struct pt_regs *ctx, struct call_value *fr
 	return how & COLLECTIVE_LATE || call_word(*value, size, value);
 }
 
+// Of most MPIs a handle is an integer, and the upper half of its register anything; addresses differ in the lower half.
+static __always_inline u64 communicator_handle(u32 library, u64 handle)
+{
+	return library == LIBRARY_MPI ? (u32)handle : handle;
+}
+
 static __noinline u64 call_sequence(u32 pid, u32 library, u64 handle)
 {
-	struct communicator key = { .handle = handle, .pid = pid, .library = library };
+	struct communicator key = { .pid = pid, .library = library };
 	u64 *last, one = 1;
+	key.handle = communicator_handle(library, handle);
 	last = bpf_map_lookup_elem(&call_sequences, &key);
 	if (last)
 		return __sync_fetch_and_add(last, 1) + 1;
@@ -308,7 +319,8 @@ static __always_inline void read_late(struct task_state *state, struct open_call
 	}
 	// A new communicator may have the address of one that is gone: it begins to count anew.
 	if (made < WIRE_CALL_VALUES && open->known & (1 << made)) {
-		struct communicator key = { .handle = open->values[made], .pid = state->pid, .library = row->library };
+		struct communicator key = { .pid = state->pid, .library = row->library };
+		key.handle = communicator_handle(row->library, open->values[made]);
 		bpf_map_delete_elem(&call_sequences, &key);
 	}
 }
@@ -333,6 +345,12 @@ static __noinline void end_call(struct pt_regs *ctx, struct task_struct *task, s
 	now = bpf_ktime_get_ns();
 	if (state->some_times)
 		flush_preempted(state, now);
+	if (cookie & COLLECTIVE_JUMP) {
+		count(COUNT_CALLS_LOST);
+		send_call(state, open, now, COLLECTIVE_OPEN | WIRE_CALL_LEFT);
+		close_call(thread, now);
+		return;
+	}
 	read_late(state, open, row);
 	if (row->flags & ROW_OPENS_GROUP)
 		thread->groups++;

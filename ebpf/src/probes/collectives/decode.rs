@@ -14,6 +14,9 @@ use super::table::{Binding, Function, Meaning, Table};
 
 /// Ranks of the largest jobs are a hundred thousand.
 const MAX_RANKS: u64 = 1 << 22;
+/// What is always the communicator of all ranks, and that of one: MPICH's handles.
+const MPI_WORLD: u64 = 0x4400_0000;
+const MPI_SELF: u64 = 0x4400_0001;
 /// More elements or bytes than this are not sent at once.
 const MAX_BYTES: u64 = 1 << 48;
 /// Communicators and processes that are remembered: a hostile job makes them without end.
@@ -49,8 +52,9 @@ pub struct DecodedCall {
     pub datatype: &'static str,
     /// Name of the reduction; empty where there is none, or it is the program's own.
     pub reduction: &'static str,
-    /// The communicator. `nccl:` and digits is the same text on all of its ranks; `MPI_COMM_WORLD` too within a job; a
-    /// text with `@` is of this process only. Empty where the call has none.
+    /// The communicator. `nccl:` and digits is the same text on all of its ranks; `MPI_COMM_WORLD` too, within a job; a
+    /// text with `@` is of this process only. `/fortran` is part of it where Open MPI is called from there: those calls
+    /// are counted apart. Empty where the call has none.
     pub group: String,
     /// Ranks in it; 0 where unknown.
     pub group_size: u64,
@@ -109,12 +113,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self {
-            table: Table::new(),
-            groups: HashMap::new(),
-            names: HashMap::new(),
-            worlds: HashMap::new(),
-        }
+        Self { table: Table::new(), groups: HashMap::new(), names: HashMap::new(), worlds: HashMap::new() }
     }
 }
 
@@ -153,10 +152,11 @@ impl Decoder {
             return Decoded::Learnt;
         }
         let handle = values.get(Meaning::Comm).or(values.get(Meaning::Made));
-        let key = handle.map(|handle| GroupKey { pid, library, handle: self.canonical(pid, &function, handle) });
+        let key =
+            handle.map(|handle| GroupKey { pid, library, handle: self.canonical(pid, &function, handle) });
         let known = key.and_then(|key| self.groups.get(&key)).cloned().unwrap_or_default();
-        let name = key.map(|key| self.group_name(key, &function));
-        let world = name.as_deref() == Some(handles::WORLD);
+        let name = key.zip(handle).map(|(key, handle)| self.group_name(key, &function, handle));
+        let world = key.is_some_and(|key| key.library == CollectiveLibrary::Mpi && key.handle == MPI_WORLD);
         let world = world.then(|| self.worlds.get(&pid)).flatten();
         let size = known.size.or(world.map(|w| w.1)).unwrap_or(0);
         let rank = known.rank.or(world.map(|w| w.0));
@@ -175,7 +175,10 @@ impl Decoder {
             group: name.unwrap_or_default(),
             group_size: size,
             rank,
-            peer: values.get(Meaning::Peer).and_then(|peer| u32::try_from(peer).ok()).filter(|p| u64::from(*p) < MAX_RANKS),
+            peer: values
+                .get(Meaning::Peer)
+                .and_then(|peer| u32::try_from(peer).ok())
+                .filter(|p| u64::from(*p) < MAX_RANKS),
             stream: values.get(Meaning::Stream).unwrap_or(0),
             sequence: call.sequence.checked_sub(1),
             result: call.result,
@@ -200,7 +203,7 @@ impl Decoder {
             && values.call.result != 0;
         // What is read at the return was not there before.
         let open = values.call.call_flags & u32::try_from(call_flags::OPEN).unwrap_or(0) != 0;
-        if failed || open {
+        if failed || (open && function.values.iter().any(|(_, place)| place.late())) {
             return;
         }
         let size = values.get(Meaning::Size).filter(|size| (1..=MAX_RANKS).contains(size));
@@ -258,26 +261,25 @@ impl Decoder {
         let handles = self.mpi(pid, function, handle);
         match (handles::mpi_communicator(handles, handle), handles) {
             // Those that have names are the same in C and in Fortran.
-            (Some(handles::WORLD), _) => 0x4400_0000,
-            (Some(_), _) => 0x4400_0001,
+            (Some(handles::WORLD), _) => MPI_WORLD,
+            (Some(_), _) => MPI_SELF,
             (None, MpiHandles::Address(_)) => handle,
             (None, MpiHandles::Integer) => handle & u64::from(u32::MAX),
         }
     }
 
-    fn group_name(&self, key: GroupKey, function: &Function) -> String {
+    fn group_name(&self, key: GroupKey, function: &Function, handle: u64) -> String {
         if let Some(name) = self.groups.get(&key).and_then(|group| group.name.clone()) {
             return name;
         }
-        let handle = key.handle;
-        match key.library {
-            CollectiveLibrary::Mpi if handle == 0x4400_0000 => handles::WORLD.to_owned(),
-            CollectiveLibrary::Mpi if handle == 0x4400_0001 => handles::SELF.to_owned(),
-            library => {
-                // A number in Fortran and an address in C may be one communicator: better two names than a wrong one.
-                let language = if function.binding == Binding::Fortran { "-fortran" } else { "" };
-                format!("{}{language}@{handle:x}", library.name().to_lowercase())
-            }
+        // The kernel half counts calls by handle. Open MPI has one for C and another, a small number, for Fortran: the
+        // calls of the two languages are two sequences, and so that they are not mixed up, two groups.
+        let numbered = function.binding == Binding::Fortran && handles::is_number(handle);
+        let language = if numbered { "/fortran" } else { "" };
+        match (key.library, key.handle) {
+            (CollectiveLibrary::Mpi, MPI_WORLD) => format!("{}{language}", handles::WORLD),
+            (CollectiveLibrary::Mpi, MPI_SELF) => format!("{}{language}", handles::SELF),
+            (library, handle) => format!("{}{language}@{handle:x}", library.name().to_lowercase()),
         }
     }
 
@@ -403,6 +405,10 @@ mod tests {
         // The same communicator from Fortran, where it is a number.
         let fortran = decode(&mut decoder, "mpi_allreduce_", &all([10, 17, 3, 0]));
         assert_eq!((fortran.bytes, fortran.group_size, fortran.rank), (80, 4, Some(2)));
+        assert_eq!(fortran.group, "MPI_COMM_WORLD/fortran");
+        // MPICH has one handle for all languages.
+        let mpich = decode(&mut decoder, "mpi_barrier_", &all([0x4400_0000]));
+        assert_eq!(mpich.group, "MPI_COMM_WORLD");
         decoder.forget(7);
         let after = decode(&mut decoder, "MPI_Allreduce", &all([10, 0x7f00, 0x7f10, 0x7f20]));
         assert_eq!((after.bytes, after.rank, after.group.as_str()), (0, None, "mpi@7f20"));
@@ -413,7 +419,10 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.world(7, 1, 2);
         let barrier = decode(&mut decoder, "MPI_Barrier", &all([0x4400_0000]));
-        assert_eq!((barrier.group.as_str(), barrier.rank, barrier.group_size), ("MPI_COMM_WORLD", Some(1), 2));
+        assert_eq!(
+            (barrier.group.as_str(), barrier.rank, barrier.group_size),
+            ("MPI_COMM_WORLD", Some(1), 2)
+        );
         for (symbol, value) in [("MPI_Comm_rank", 0), ("MPI_Comm_size", 3)] {
             let record = call(&decoder, symbol, &all([0x8400_0001, value]));
             decoder.decode(7, &record);
@@ -427,7 +436,8 @@ mod tests {
     fn what_is_not_plausible_or_not_read_is_unknown() {
         let mut decoder = Decoder::default();
         // Element size, count, then rank and size of the context.
-        let gloo = decode(&mut decoder, "_ZN4gloo9allreduceERKNS_16AllreduceOptionsE", &all([100, 4, 0x1, 1, 2]));
+        let gloo =
+            decode(&mut decoder, "_ZN4gloo9allreduceERKNS_16AllreduceOptionsE", &all([100, 4, 0x1, 1, 2]));
         assert_eq!((gloo.bytes, gloo.rank, gloo.group_size), (400, Some(1), 2));
         let wild = [100, 0x7fff_0000_0000, 0x2, 0xffff_ffff_ffff_fff0, 1 << 40];
         let gloo = decode(&mut decoder, "_ZN4gloo9allreduceERKNS_16AllreduceOptionsE", &all(wild));

@@ -73,6 +73,8 @@ pub(crate) struct Found {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Image {
     loads: Vec<Load>,
+    /// Where the table of the functions' begins is (`.eh_frame_hdr`), which exceptions are found with: address and offset.
+    begins: Option<(u64, u64)>,
     /// Functions of the table, each place once.
     pub(crate) functions: Vec<Found>,
     /// Addresses of objects whose addresses are handles, in the file's terms.
@@ -95,7 +97,8 @@ impl Image {
         if endian != Endianness::Little || header.e_machine(endian) != elf::EM_X86_64 {
             return Err(ElfError::Format("it is for another kind of processor"));
         }
-        let loads = header.program_headers(endian, &cache)?.iter().filter(|p| p.p_type(endian) == elf::PT_LOAD);
+        let loads =
+            header.program_headers(endian, &cache)?.iter().filter(|p| p.p_type(endian) == elf::PT_LOAD);
         let loads = loads.take(MAX_LOADS).map(|p| Load {
             offset: p.p_offset(endian),
             address: p.p_vaddr(endian),
@@ -103,6 +106,10 @@ impl Image {
             executable: p.p_flags(endian).0 & elf::PF_X.0 != 0,
         });
         let mut image = Self { loads: loads.collect(), ..Self::default() };
+        let mut segments = header.program_headers(endian, &cache)?.iter();
+        image.begins = segments
+            .find(|p| p.p_type(endian) == elf::PT_GNU_EH_FRAME)
+            .map(|p| (p.p_vaddr(endian), p.p_offset(endian)));
         let sections = header.section_headers(endian, &cache)?;
         for section in sections.iter().take(MAX_SECTIONS) {
             let kind = section.sh_type(endian);
@@ -110,7 +117,8 @@ impl Image {
                 continue;
             }
             let names = usize::try_from(section.sh_link(endian)).ok().and_then(|link| sections.get(link));
-            let Some((names, symbols)) = names.and_then(|s| s.file_range(endian)).zip(section.file_range(endian))
+            let Some((names, symbols)) =
+                names.and_then(|s| s.file_range(endian)).zip(section.file_range(endian))
             else {
                 image.left_out = Some("a symbol table has no names");
                 continue;
@@ -160,7 +168,9 @@ impl Image {
                     (Wanted::Function(row), elf::STT_FUNC) => {
                         self.functions.push(Found { row: *row, address, size: symbol.st_size(endian) });
                     }
-                    (Wanted::Data(name), elf::STT_OBJECT | elf::STT_NOTYPE) => self.data.push((address, name)),
+                    (Wanted::Data(name), elf::STT_OBJECT | elf::STT_NOTYPE) => {
+                        self.data.push((address, name))
+                    }
                     _ => {}
                 }
             }
@@ -171,7 +181,8 @@ impl Image {
 
     /// Leaves one function for each place: of several names the plain one, not that of the profiling interface.
     fn settle(&mut self, table: &Table) {
-        let rank = |found: &Found| table.function(found.row).map_or(2, |f| u8::from(f.name.starts_with(['p', 'P'])));
+        let rank =
+            |found: &Found| table.function(found.row).map_or(2, |f| u8::from(f.name.starts_with(['p', 'P'])));
         self.functions.retain(|f| self.loads.iter().any(|l| l.executable && l.contains(f.address)));
         self.functions.sort_by_key(|f| (f.address, rank(f), f.row));
         self.functions.dedup_by_key(|f| f.address);
@@ -192,6 +203,36 @@ impl Image {
             l.executable && page(l.offset) <= offset && offset < l.offset.saturating_add(l.size.max(1))
         })?;
         Some(start.wrapping_sub(offset).wrapping_add(load.offset).wrapping_sub(load.address))
+    }
+
+    /// The length of the function that begins at an address: up to the begin of the next one. Symbols say it too, but
+    /// not of functions that only their file knows.
+    pub(crate) fn length(&self, file: &File, address: u64) -> Option<u64> {
+        // Version 1, and the encodings that linkers write: a count, and sorted pairs relative to the table's begin.
+        const HEAD: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
+        let (base, offset) = self.begins?;
+        let word = |at: u64| -> Option<u32> {
+            let mut bytes = [0; 4];
+            file.read_exact_at(&mut bytes, offset.checked_add(at)?).ok()?;
+            Some(u32::from_le_bytes(bytes))
+        };
+        if word(0)?.to_le_bytes() != HEAD {
+            return None;
+        }
+        let count = u64::from(word(8)?);
+        let begin = |n: u64| {
+            // A signed distance.
+            let distance = i64::from(word(12 + n * 8)?.cast_signed());
+            Some(base.wrapping_add_signed(distance))
+        };
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low.midpoint(high);
+            if begin(middle)? < address { low = middle + 1 } else { high = middle }
+        }
+        let next = low.checked_add(1).filter(|&next| next < count)?;
+        (begin(low)? == address).then_some(())?;
+        begin(next)?.checked_sub(address)
     }
 
     /// Up to `length` bytes of code from an address on.
@@ -253,7 +294,8 @@ fn wanted_names(
                 // With the letter before it, the other name.
                 for begin in [hit, hit.saturating_sub(1)] {
                     let Some(name) = bytes.get(begin..) else { continue };
-                    let Some(end) = memchr::memchr(0, name.get(..name.len().min(MAX_NAME)).unwrap_or(name)) else {
+                    let Some(end) = memchr::memchr(0, name.get(..name.len().min(MAX_NAME)).unwrap_or(name))
+                    else {
                         continue;
                     };
                     let Some(name) = name.get(..end) else { continue };

@@ -121,10 +121,8 @@ const OPERATIONS: &[(&str, &str, u32, u32)] = &[
 ];
 
 /// As above.
-const COMMUNICATORS: &[(&str, &str, u32, u32)] = &[
-    ("comm_world", WORLD, 0, 0x4400_0000),
-    ("comm_self", SELF, 1, 0x4400_0001),
-];
+const COMMUNICATORS: &[(&str, &str, u32, u32)] =
+    &[("comm_world", WORLD, 0, 0x4400_0000), ("comm_self", SELF, 1, 0x4400_0001)];
 
 /// The communicator of all ranks.
 pub(crate) const WORLD: &str = "MPI_COMM_WORLD";
@@ -133,6 +131,11 @@ pub(crate) const SELF: &str = "MPI_COMM_SELF";
 
 /// Below this an integer handle is Open MPI's number; MPICH's have a kind in the top byte.
 const SMALL: u32 = 0x0010_0000;
+
+/// Whether an integer handle is one of Open MPI's numbers.
+pub(crate) fn is_number(handle: u64) -> bool {
+    low(handle) < SMALL
+}
 
 /// The low half, in which an integer argument is.
 fn low(handle: u64) -> u32 {
@@ -144,7 +147,9 @@ pub(crate) fn mpi_type(handles: MpiHandles, handle: u64) -> DataType {
     let integer = low(handle);
     let found = TYPES.iter().find(|(symbol, _, _, number, mpich)| match handles {
         MpiHandles::Address(name) => name == Some(*symbol),
-        MpiHandles::Integer => (integer != 0 && integer == *number) || (integer == *mpich && integer >= SMALL),
+        MpiHandles::Integer => {
+            (integer != 0 && integer == *number) || (integer == *mpich && integer >= SMALL)
+        }
     });
     if let Some(&(_, name, bytes, ..)) = found {
         return DataType { name, bytes };
@@ -201,7 +206,6 @@ pub(crate) fn nccl_operation(number: u64) -> &'static str {
     let found = usize::try_from(number).ok().and_then(|n| ["sum", "prod", "max", "min", "avg"].get(n));
     found.copied().unwrap_or("")
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -47,6 +47,9 @@ pub(crate) const PROBE: Probe = Probe {
 /// The cookie says that a function's exits are probed where they are: COLLECTIVE_AT_RETURN of the kernel half.
 const AT_RETURN: u64 = 1 << 32;
 
+/// The exit is a jump to another function: COLLECTIVE_JUMP of the kernel half.
+const JUMP: u64 = 1 << 33;
+
 /// Files that are remembered. A process that maps more of them makes them up.
 const MAX_FILES: usize = 16_384;
 /// Notes of one look: a hostile process has thousands of reasons.
@@ -61,8 +64,9 @@ fn can_run(kernel: &Kernel) -> Standing {
     }
     match basics(kernel) {
         Standing::Works if !multi(kernel) => Standing::Degraded {
-            lost: "nothing of the calls; attaching takes about 0.1 s for each function, and needs CAP_SYS_ADMIN"
-                .to_owned(),
+            lost:
+                "nothing of the calls; attaching takes about 0.1 s for each function, and needs CAP_SYS_ADMIN"
+                    .to_owned(),
             remedy: "use kernel 6.6 or newer (uprobe.multi)".to_owned(),
         },
         standing => standing,
@@ -72,6 +76,12 @@ fn can_run(kernel: &Kernel) -> Standing {
 /// Whether one link can take many sites.
 fn multi(kernel: &Kernel) -> bool {
     kernel.at_least(6, 6)
+}
+
+/// Whether return probes are without danger. From 6.11 on they end with a system call of their own, which seccomp filters
+/// such as Docker's refused until 6.14 let it pass: the process died. There all exits are probed where they are.
+fn return_probes(kernel: &Kernel) -> bool {
+    !(kernel.at_least(6, 11) && !kernel.at_least(6, 14))
 }
 
 /// Whether a program is of the way of attaching that this kernel is not used with.
@@ -122,6 +132,7 @@ struct Known {
 /// The probes on collective libraries of one recording.
 pub(crate) struct Collectives {
     multi: bool,
+    return_probes: bool,
     table: Option<Table>,
     files: HashMap<(String, u64), Known>,
     processes: HashMap<u32, Version>,
@@ -132,6 +143,7 @@ impl Collectives {
     pub(crate) fn new(kernel: &Kernel) -> Self {
         Self {
             multi: multi(kernel),
+            return_probes: return_probes(kernel),
             table: None,
             files: HashMap::new(),
             processes: HashMap::new(),
@@ -175,12 +187,7 @@ impl Collectives {
         self.processes.clear();
     }
 
-    fn look_at(
-        &mut self,
-        skeleton: &mut StallscopeSkel<'static>,
-        pid: u32,
-        found: &mut Rescan,
-    ) -> bool {
+    fn look_at(&mut self, skeleton: &mut StallscopeSkel<'static>, pid: u32, found: &mut Rescan) -> bool {
         // A process that is gone, or that nobody may look at: the latter the recorder says by itself.
         let Ok(mappings) = processes::mappings(pid) else { return false };
         let mut handles = ProcessHandles { pid, names: Vec::new() };
@@ -199,7 +206,8 @@ impl Collectives {
                 continue;
             }
             if let Some(bias) = known.image.bias(mapping.start, mapping.offset) {
-                let there = known.image.data.iter().map(|(address, name)| (address.wrapping_add(bias), *name));
+                let there =
+                    known.image.data.iter().map(|(address, name)| (address.wrapping_add(bias), *name));
                 handles.names.extend(there);
             }
         }
@@ -235,7 +243,7 @@ impl Collectives {
             note(what.to_owned());
         }
         if !image.functions.is_empty() {
-            let plan = Plan::of(&image, &file, table, &mapping.path, &mut note);
+            let plan = Plan::of(&image, &file, table, self.return_probes, &mapping.path, &mut note);
             match plan.attach(skeleton, self.multi, &file) {
                 Ok(links) => {
                     self.links.extend(links);
@@ -252,20 +260,43 @@ impl Collectives {
     }
 }
 
+/// A file's code.
+struct Mapped<'a> {
+    image: &'a Image,
+    file: &'a File,
+}
+
+impl sites::Code for Mapped<'_> {
+    fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
+        self.image.code(self.file, address, length)
+    }
+
+    fn length(&self, address: u64) -> Option<u64> {
+        self.image.length(self.file, address)
+    }
+}
+
 /// The probes of one file: offsets and cookies.
 #[derive(Debug, Default)]
 struct Plan {
     entries: Vec<(usize, u64)>,
     /// Return probes, at the entries of C functions.
     returns: Vec<(usize, u64)>,
-    /// The exits of C++ functions.
+    /// The exits of C++ functions, or of all.
     exits: Vec<(usize, u64)>,
     functions: usize,
     slow: usize,
 }
 
 impl Plan {
-    fn of(image: &Image, file: &File, table: &Table, path: &str, note: &mut impl FnMut(String)) -> Self {
+    fn of(
+        image: &Image,
+        file: &File,
+        table: &Table,
+        return_probes: bool,
+        path: &str,
+        note: &mut impl FnMut(String),
+    ) -> Self {
         let mut plan = Self::default();
         // RCCL has the names of NCCL.
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -279,12 +310,13 @@ impl Plan {
             let offset = |address: u64| usize::try_from(image.file_offset(address)?).ok();
             let Some(at) = offset(found.address + entry.after) else { continue };
             let cookie = u64::from(found.row) | u64::from(rccl) << 16;
-            if function.binding == Binding::Cpp {
-                let code = |address, length| image.code(file, address, length);
-                match sites::exits(found.address, found.size, code) {
+            if function.binding == Binding::Cpp || !return_probes {
+                match sites::exits(found.address, found.size, &Mapped { image, file }) {
                     Ok(exits) => {
-                        let places = exits.into_iter().filter_map(offset);
-                        plan.exits.extend(places.map(|at| (at, cookie | AT_RETURN)));
+                        plan.exits.extend(exits.into_iter().filter_map(|exit| {
+                            let jump = if exit.jump { JUMP } else { 0 };
+                            Some((offset(exit.address)?, cookie | AT_RETURN | jump))
+                        }));
                         plan.entries.push((at, cookie | AT_RETURN));
                     }
                     Err(why) => {
@@ -352,4 +384,41 @@ fn attach_multi(
         ..UprobeMultiOpts::default()
     };
     program.attach_uprobe_multi_with_opts(-1, path, "", options)
+}
+
+#[cfg(test)]
+mod survey_tmp {
+    #[test]
+    fn survey() {
+        let table = super::Table::new();
+        for path in std::env::var("SURVEY").unwrap_or_default().split(':').filter(|p| !p.is_empty()) {
+            let begin = std::time::Instant::now();
+            let file = std::fs::File::open(path).unwrap();
+            let image = super::Image::read(&file, &table).unwrap();
+            println!(
+                "== {path} {:?} {} functions, {} data, {:?}",
+                begin.elapsed(),
+                image.functions.len(),
+                image.data.len(),
+                image.left_out
+            );
+            let rss = std::fs::read_to_string("/proc/self/status").unwrap();
+            println!("{}", rss.lines().filter(|l| l.starts_with("VmHWM")).collect::<String>());
+            for f in &image.functions {
+                let name = &table.function(f.row).unwrap().name;
+                let entry = super::sites::entry(&image.code(&file, f.address, 20)).unwrap();
+                let exits =
+                    super::sites::exits(f.address, f.size, &super::Mapped { image: &image, file: &file });
+                let text = match &exits {
+                    Ok(e) => format!(
+                        "{} ret {} jump",
+                        e.iter().filter(|e| !e.jump).count(),
+                        e.iter().filter(|e| e.jump).count()
+                    ),
+                    Err(e) => e.to_string(),
+                };
+                println!("  {name:60} size {} cheap {} +{} {text}", f.size, entry.cheap, entry.after);
+            }
+        }
+    }
 }

@@ -155,9 +155,8 @@ garbage xp";
 
     #[test]
     fn a_version_changes_with_the_process_its_program_and_its_code() {
-        let stat = |began: u64, program: u64| {
-            format!("7 (a) b) S 1{} {began} 1 1 1 {program} 0", " 0".repeat(17))
-        };
+        let stat =
+            |began: u64, program: u64| format!("7 (a) b) S 1{} {began} 1 1 1 {program} 0", " 0".repeat(17));
         let status = |lib: u64| format!("Name:\tx\nVmExe:\t     100 kB\nVmLib:\t   {lib} kB\n");
         let one = Version::parse(&stat(5, 6), &status(7));
         assert!(one.is_some());

@@ -5,7 +5,7 @@
 //! - An exit is an instruction in the body at which the function may hand over for good: a return, or a jump elsewhere.
 //!   Whether it does is decided when it is hit, by the stack pointer: probing one too many costs time, not truth.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
+use iced_x86::{Code as Opcode, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind};
 
 /// Bytes of the longest instruction and `endbr64`.
 pub(crate) const ENTRY_BYTES: usize = 20;
@@ -17,6 +17,10 @@ const MAX_EXITS: usize = 256;
 const MAX_PART: usize = 1024;
 /// How many such parts.
 const MAX_PARTS: usize = 64;
+/// Bytes of a function that does nothing but jump: argument registers may be put right before.
+const MAX_STUB: u64 = 48;
+/// How often such a jump leads to another.
+const MAX_HOPS: usize = 4;
 
 /// The place for an entry probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,7 @@ pub(crate) fn entry(code: &[u8]) -> Option<Entry> {
 /// What the kernel emulates when a probe is on it (arch/x86/kernel/uprobes.c): push of a register, nop, relative calls
 /// and jumps.
 fn cheap(instruction: &Instruction) -> bool {
-    matches!(instruction.code(), Code::Push_r64 | Code::Nopd | Code::Nopq | Code::Nopw)
+    matches!(instruction.code(), Opcode::Push_r64 | Opcode::Nopd | Opcode::Nopq | Opcode::Nopw)
         || matches!(branch(instruction), Some(Branch::Jump(_) | Branch::Call | Branch::Conditional(_)))
 }
 
@@ -64,10 +68,20 @@ fn branch(instruction: &Instruction) -> Option<Branch> {
     Some(match instruction.mnemonic() {
         Mnemonic::Jmp => Branch::Jump(target),
         Mnemonic::Call => Branch::Call,
-        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => Branch::Other,
+        Mnemonic::Loop | Mnemonic::Loope | Mnemonic::Loopne | Mnemonic::Jrcxz | Mnemonic::Jecxz => {
+            Branch::Other
+        }
         Mnemonic::Xbegin => Branch::Other,
         _ => Branch::Conditional(target),
     })
+}
+
+/// A place at which a function may be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Exit {
+    pub(crate) address: u64,
+    /// By a jump to another function, which returns to the caller in its place; else by a return.
+    pub(crate) jump: bool,
 }
 
 /// Why a function's exits cannot be probed.
@@ -87,32 +101,53 @@ pub(crate) enum Unprobed {
     Exits,
 }
 
-/// Addresses of a function's exits. `code` gives the bytes at an address, as many as there are up to a length.
-pub(crate) fn exits(
-    begin: u64,
-    size: u64,
-    code: impl Fn(u64, usize) -> Vec<u8>,
-) -> Result<Vec<u64>, Unprobed> {
-    if size == 0 {
-        return Err(Unprobed::NoSize);
+/// What the exits of a function are found with.
+pub(crate) trait Code {
+    /// The bytes at an address, as many as there are up to a length.
+    fn bytes(&self, address: u64, length: usize) -> Vec<u8>;
+    /// The length of the function that begins at an address, where that is known.
+    fn length(&self, address: u64) -> Option<u64>;
+}
+
+/// A function's exits. One that does nothing but jump to another, as `gloo::allreduce` does, has those of the other.
+pub(crate) fn exits(begin: u64, size: u64, code: &impl Code) -> Result<Vec<Exit>, Unprobed> {
+    let (mut begin, mut size) = (begin, size);
+    for _ in 0..MAX_HOPS {
+        if size == 0 {
+            size = code.length(begin).ok_or(Unprobed::NoSize)?;
+        }
+        let (exits, target) = body(begin, size, code)?;
+        match target.filter(|_| size <= MAX_STUB && exits.len() == 1) {
+            Some(target) => (begin, size) = (target, 0),
+            None => return Ok(exits),
+        }
     }
+    Err(Unprobed::Exits)
+}
+
+/// The exits of one body, and the function that the last of them jumps to.
+fn body(begin: u64, size: u64, code: &impl Code) -> Result<(Vec<Exit>, Option<u64>), Unprobed> {
     if size > MAX_BODY {
         return Err(Unprobed::TooLong);
     }
     let end = begin.checked_add(size).ok_or(Unprobed::NotCode)?;
     let within = |address: u64| (begin..end).contains(&address);
-    let body = code(begin, usize::try_from(size).unwrap_or(usize::MAX));
+    let body = code.bytes(begin, usize::try_from(size).unwrap_or(usize::MAX));
     if (body.len() as u64) < size {
         return Err(Unprobed::NotCode);
     }
     let mut exits = Vec::new();
+    let mut target = None;
     let mut elsewhere = Vec::new();
     for instruction in Decoder::with_ip(64, &body, begin, DecoderOptions::NONE).iter() {
         if instruction.is_invalid() {
             return Err(Unprobed::NotCode);
         }
-        if leaves(&instruction, within) {
-            exits.push(instruction.ip());
+        if let Some(jump) = leaves(&instruction, within) {
+            exits.push(Exit { address: instruction.ip(), jump });
+            if let Some(Branch::Jump(to)) = branch(&instruction) {
+                target = Some(to);
+            }
         } else if let Some(Branch::Conditional(target)) = branch(&instruction)
             && !within(target)
         {
@@ -123,43 +158,46 @@ pub(crate) fn exits(
     elsewhere.sort_unstable();
     elsewhere.dedup();
     for part in elsewhere.into_iter().take(MAX_PARTS) {
-        let bytes = code(part, MAX_PART);
+        let bytes = code.bytes(part, MAX_PART);
         for instruction in Decoder::with_ip(64, &bytes, part, DecoderOptions::NONE).iter() {
             if instruction.is_invalid() {
                 break;
             }
-            if leaves(&instruction, within) {
+            if let Some(jump) = leaves(&instruction, within) {
                 // A lone jump through memory is the stub of another library's function, which all callers share.
                 if instruction.ip() != part {
-                    exits.push(instruction.ip());
+                    exits.push(Exit { address: instruction.ip(), jump });
                 }
                 break;
             }
-            if instruction.mnemonic() == Mnemonic::Ud2 || matches!(branch(&instruction), Some(Branch::Jump(_))) {
+            if instruction.mnemonic() == Mnemonic::Ud2
+                || matches!(branch(&instruction), Some(Branch::Jump(_)))
+            {
                 break;
             }
         }
     }
     exits.sort_unstable();
     exits.dedup();
-    if exits.is_empty() || exits.len() > MAX_EXITS { Err(Unprobed::Exits) } else { Ok(exits) }
+    if exits.is_empty() || exits.len() > MAX_EXITS { Err(Unprobed::Exits) } else { Ok((exits, target)) }
 }
 
-/// Whether the function may be over after this instruction. A jump through a register may be that of a switch.
-fn leaves(instruction: &Instruction, within: impl Fn(u64) -> bool) -> bool {
+/// Whether the function may be over after this instruction, and if so, whether by a jump. One through a register may be
+/// that of a switch.
+fn leaves(instruction: &Instruction, within: impl Fn(u64) -> bool) -> Option<bool> {
     match instruction.mnemonic() {
-        Mnemonic::Ret | Mnemonic::Retf => true,
+        Mnemonic::Ret | Mnemonic::Retf => Some(false),
         Mnemonic::Jmp => match branch(instruction) {
-            Some(Branch::Jump(target)) => !within(target),
-            _ => true,
+            Some(Branch::Jump(target)) if within(target) => None,
+            _ => Some(true),
         },
-        _ => false,
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, Unprobed, entry, exits};
+    use super::{Code, Entry, Exit, Unprobed, entry, exits};
 
     #[test]
     fn an_entry_lies_past_the_landing_pad_only_where_that_is_cheaper() {
@@ -173,30 +211,57 @@ mod tests {
         assert_eq!(entry(b""), None);
     }
 
-    /// `code` at 0x1000, followed by what lies at 0x2000.
-    fn of(code: &[u8], cold: &[u8]) -> Result<Vec<u64>, Unprobed> {
-        let size = code.len() as u64;
-        exits(0x1000, size, |address, length| {
-            let bytes = if address >= 0x2000 { cold } else { code };
+    /// One function at 0x1000, and another or a part of it at 0x2000.
+    struct Two<'a>(&'a [u8], &'a [u8]);
+
+    impl Code for Two<'_> {
+        fn bytes(&self, address: u64, length: usize) -> Vec<u8> {
+            let bytes = if address >= 0x2000 { self.1 } else { self.0 };
             let from = usize::try_from(address & 0xfff).expect("small");
             bytes.get(from..).unwrap_or_default().iter().copied().take(length).collect()
-        })
+        }
+
+        fn length(&self, address: u64) -> Option<u64> {
+            (address == 0x2000).then_some(self.1.len() as u64)
+        }
+    }
+
+    fn of(code: &[u8], cold: &[u8]) -> Result<Vec<Exit>, Unprobed> {
+        exits(0x1000, code.len() as u64, &Two(code, cold))
+    }
+
+    fn at(address: u64, jump: bool) -> Exit {
+        Exit { address, jump }
     }
 
     #[test]
     fn returns_and_jumps_elsewhere_are_exits_and_jumps_within_are_not() {
         // jmp +0; ret; jmp far away; jmp *rax; call; ret 8
         let code = b"\xeb\x00\xc3\xe9\x00\x10\x00\x00\xff\xe0\xe8\x00\x00\x00\x00\xc2\x08\x00";
-        assert_eq!(of(code, b""), Ok(vec![0x1002, 0x1003, 0x1008, 0x100f]));
+        assert_eq!(
+            of(code, b""),
+            Ok(vec![at(0x1002, false), at(0x1003, true), at(0x1008, true), at(0x100f, false)])
+        );
     }
 
     #[test]
     fn a_part_that_was_moved_away_is_followed_to_its_return() {
         // je 0x2000; ret — and there: nop; ret; ret
         let code = b"\x0f\x84\xfa\x0f\x00\x00\xc3";
-        assert_eq!(of(code, b"\x90\xc3\xc3"), Ok(vec![0x1006, 0x2001]));
+        assert_eq!(of(code, b"\x90\xc3\xc3"), Ok(vec![at(0x1006, false), at(0x2001, false)]));
         // A stub of another library is left alone.
-        assert_eq!(of(code, b"\xff\x25\x00\x00\x00\x00"), Ok(vec![0x1006]));
+        assert_eq!(of(code, b"\xff\x25\x00\x00\x00\x00"), Ok(vec![at(0x1006, false)]));
+    }
+
+    #[test]
+    fn a_function_that_only_jumps_has_the_exits_of_the_other() {
+        let jump = b"\xe9\xfb\x0f\x00\x00"; // to 0x2000
+        assert_eq!(of(jump, b"\x90\xc3\xc3"), Ok(vec![at(0x2001, false), at(0x2002, false)]));
+        // In a circle.
+        assert_eq!(of(jump, b"\xe9\xfb\xff\xff\xff\xc3"), Ok(vec![at(0x2005, false)]));
+        assert_eq!(of(b"\xe9\xfb\x1f\x00\x00", b""), Err(Unprobed::NoSize));
+        // With another way out it is a jump that leaves it.
+        assert_eq!(of(b"\xc3\xe9\xfa\x0f\x00\x00", b"\xc3"), Ok(vec![at(0x1000, false), at(0x1001, true)]));
     }
 
     #[test]
@@ -204,8 +269,9 @@ mod tests {
         assert_eq!(of(b"", b""), Err(Unprobed::NoSize));
         assert_eq!(of(b"\x90\x90", b""), Err(Unprobed::Exits));
         assert_eq!(of(b"\x06\xc3", b""), Err(Unprobed::NotCode));
-        assert_eq!(exits(0x1000, u64::MAX, |_, _| Vec::new()), Err(Unprobed::TooLong));
-        assert_eq!(exits(u64::MAX, 16, |_, _| Vec::new()), Err(Unprobed::NotCode));
-        assert_eq!(exits(0x1000, 16, |_, _| Vec::new()), Err(Unprobed::NotCode));
+        let nothing = Two(b"", b"");
+        assert_eq!(exits(0x1000, u64::MAX, &nothing), Err(Unprobed::TooLong));
+        assert_eq!(exits(u64::MAX, 16, &nothing), Err(Unprobed::NotCode));
+        assert_eq!(exits(0x1000, 16, &nothing), Err(Unprobed::NotCode));
     }
 }

@@ -310,7 +310,8 @@ fn value(word: &str) -> Result<(Meaning, Place), String> {
         _ => return Err(wrong()),
     };
     let mut numbers = place.split('[').map(|part| part.trim_end_matches(']').parse::<u16>());
-    let argument = numbers.next().and_then(Result::ok).and_then(|n| u8::try_from(n).ok()).ok_or_else(wrong)?;
+    let argument =
+        numbers.next().and_then(Result::ok).and_then(|n| u8::try_from(n).ok()).ok_or_else(wrong)?;
     let offsets = numbers.collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?;
     let pointers = u8::try_from(offsets.len()).unwrap_or(u8::MAX);
     if pointers > 2 || (late && pointers == 0) {
@@ -322,6 +323,11 @@ fn value(word: &str) -> Result<(Meaning, Place), String> {
 }
 
 impl Place {
+    /// Whether it is read when the function returns.
+    pub(crate) fn late(self) -> bool {
+        self.late
+    }
+
     /// Where a 64-bit count takes the place of an int.
     fn large(self, meaning: Meaning) -> Self {
         if meaning == Meaning::Count { Self { word: false, ..self } } else { self }
@@ -354,21 +360,28 @@ mod tests {
     fn names_of_every_binding_are_found() {
         let table = Table::new();
         let name = |symbol: &str| {
-            table.find(symbol.as_bytes()).and_then(|row| table.function(row)).map(|f| (f.name.as_str(), f.binding))
+            table
+                .find(symbol.as_bytes())
+                .and_then(|row| table.function(row))
+                .map(|f| (f.name.as_str(), f.binding))
         };
         for symbol in ["ncclAllReduce", "pncclAllReduceConfig", "MPI_Allreduce", "PMPI_Iallreduce_c"] {
             assert_eq!(name(symbol), Some((symbol, Binding::C)));
         }
-        for symbol in ["mpi_allreduce_", "mpi_allreduce__", "MPI_ALLREDUCE", "pmpi_bcast_f08_", "mpi_barrier"] {
+        for symbol in ["mpi_allreduce_", "mpi_allreduce__", "MPI_ALLREDUCE", "pmpi_bcast_f08_", "mpi_barrier"]
+        {
             assert_eq!(name(symbol), Some((symbol, Binding::Fortran)));
         }
         assert_eq!(
             name("_ZN4gloo9allreduceERKNS_16AllreduceOptionsE"),
             Some(("gloo::allreduce", Binding::Cpp))
         );
-        let group = "_ZN4c10d16ProcessGroupGloo9allreduceERSt6vectorIN2at6TensorESaIS3_EERKNS_16AllreduceOptionsE";
+        let group =
+            "_ZN4c10d16ProcessGroupGloo9allreduceERSt6vectorIN2at6TensorESaIS3_EERKNS_16AllreduceOptionsE";
         assert_eq!(name(group), Some(("c10d::ProcessGroupGloo::allreduce", Binding::Cpp)));
-        for other in ["ncclAllReduceX", "_ZN4gloo9allreduceERKNS_16AllreduceOptionsE.cold", "_ZN4gloo9allreduce3fooEv"] {
+        for other in
+            ["ncclAllReduceX", "_ZN4gloo9allreduceERKNS_16AllreduceOptionsE.cold", "_ZN4gloo9allreduce3fooEv"]
+        {
             assert_eq!(name(other), None);
         }
     }
@@ -378,7 +391,9 @@ mod tests {
         let (meaning, place) = value("rank=0[0][8]i").expect("a place");
         assert_eq!(meaning, Meaning::Rank);
         assert_eq!((place.argument, place.pointers, place.offsets, place.word), (0, 2, [0, 8], true));
-        for wrong in ["rank=0", "rank=>1i", "rank=0[0][0][0]q", "rank=[0]i", "what=0i", "rank0i", "rank=0[x]i"] {
+        for wrong in
+            ["rank=0", "rank=>1i", "rank=0[0][0][0]q", "rank=[0]i", "what=0i", "rank0i", "rank=0[x]i"]
+        {
             assert!(value(wrong).is_err(), "{wrong}");
         }
     }

@@ -3,23 +3,17 @@
 // One record for each wait, sent when the thread is back (or, inside a system call, when the call returns: its result
 // and its user stack are known then, and only waits that turned out long pay for a stack). Preemption is added up.
 
-// Whether the current context is an interrupt: then "current" did not wake anybody. The kernel's own count of what it
-// is in the middle of is a per-CPU variable at a fixed distance from the CPU's run queue, which the task leads to: the
-// symbol itself is not always in kallsyms.
-static __always_inline bool in_interrupt(struct task_struct *current)
+// Bytes of a kernel stack.
+#define STACK_BYTES 16384
+
+// Whether the current context is an interrupt: then "current" did not wake anybody. Interrupts run on a stack of their
+// own, soft ones too, and a program's context lies on the stack that it runs on.
+static __always_inline bool in_interrupt(void *ctx, struct task_struct *current, struct task_state *state)
 {
-	struct pt_regs *regs;
-	void *rq;
-	int c = 0;
-	if (preempt_count_from_rq) {
-		rq = current->se.cfs_rq->rq;
-		bpf_probe_read_kernel(&c, sizeof(c), rq + preempt_count_from_rq);
-		// Hardware interrupt or NMI, or softirq being served (an odd number in its byte; disabling adds two).
-		return (c & 0x00ff0000) || (c & 0x00000100);
-	}
-	// Else: nobody wakes others from user mode, so that what does, interrupted it.
-	regs = (struct pt_regs *)bpf_task_pt_regs(current);
-	return !current->pid || (current->mm && (s64)regs->orig_ax < 0);
+	// By way of memory: the verifier has no arithmetic on contexts, and allows their addresses as numbers.
+	state->scratch = (u64)ctx;
+	barrier();
+	return state->scratch - (u64)current->stack >= STACK_BYTES;
 }
 
 static __always_inline bool is_throttled(struct task_struct *task)
@@ -188,7 +182,7 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 	note_call(task, state);
 	if (state->call >= 0) {
 		state->off_kind = WIRE_WAIT_SYSCALL;
-		resolve_object(task, state);
+		resolve_object(task, state, now, false);
 		return;
 	}
 	// Outside of a call there is no return to wait for: the stack is taken now, in the hope of a fault that matters.
@@ -244,6 +238,9 @@ static __always_inline void back_from_queue(struct task_state *state, u64 from, 
 		preempted(state, WIRE_WAIT_PREEMPTED, from + throttled, now, by);
 }
 
+// Waits at least this long have their descriptor looked at for certain.
+#define SURE_NS 20000
+
 static __always_inline void switched_in(struct task_struct *task, struct task_state *state,
 					struct task_struct *before, struct task_state *before_state, u64 now)
 {
@@ -261,6 +258,11 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	by = woken && now - woken > 1000 ? name_of(before, before_state) : 0;
 	if (!woken || woken < from)
 		woken = now;
+	// A wait that matters is about what it is about, not about what the descriptor was a moment before.
+	if (state->on_trust && woken - from >= SURE_NS) {
+		resolve_object(task, state, now, true);
+		state->on_trust = false;
+	}
 	record->head.kind = WIRE_TYPE_WAIT;
 	record->head.task = state->id;
 	record->head.flags = state->waker_flags | (state->in_call ? WIRE_WAIT_CONTINUED : 0);
@@ -276,7 +278,7 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	record->waker = state->waker;
 	record->preemptor = by;
 	record->call = state->off_kind == WIRE_WAIT_SYSCALL ? state->call : -1;
-	record->fd = state->fd;
+	record->fd = record->call >= 0 ? state->fd : -1;
 	record->wanted = state->wanted;
 	record->kind = state->off_kind;
 	record->reserved = 0;
@@ -327,7 +329,7 @@ int BPF_PROG(sched_waking, struct task_struct *task)
 	current = bpf_get_current_task_btf();
 	waker = state_of(current);
 	state->waker = name_of(current, waker);
-	if (in_interrupt(current)) {
+	if (in_interrupt(ctx, current, state)) {
 		state->waker_flags |= WIRE_WAIT_IRQ_WAKER;
 		return 0;
 	}
@@ -435,7 +437,7 @@ static __noinline void began_before(struct task_struct *task, struct task_state 
 		note_call(task, state);
 		state->off_kind = state->call >= 0 ? WIRE_WAIT_SYSCALL : WIRE_WAIT_KERNEL;
 		if (state->call >= 0)
-			resolve_object(task, state);
+			resolve_object(task, state, state->faults_since, true);
 	}
 	state->off_since = state->faults_since;
 	// It may have gone on a CPU meanwhile: then its next switch out is the first that counts.

@@ -21,6 +21,11 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	if (!state->pending.valid)
 		return 0;
 	record = &state->pending.record;
+	// A wait that was over when this probe came may be followed by the return of another call.
+	if (record->call != (s32)regs->orig_ax) {
+		flush_wait(state);
+		return 0;
+	}
 	record->head.flags |= WIRE_WAIT_RETURNED;
 	record->result = result;
 	if (record->duration_ns - record->run_queue_ns >= stack_threshold_ns) {
