@@ -27,12 +27,31 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Say what of a job can be seen on this host, what is lost, and what would mend it.
+    ///
+    /// Looks at the kernel, privileges, namespaces and libraries, then loads and attaches the probes for a moment with no
+    /// process followed. Changes nothing. The exit code is 0 where a job can be recorded and 6 where it cannot.
+    Doctor(DoctorArgs),
+    /// List the jobs on this host: ranks, launchers, containers, libraries, GPUs.
+    ///
+    /// Reads /proc once, about 0.1 ms a process, and changes nothing. Without root only your own jobs are seen.
+    Ps(PsArgs),
     /// Attach to a running job, record what its threads do and wait for, and leave.
     ///
     /// Needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and a kernel from 5.15 on; nothing in the job is changed.
     /// Follows all ranks of the job on this host and whatever they fork. Costs well under a microsecond for each switch
     /// of a thread; `stallscope doctor` says what this host can show.
     Record(RecordArgs),
+    /// Print the ledger: where each GPU's time went, then the findings, worst first.
+    ///
+    /// Times are wall time of the device in ns (JSON) or in the unit shown (text). Leaves are exclusive and sum to wall.
+    Report(ReportArgs),
+    /// Draw a flamegraph (SVG) whose width is GPU time, lost GPU time or host time.
+    Flamegraph(FlamegraphArgs),
+    /// Compare two captures: what takes more or less GPU time, which findings came and went.
+    Diff(DiffArgs),
+    /// Write a capture in another tool's format.
+    Export(ExportArgs),
     /// Turn other tools' traces into a capture (.stall).
     ///
     /// Reads Kineto (torch.profiler) and Chrome trace JSON, plain or gzipped, of NVIDIA and AMD GPUs, and Nsight Systems
@@ -41,25 +60,6 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Show what a capture holds: records and bytes of each kind, devices, losses.
     Info(InfoArgs),
-    /// Print the ledger: where each GPU's time went, then the findings, worst first.
-    ///
-    /// Times are wall time of the device in ns (JSON) or in the unit shown (text). Leaves are exclusive and sum to wall.
-    Report(ReportArgs),
-    /// Compare two captures: what takes more or less GPU time, which findings came and went.
-    Diff(DiffArgs),
-    /// Draw a flamegraph (SVG) whose width is GPU time, lost GPU time or host time.
-    Flamegraph(FlamegraphArgs),
-    /// Write a capture in another tool's format.
-    Export(ExportArgs),
-    /// List the jobs on this host: ranks, launchers, containers, libraries, GPUs.
-    ///
-    /// Reads /proc once, about 0.1 ms a process, and changes nothing. Without root only your own jobs are seen.
-    Ps(PsArgs),
-    /// Say what of a job can be seen on this host, what is lost, and what would mend it.
-    ///
-    /// Looks at the kernel, privileges, namespaces and libraries, then loads and attaches the probes for a moment with no
-    /// process followed. Changes nothing. The exit code is 0 where a job can be recorded and 6 where it cannot.
-    Doctor(DoctorArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -221,9 +221,9 @@ pub(crate) struct FlamegraphArgs {
     /// Capture (or a trace that `import` reads).
     #[arg(value_name = "CAPTURE")]
     pub(crate) capture: PathBuf,
-    /// What the width of a frame means.
-    #[arg(short, long, value_enum, default_value_t = WeightArg::GpuIdle)]
-    pub(crate) weight: WeightArg,
+    /// What the width of a frame means [default: gpu-idle; off-cpu where the capture has no GPU].
+    #[arg(short, long, value_enum)]
+    pub(crate) weight: Option<WeightArg>,
     /// SVG to write; - for standard output [default: the capture's name with the weight and .svg, in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -250,9 +250,9 @@ pub(crate) struct ExportArgs {
     /// Format to write.
     #[arg(long, value_enum)]
     pub(crate) to: ExportFormat,
-    /// Weight of folded stacks (pprof holds all three).
-    #[arg(short, long, value_enum, default_value_t = WeightArg::GpuIdle)]
-    pub(crate) weight: WeightArg,
+    /// Weight of folded stacks (pprof holds all) [default: gpu-idle; off-cpu where the capture has no GPU].
+    #[arg(short, long, value_enum)]
+    pub(crate) weight: Option<WeightArg>,
     /// File to write; - for standard output [default: the capture's name with the format's suffix, in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

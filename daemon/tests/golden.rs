@@ -26,7 +26,7 @@ fn capture() -> (tempfile::TempDir, String) {
 #[test]
 fn help_of_every_command() {
     let mut text = stallscope(&["--help"]);
-    for command in ["import", "info", "report", "diff", "flamegraph", "export"] {
+    for command in ["record", "ps", "doctor", "import", "info", "report", "diff", "flamegraph", "export"] {
         text.push_str(&format!("\n$ stallscope {command} --help\n"));
         text.push_str(&stallscope(&[command, "--help"]));
     }

@@ -15,9 +15,15 @@ pub struct Kernel {
     pub lockdown: String,
     /// Whether this process has effective uid 0 or the capabilities to load programs.
     pub privileged: bool,
+    /// Whether pids here are those that the kernel's programs see: a container without the host's pid namespace has
+    /// others.
+    pub host_pids: bool,
     /// CPUs that may come online.
     pub cpus: u32,
 }
+
+/// The inode of the first pid namespace, the same on every kernel (PROC_PID_INIT_INO).
+const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// CAP_PERFMON and CAP_BPF, which suffice, and CAP_SYS_ADMIN, which implies both.
 const CAP_SYS_ADMIN: u64 = 1 << 21;
@@ -36,6 +42,7 @@ impl Kernel {
             btf: fs::metadata("/sys/kernel/btf/vmlinux").is_ok(),
             lockdown: chosen(&read("/sys/kernel/security/lockdown")).to_owned(),
             privileged: may_load(&read("/proc/self/status")),
+            host_pids: fs::read_link("/proc/self/ns/pid").is_ok_and(|l| l.as_os_str() == HOST_PID_NAMESPACE),
             cpus: cpus(&read("/sys/devices/system/cpu/possible")),
         }
     }

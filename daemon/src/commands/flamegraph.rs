@@ -6,18 +6,23 @@ use stallscope_core::export::flamegraph::{FlamegraphStyle, Hue, write_flamegraph
 use stallscope_core::report::text::duration;
 use stallscope_core::weights::Weight;
 
-use super::folded;
+use super::{folded, natural_weight};
 use crate::args::FlamegraphArgs;
 use crate::failure::{Failure, Outcome};
 use crate::files::{Output, Replace, beside, open, output_failure, print};
 
 pub(crate) fn run(args: &FlamegraphArgs) -> Result<Outcome, Failure> {
-    let weight = Weight::from(args.weight);
+    let replace = Replace { suffixes: &[".svg"], inputs: &[&args.capture], force: args.force };
+    // A name that is refused is refused before a large trace is read.
+    let named = args.output.as_ref().map(|path| Output::create(path, &replace)).transpose()?;
+    let capture = open(&args.capture)?;
+    let weight = args.weight.map_or_else(|| natural_weight(&capture), Weight::from);
     let default = || beside(&args.capture, &format!(".{}.svg", weight.name()));
     let path = args.output.clone().unwrap_or_else(default);
-    let replace = Replace { suffixes: &[".svg"], inputs: &[&args.capture], force: args.force };
-    let mut output = Output::create(&path, &replace)?;
-    let capture = open(&args.capture)?;
+    let mut output = match named {
+        Some(output) => output,
+        None => Output::create(&path, &replace)?,
+    };
     let folded = folded(&capture, &args.capture, weight)?;
     let style = style(weight, &args.capture, folded.total_ns());
     write_flamegraph(&folded, &style, &mut output).map_err(|e| output_failure(&path, e))?;

@@ -14,9 +14,9 @@ use std::path::Path;
 use stallscope_core::capture::Capture;
 use stallscope_core::folded::Folded;
 use stallscope_core::ledger::{DeviceLedger, Ledgers, Options, all_ledgers, cpu_ledgers};
-use stallscope_core::weights::{self, Weight};
+use stallscope_core::weights::{self, Weight, has_followed_threads};
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::device_kind;
+use stallscope_schemas::record::{RecordKind, device_kind};
 
 use crate::args::{Args, Command};
 use crate::failure::{Failure, Outcome};
@@ -53,7 +53,7 @@ fn gpu_ledgers(
     options: Options,
 ) -> Result<Vec<DeviceLedger>, Failure> {
     let ledgers = all_ledgers(capture, options)?;
-    if ledgers.is_empty() && weights::has_followed_threads(capture) {
+    if ledgers.is_empty() && has_followed_threads(capture) {
         let what = "GPU operations; of threads there are the weights cpu, off-cpu and wait";
         return Err(Failure::Nothing { path: path.to_owned(), what });
     }
@@ -72,11 +72,17 @@ fn nothing(capture: &Capture<CaptureFile>, path: &Path) -> Failure {
 
 /// Waits are asked for: an error where no thread was followed.
 fn followed(capture: &Capture<CaptureFile>, path: &Path) -> Result<(), Failure> {
-    if weights::has_followed_threads(capture) {
+    if has_followed_threads(capture) {
         Ok(())
     } else {
         Err(Failure::Nothing { path: path.to_owned(), what: "waits of threads" })
     }
+}
+
+/// The weight that shows what was lost: idle GPUs where there are any, else threads that wait.
+fn natural_weight(capture: &Capture<CaptureFile>) -> Weight {
+    let has_gpus = !capture.keys(RecordKind::GpuOp).is_empty();
+    if !has_gpus && has_followed_threads(capture) { Weight::OffCpu } else { Weight::GpuIdle }
 }
 
 /// Stacks of a capture by a weight.

@@ -162,6 +162,15 @@ pub(crate) fn basics(kernel: &Kernel) -> Standing {
             remedy: "use kernel 5.15 or newer".to_owned(),
         };
     }
+    if !kernel.host_pids {
+        return Standing::Missing {
+            reason: "this is not the host's pid namespace: the pids here are not those that the probes see"
+                .to_owned(),
+            remedy:
+                "run on the host, or in a container with the host's pid namespace (--pid=host, hostPID: true)"
+                    .to_owned(),
+        };
+    }
     if !kernel.privileged {
         return Standing::Missing {
             reason: "not permitted to load kernel probes".to_owned(),

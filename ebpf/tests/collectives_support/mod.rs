@@ -143,6 +143,8 @@ pub(crate) struct Live {
     reader: Reader<'static>,
     events: Rc<RefCell<Vec<Event>>>,
     pub(crate) found: Rescan,
+    /// How long the first look took.
+    pub(crate) look: Duration,
 }
 
 /// What came of it.
@@ -168,8 +170,10 @@ impl Live {
         session.attach(pids).expect("attached");
         let standing = session.standings().iter().find(|(id, _)| *id == ProbeId::Collectives);
         assert!(standing.is_some_and(|(_, standing)| standing.usable()), "{standing:?}");
-        let mut live = Self { session, reader, events, found: Rescan::default() };
+        let mut live = Self { session, reader, events, found: Rescan::default(), look: Duration::ZERO };
+        let begin = Instant::now();
         live.rescan(pids);
+        live.look = begin.elapsed();
         live
     }
 

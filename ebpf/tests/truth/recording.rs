@@ -99,6 +99,7 @@ pub(crate) fn record_pids(mut child: Child, pids: &[u32], mut meanwhile: impl Fn
             totals_at = Instant::now();
         }
     }
+    println!("COST {:?}", stallscope_ebpf::cost::program_costs(&["sched_switch", "sys_exit"]));
     session.detach().expect("the probes detach");
     reader.poll(Duration::ZERO).expect("the rings are read");
     drop(reader);

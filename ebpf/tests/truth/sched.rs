@@ -28,17 +28,11 @@ fn a_sleep_is_as_long_as_the_sleeper_says() {
     assert_eq!(stamps.len(), times);
     let tid = u64::from(recording.tasks().find(|t| t.head.task == 1).expect("the child").tid);
     let waits = recording.waits_in(recording.task(tid), CLOCK_NANOSLEEP);
-    for e in &recording.events {
-        if let Event::Wait(w) = e {
-            println!("{w:?}");
-        }
-        if let Event::Preempt(w) = e {
-            println!("{w:?}");
-        }
-        if let Event::Loss(w) = e {
-            println!("{w:?}");
-        }
+    for e in recording.events.iter().rev().take(30) {
+        let t = format!("{e:?}");
+        println!("EV {}", &t[..t.len().min(200)]);
     }
+    println!("LOSS {:?}", recording.losses);
     println!("{stamps:?}");
     assert_eq!(waits.len(), times, "{waits:?}");
     let mut sums = (0, 0);

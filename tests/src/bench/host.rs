@@ -301,10 +301,8 @@ pub(super) fn jobs_slowdown(options: &Options) -> anyhow::Result<Vec<Measurement
         return Ok(Vec::new());
     }
     let mut rows = Vec::new();
-    let loads: [(&str, fn() -> anyhow::Result<Load>); 2] =
-        [("data loader", || python("data_loader.py")), ("4 MPI ranks on few CPUs", storm)];
-    for (name, start) in loads {
-        let load = start()?;
+    for name in ["data loader", "4 MPI ranks on few CPUs"] {
+        let load = if name == "data loader" { python("data_loader.py")? } else { storm()? };
         let pairs = Pairs::take(&load, &[], options)?;
         rows.push(
             Measurement::new(format!("{name}, all probes"), "% slower", pairs.slowdown_percent())

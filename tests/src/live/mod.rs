@@ -3,3 +3,4 @@
 pub mod job;
 pub mod lab;
 pub mod slow_file;
+pub mod torch;

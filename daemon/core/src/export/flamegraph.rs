@@ -8,6 +8,7 @@ use inferno::flamegraph::{Options, TextTruncateDirection, from_lines};
 
 use super::folded::push_stack;
 use crate::folded::Folded;
+use crate::report::text::function_first;
 
 /// Narrower frames are not drawn, in percent of the whole: half a pixel of a wide screen.
 const MIN_WIDTH_PERCENT: f64 = 0.02;
@@ -105,7 +106,8 @@ struct Lines {
 
 impl Lines {
     fn push(&mut self, frames: &[String], weights: &[u64]) {
-        push_stack(&mut self.text, frames);
+        let labels: Vec<String> = frames.iter().map(|frame| function_first(frame).into_owned()).collect();
+        push_stack(&mut self.text, &labels);
         for ns in weights {
             // Writing to a string cannot fail.
             let _ = write!(self.text, " {ns}");
@@ -193,6 +195,7 @@ fn xml_text(text: &str) -> String {
 mod tests {
     use super::{FlamegraphStyle, Hue, write_diff_flamegraph, write_flamegraph};
     use crate::folded::Folded;
+    use crate::report::text::function_first;
 
     fn stacks(of: &[(&str, u64)]) -> Folded {
         let mut folded = Folded::default();

@@ -89,6 +89,22 @@ pub fn without_install_path(name: &str) -> &str {
         .map_or(name, |(_, module)| module)
 }
 
+/// A frame as the narrow boxes of a flamegraph want it, the function first: `/opt/x/train.py(58): train` →
+/// `train (train.py:58)`. Other frames stay as they are.
+#[must_use]
+pub fn function_first(name: &str) -> Cow<'_, str> {
+    let parts = || {
+        let (place, function) = name.split_once("): ")?;
+        let (path, line) = place.rsplit_once('(')?;
+        let is_line = !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit());
+        is_line.then(|| (path.rsplit('/').next().unwrap_or(path), line, function))
+    };
+    match parts() {
+        Some((file, line, function)) => Cow::Owned(format!("{function} ({file}:{line})")),
+        None => Cow::Borrowed(name),
+    }
+}
+
 /// Where the argument list at the end of a demangled name begins, if anything precedes it.
 fn argument_list(name: &str) -> Option<usize> {
     if !name.ends_with(')') {
@@ -112,7 +128,7 @@ fn argument_list(name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bar, duration, percent, short_name};
+    use super::{bar, duration, function_first, percent, short_name};
 
     #[test]
     fn durations_keep_their_digits() {
@@ -130,6 +146,13 @@ mod tests {
         assert_eq!(percent(0, 5), "0.0 %");
         assert_eq!(bar(1, 1_000_000, 20), "▏");
         assert_eq!(bar(1, 2, 10), "█████");
+    }
+
+    #[test]
+    fn a_flamegraph_has_the_function_first() {
+        assert_eq!(function_first("/opt/x/train.py(58): train"), "train (train.py:58)");
+        assert_eq!(function_first("nn.Module: Linear"), "nn.Module: Linear");
+        assert_eq!(function_first("void f(int): g"), "void f(int): g");
     }
 
     #[test]

@@ -54,7 +54,6 @@ pub(super) fn kernel(seen: &Seen) -> Vec<Check> {
         lockdown(seen).needed(),
         tracefs(seen),
         uprobes(seen),
-        preempt_count(seen),
         symbols(seen),
         perf_events(seen),
         cgroups(seen),
@@ -111,21 +110,6 @@ fn uprobes(seen: &Seen) -> Check {
     Check::new("kernel.uprobes", Group::Kernel, "uprobes", finding, standing)
 }
 
-fn preempt_count(seen: &Seen) -> Check {
-    let (finding, standing) = if seen.facts.finds_preempt_count {
-        ("found in the kernel's types", Standing::Works)
-    } else {
-        (
-            "not in the kernel's types",
-            degraded(
-                "some wake-ups by an interrupt are taken for wake-ups by the thread that it interrupted in a system call",
-                "boot a kernel whose types include per-CPU variables (built with pahole 1.22 or newer)",
-            ),
-        )
-    };
-    Check::new("kernel.preempt_count", Group::Kernel, "preempt count", finding, standing)
-}
-
 fn symbols(seen: &Seen) -> Check {
     let facts = &seen.facts;
     let restrict = facts.kptr_restrict.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
@@ -149,9 +133,9 @@ fn perf_events(seen: &Seen) -> Check {
     let facts = &seen.facts;
     let paranoid = facts.perf_event_paranoid;
     let cycles = if facts.hardware_counters {
-        "the CPU's cycle counter is there and not used"
+        "samples by the CPU's cycles"
     } else {
-        "no cycle counter here, as in most virtual machines"
+        "samples by the CPU's clock: no cycle counter here, as in most virtual machines"
     };
     let (finding, standing) = match paranoid {
         None => (
@@ -162,8 +146,7 @@ fn perf_events(seen: &Seen) -> Check {
             ),
         ),
         Some(level) => {
-            let finding =
-                format!("samples by the CPU's clock ({cycles}); kernel.perf_event_paranoid is {level}");
+            let finding = format!("{cycles}; kernel.perf_event_paranoid is {level}");
             let permitted = level <= 0 || facts.has(PERFMON) || facts.has(SYS_ADMIN);
             let standing = if permitted {
                 Standing::Works

@@ -36,8 +36,6 @@ pub(super) struct Facts {
     pub(super) kernel: Kernel,
     /// Bytes of the kernel's description of its types.
     pub(super) btf_bytes: u64,
-    /// Whether that says where a CPU's run queue and preempt count are.
-    pub(super) finds_preempt_count: bool,
     pub(super) lockdown_known: bool,
     pub(super) symbols: KernelSymbols,
     pub(super) kptr_restrict: Option<i64>,
@@ -84,7 +82,6 @@ impl Facts {
         Self {
             kernel: kernel(root, capabilities.unwrap_or(0)),
             btf_bytes: types.len() as u64,
-            finds_preempt_count: finds_preempt_count(&types),
             lockdown_known: exists("sys/kernel/security/lockdown"),
             symbols: kernel_symbols(root),
             kptr_restrict: number("proc/sys/kernel/kptr_restrict"),
@@ -140,19 +137,10 @@ fn kernel(root: &Path, capabilities: u64) -> Kernel {
         btf: root.join("sys/kernel/btf/vmlinux").exists(),
         lockdown: chosen.unwrap_or_default().to_owned(),
         privileged: has(super::checks::SYS_ADMIN) || has(super::checks::BPF) && has(super::checks::PERFMON),
+        host_pids: fs::read_link(root.join("proc/self/ns/pid"))
+            .is_ok_and(|link| link.as_os_str() == super::place::HOST_PID_NAMESPACE),
         cpus: last.map_or(1, |n| n.saturating_add(1)),
     }
-}
-
-/// Whether the names of the variables are among those of the types: the run queue of a CPU, and either form of its
-/// preempt count. The name of the count differs from that of any field.
-fn finds_preempt_count(types: &[u8]) -> bool {
-    let (mut run_queue, mut count) = (false, false);
-    for name in types.split(|byte| *byte == 0) {
-        run_queue |= name == b"runqueues";
-        count |= name == b"__preempt_count" || name == b"pcpu_hot";
-    }
-    run_queue && count
 }
 
 fn kernel_symbols(root: &Path) -> KernelSymbols {

@@ -7,7 +7,7 @@ use super::trial::Trial;
 use super::{Check, Group, Seen, degraded, missing};
 
 /// The kernel gives its first namespaces numbers of their own, the same on every host.
-const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
+pub(super) const HOST_PID_NAMESPACE: &str = "pid:[4026531836]";
 const HOST_USER_NAMESPACE: &str = "user:[4026531837]";
 
 pub(super) fn checks(seen: &Seen) -> Vec<Check> {

@@ -2,7 +2,8 @@
 //
 // A thread's open calls lie in a small stack of its own. What ties an exit to its entry is the stack pointer: at the
 // entry it points to the return address, and while it is above that place the call's frame is gone. So a call that is
-// left by an exception or a longjmp is closed the next time that its thread is looked at, and said to be such.
+// left by a longjmp is closed the next time that its thread is looked at, and one that is left by an exception when that
+// is caught; both are said to be such.
 //
 // What is read of a call is data: `call_rows` holds for each function where its values are (see table.rs).
 
@@ -14,6 +15,10 @@
 #define COLLECTIVE_AT_RETURN (1ULL << 32)
 // This exit is a jump to another function, which has not done its part yet.
 #define COLLECTIVE_JUMP (1ULL << 33)
+
+// Above these bits is a number of the file. Containers with one image see its files as different ones, and probes on them
+// as one: then each call arrives here once for each of them.
+#define COLLECTIVE_FILE(cookie) ((u32)((cookie) >> 34))
 
 // Distances further than this are between two stacks, and say nothing about frames.
 #define COLLECTIVE_SAME_STACK (64ULL << 20)
@@ -36,6 +41,7 @@ enum call_row_flag {
 	ROW_CLOSES_GROUP = 4, // ncclGroupEnd
 	ROW_GROUPED = 8,	   // between the two it is part of one call
 	ROW_RESULT = 16,	   // the return register is a result
+	ROW_CATCH = 32,		   // no collective: an exception has arrived
 };
 
 struct call_row {
@@ -66,6 +72,7 @@ struct open_call {
 	u64 stack;
 	s64 result;
 	u32 function;
+	u32 file;
 	u16 known;
 	u16 call_flags;
 	bool at_return; // all its exits are probed, those by a jump to another function too
@@ -226,7 +233,8 @@ static __always_inline void close_call(struct thread_calls *calls, u64 now)
 
 // Closes the calls that were left without a return: those of frames below `sp`. At the same place there may be one that
 // is open: MPI_X may jump to PMPI_X. It is gone if the function that begins is the same, or if its jumps are probed.
-static __noinline void close_left(struct task_state *state, struct thread_calls *calls, u64 sp, u32 begins)
+// `at` is when they were left, 0 where that is not known.
+static __noinline void close_left(struct task_state *state, struct thread_calls *calls, u64 sp, u32 begins, u64 at)
 {
 	if (!state || !calls)
 		return;
@@ -237,9 +245,8 @@ static __noinline void close_left(struct task_state *state, struct thread_calls 
 		if (sp == open->sp && open->function != begins && !open->at_return)
 			return;
 		count(COUNT_CALLS_LOST);
-		send_call(state, open, open->seen, COLLECTIVE_OPEN | WIRE_CALL_LEFT);
-		// That it was left is known now, but not when.
-		close_call(calls, open->seen);
+		send_call(state, open, at ? at : open->seen, COLLECTIVE_OPEN | WIRE_CALL_LEFT);
+		close_call(calls, at ? at : open->seen);
 	}
 }
 
@@ -252,13 +259,23 @@ static __noinline void begin_call(struct pt_regs *ctx, struct task_struct *task,
 	bool same_library = false;
 	u64 now;
 	row = bpf_map_lookup_elem(&call_rows, &number);
+	if (row && row->flags & ROW_CATCH) {
+		// The frame that catches called what it called from the same place or a lower one.
+		thread = bpf_task_storage_get(&open_calls, task, 0, 0);
+		if (thread && thread->depth)
+			close_left(state, thread, ctx->sp, cookie, bpf_ktime_get_ns());
+		return;
+	}
 	thread = bpf_task_storage_get(&open_calls, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!row || !thread) {
 		count(COUNT_CALLS_LOST);
 		return;
 	}
-	if (thread->depth)
-		close_left(state, thread, ctx->sp, cookie);
+	outer = innermost(thread);
+	if (outer && outer->sp == ctx->sp && outer->function == (u32)cookie && outer->file != COLLECTIVE_FILE(cookie))
+		return;
+	if (outer)
+		close_left(state, thread, ctx->sp, cookie, 0);
 	at = thread->depth;
 	if (at >= MAX_OPEN) {
 		count(COUNT_CALLS_LOST);
@@ -279,6 +296,7 @@ static __noinline void begin_call(struct pt_regs *ctx, struct task_struct *task,
 	open->seen = now;
 	open->sp = ctx->sp;
 	open->function = cookie;
+	open->file = COLLECTIVE_FILE(cookie);
 	open->at_return = cookie & COLLECTIVE_AT_RETURN;
 	open->call_flags = row->call_flags | (at ? COLLECTIVE_NESTED : 0);
 	open->sequence = 0;
@@ -336,7 +354,7 @@ static __noinline void end_call(struct pt_regs *ctx, struct task_struct *task, s
 	if (!thread || !thread->depth)
 		return; // it began before the recording did
 	// Calls that lie deeper were left.
-	close_left(state, thread, sp - 1, 0);
+	close_left(state, thread, sp - 1, 0, 0);
 	open = innermost(thread);
 	row = bpf_map_lookup_elem(&call_rows, &number);
 	// Another's exit: of a call that began before the recording, or when too many were open.

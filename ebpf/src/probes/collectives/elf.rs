@@ -270,7 +270,8 @@ enum Wanted {
 /// What every symbol of the table begins with, `P` aside, and the data that is handles. A name may be the end of
 /// another one in the file (linkers fold `MPI_Send` into `PMPI_Send`): they are searched for everywhere, and count where
 /// they end with the name.
-const BEGINS: [&str; 6] = ["nccl", "MPI_", "mpi_", "_ZN4gloo", "_ZN4c10d", handles::PREFIX];
+const BEGINS: [&str; 7] =
+    ["nccl", "MPI_", "mpi_", "_ZN4gloo", "_ZN4c10d", "__cxa_begin_catch", handles::PREFIX];
 
 /// Streams a table of names. Offsets of those that are wanted.
 fn wanted_names(
@@ -320,4 +321,63 @@ fn wanted_names(
         at += (new - 1) as u64;
     }
     Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::{Image, Table};
+
+    fn image(bytes: &[u8]) -> Option<(File, Image)> {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("written");
+        let image = Image::read(&file, &Table::new()).ok()?;
+        Some((file, image))
+    }
+
+    #[test]
+    fn damaged_files_are_refused_or_give_less_and_never_more_than_is_there() {
+        let program = std::fs::read("/bin/ls").or_else(|_| std::fs::read("/bin/sh")).expect("a program");
+        let (file, whole) = image(&program).expect("an ELF file");
+        assert!(whole.symbols && !whole.loads.is_empty());
+        // Code and lengths are found where the file says that functions begin.
+        let (base, offset) = whole.begins.expect("a table of begins");
+        let at = usize::try_from(offset).expect("small") + 12;
+        let first = i32::from_le_bytes(*program[at..].first_chunk().expect("an entry"));
+        let first = base.wrapping_add_signed(first.into());
+        assert!(whole.length(&file, first).is_some_and(|length| length > 0));
+        assert_eq!(whole.length(&file, first + 1), None);
+        assert!(!whole.code(&file, first, 16).is_empty());
+
+        // A generator of its own: the same damage every time.
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).expect("fits") % below
+        };
+        let sections = program.len() - 64 * 40;
+        for round in 0..400 {
+            let mut bytes = program.clone();
+            for _ in 0..=random(4) {
+                // The headers at the begin, the sections' at the end, or anywhere.
+                let at = [random(1024), sections + random(64 * 40), random(program.len())][round % 3];
+                bytes[at] = [0, 0xff, 0x7f, 1][random(4)];
+            }
+            if round % 5 == 0 {
+                bytes.truncate(random(program.len()));
+            }
+            let Some((file, image)) = image(&bytes) else { continue };
+            for address in [0, first, u64::MAX, u64::MAX - 8] {
+                let _ = image.length(&file, address);
+                let _ = image.file_offset(address);
+                let _ = image.bias(address, address);
+                assert!(image.code(&file, address, 64).len() <= 64);
+            }
+        }
+        for bytes in [&b""[..], b"\x7fELF", b"#!/bin/sh\n"] {
+            assert!(image(bytes).is_none());
+        }
+    }
 }

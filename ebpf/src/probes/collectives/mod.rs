@@ -19,7 +19,7 @@ mod processes;
 mod sites;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
@@ -50,8 +50,13 @@ const AT_RETURN: u64 = 1 << 32;
 /// The exit is a jump to another function: COLLECTIVE_JUMP of the kernel half.
 const JUMP: u64 = 1 << 33;
 
+/// Where a number of the file begins in the cookie.
+const FILE: u32 = 34;
+
 /// Files that are remembered. A process that maps more of them makes them up.
 const MAX_FILES: usize = 16_384;
+/// Names of handles of one process: Open MPI has 79.
+const MAX_HANDLES: usize = 4096;
 /// Notes of one look: a hostile process has thousands of reasons.
 const MAX_NOTES: usize = 256;
 
@@ -81,7 +86,7 @@ fn multi(kernel: &Kernel) -> bool {
 /// Whether return probes are without danger. From 6.11 on they end with a system call of their own, which seccomp filters
 /// such as Docker's refused until 6.14 let it pass: the process died. There all exits are probed where they are.
 fn return_probes(kernel: &Kernel) -> bool {
-    !(kernel.at_least(6, 11) && !kernel.at_least(6, 14))
+    !kernel.at_least(6, 11) || kernel.at_least(6, 14)
 }
 
 /// Whether a program is of the way of attaching that this kernel is not used with.
@@ -137,6 +142,9 @@ pub(crate) struct Collectives {
     files: HashMap<(String, u64), Known>,
     processes: HashMap<u32, Version>,
     links: Vec<Link>,
+    /// Where exceptions are caught: probed once there is a function that they may leave.
+    catches: Vec<(File, Plan)>,
+    exceptions: bool,
 }
 
 impl Collectives {
@@ -148,6 +156,8 @@ impl Collectives {
             files: HashMap::new(),
             processes: HashMap::new(),
             links: Vec::new(),
+            catches: Vec::new(),
+            exceptions: false,
         }
     }
 
@@ -165,8 +175,9 @@ impl Collectives {
             self.table = Some(table);
         }
         let mut found = Rescan::default();
-        self.processes.retain(|pid, _| pids.contains(pid));
-        for &pid in pids {
+        let wanted: HashSet<u32> = pids.iter().copied().collect();
+        self.processes.retain(|pid, _| wanted.contains(pid));
+        for pid in wanted {
             let Some(version) = Version::of(pid) else { continue };
             if self.processes.get(&pid) == Some(&version) {
                 continue;
@@ -174,6 +185,11 @@ impl Collectives {
             // It may go on mapping while it is looked at: then its next version is another one.
             if self.look_at(skeleton, pid, &mut found) {
                 self.processes.insert(pid, version);
+            }
+        }
+        if self.exceptions {
+            for (file, plan) in self.catches.drain(..) {
+                self.links.extend(plan.attach(skeleton, self.multi, &file)?);
             }
         }
         found.notes.truncate(MAX_NOTES);
@@ -185,6 +201,7 @@ impl Collectives {
         self.links.clear();
         self.files.clear();
         self.processes.clear();
+        self.catches.clear();
     }
 
     fn look_at(&mut self, skeleton: &mut StallscopeSkel<'static>, pid: u32, found: &mut Rescan) -> bool {
@@ -208,7 +225,7 @@ impl Collectives {
             if let Some(bias) = known.image.bias(mapping.start, mapping.offset) {
                 let there =
                     known.image.data.iter().map(|(address, name)| (address.wrapping_add(bias), *name));
-                handles.names.extend(there);
+                handles.names.extend(there.take(MAX_HANDLES.saturating_sub(handles.names.len())));
             }
         }
         if !symbols && let Some(program) = mappings.first() {
@@ -232,7 +249,7 @@ impl Collectives {
         let Some(table) = &self.table else { return Known { image: Image::default() } };
         let read = mapping.open(pid).map_err(elf::ElfError::from);
         let read = read.and_then(|file| Image::read(&file, table).map(|image| (file, image)));
-        let (file, image) = match read {
+        let (file, mut image) = match read {
             Ok(read) => read,
             Err(error) => {
                 note(error.to_string());
@@ -242,8 +259,10 @@ impl Collectives {
         if let Some(what) = image.left_out {
             note(what.to_owned());
         }
-        if !image.functions.is_empty() {
-            let plan = Plan::of(&image, &file, table, self.return_probes, &mapping.path, &mut note);
+        let number = (self.files.len() as u64 + 1) << FILE;
+        let plan = Plan::of(&image, &file, number, table, self.return_probes, &mapping.path, &mut note);
+        self.exceptions |= !plan.exits.is_empty();
+        if !plan.is_empty() {
             match plan.attach(skeleton, self.multi, &file) {
                 Ok(links) => {
                     self.links.extend(links);
@@ -256,6 +275,12 @@ impl Collectives {
                 Err(error) => note(format!("cannot be probed: {error}")),
             }
         }
+        if let Some(at) = plan.catch {
+            let plan = Plan { entries: vec![at], ..Plan::default() };
+            self.catches.push((file, plan));
+        }
+        // What is probed need not be remembered; where handles lie is needed for every process.
+        image.functions = Vec::new();
         Known { image }
     }
 }
@@ -284,14 +309,21 @@ struct Plan {
     returns: Vec<(usize, u64)>,
     /// The exits of C++ functions, or of all.
     exits: Vec<(usize, u64)>,
+    /// Where exceptions are caught.
+    catch: Option<(usize, u64)>,
     functions: usize,
     slow: usize,
 }
 
 impl Plan {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     fn of(
         image: &Image,
         file: &File,
+        number: u64,
         table: &Table,
         return_probes: bool,
         path: &str,
@@ -308,8 +340,12 @@ impl Plan {
                 continue;
             };
             let offset = |address: u64| usize::try_from(image.file_offset(address)?).ok();
-            let Some(at) = offset(found.address + entry.after) else { continue };
-            let cookie = u64::from(found.row) | u64::from(rccl) << 16;
+            let Some(at) = found.address.checked_add(entry.after).and_then(offset) else { continue };
+            let cookie = u64::from(found.row) | u64::from(rccl) << 16 | number;
+            if function.flags.catch {
+                plan.catch = Some((at, cookie));
+                continue;
+            }
             if function.binding == Binding::Cpp || !return_probes {
                 match sites::exits(found.address, found.size, &Mapped { image, file }) {
                     Ok(exits) => {
@@ -384,41 +420,4 @@ fn attach_multi(
         ..UprobeMultiOpts::default()
     };
     program.attach_uprobe_multi_with_opts(-1, path, "", options)
-}
-
-#[cfg(test)]
-mod survey_tmp {
-    #[test]
-    fn survey() {
-        let table = super::Table::new();
-        for path in std::env::var("SURVEY").unwrap_or_default().split(':').filter(|p| !p.is_empty()) {
-            let begin = std::time::Instant::now();
-            let file = std::fs::File::open(path).unwrap();
-            let image = super::Image::read(&file, &table).unwrap();
-            println!(
-                "== {path} {:?} {} functions, {} data, {:?}",
-                begin.elapsed(),
-                image.functions.len(),
-                image.data.len(),
-                image.left_out
-            );
-            let rss = std::fs::read_to_string("/proc/self/status").unwrap();
-            println!("{}", rss.lines().filter(|l| l.starts_with("VmHWM")).collect::<String>());
-            for f in &image.functions {
-                let name = &table.function(f.row).unwrap().name;
-                let entry = super::sites::entry(&image.code(&file, f.address, 20)).unwrap();
-                let exits =
-                    super::sites::exits(f.address, f.size, &super::Mapped { image: &image, file: &file });
-                let text = match &exits {
-                    Ok(e) => format!(
-                        "{} ret {} jump",
-                        e.iter().filter(|e| !e.jump).count(),
-                        e.iter().filter(|e| e.jump).count()
-                    ),
-                    Err(e) => e.to_string(),
-                };
-                println!("  {name:60} size {} cheap {} +{} {text}", f.size, entry.cheap, entry.after);
-            }
-        }
-    }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Flags {
     grouped: bool,
     opens: bool,
     closes: bool,
+    /// Is called where an exception is caught.
+    pub(crate) catch: bool,
 }
 
 /// One function by one name.
@@ -108,11 +110,12 @@ impl Function {
             | flag(self.flags.opens, 2)
             | flag(self.flags.closes, 4)
             | flag(self.flags.grouped, 8)
-            | flag(self.binding == Binding::C, 16);
+            | flag(self.binding == Binding::C, 16)
+            | flag(self.flags.catch, 32);
         let call = if self.flags.asynchronous { call_flags::ASYNC } else { 0 };
         row[..2].copy_from_slice(&flags.to_ne_bytes());
         row[2] = u8::try_from(self.values.len()).unwrap_or(0);
-        row[3] = u8::try_from(self.library.id()).unwrap_or(0);
+        row[3] = self.library.id();
         row[4] = place(Meaning::Comm);
         row[5] = place(Meaning::Made);
         row[6..8].copy_from_slice(&u16::try_from(call).unwrap_or(0).to_ne_bytes());
@@ -276,6 +279,7 @@ fn parse_flags(text: &str) -> Result<Flags, String> {
             "grouped" => &mut flags.grouped,
             "opens" => &mut flags.opens,
             "closes" => &mut flags.closes,
+            "catch" => &mut flags.catch,
             other => return Err(format!("unknown flag {other}")),
         };
         *flag = true;

@@ -3,7 +3,7 @@
 use std::os::fd::IntoRawFd;
 
 use perf_event::Builder;
-use perf_event::events::Software;
+use perf_event::events::{Event, Hardware, Software};
 
 use super::{Probe, ProbeId, Standing, basics};
 use crate::kernel::Kernel;
@@ -33,18 +33,19 @@ fn can_run(kernel: &Kernel) -> Standing {
         Ok(_) => Standing::Works,
         Err(error) => Standing::Missing {
             reason: format!("no perf event can be opened: {error}"),
-            remedy: "set kernel.perf_event_paranoid to 2 or less, or give CAP_PERFMON".to_owned(),
+            remedy: "give CAP_PERFMON, or set kernel.perf_event_paranoid to 0 or less".to_owned(),
         },
     }
 }
 
 /// Cycles where the machine counts them, else the scheduler's clock: most virtual machines have no counters.
 fn open(cpu: usize, hz: u64) -> std::io::Result<perf_event::Counter> {
-    let build = |mut builder: Builder<'_>| {
+    fn of(event: impl Event, cpu: usize, hz: u64) -> std::io::Result<perf_event::Counter> {
+        let mut builder = Builder::new(event);
         builder.any_pid().one_cpu(cpu).sample_frequency(hz).include_kernel();
         builder.enabled(true).build()
-    };
-    build(Builder::new(Software::CPU_CLOCK))
+    }
+    of(Hardware::CPU_CYCLES, cpu, hz).or_else(|_| of(Software::CPU_CLOCK, cpu, hz))
 }
 
 fn online_cpus() -> Vec<usize> {

@@ -6,14 +6,19 @@
 // Bytes of a kernel stack.
 #define STACK_BYTES 16384
 
-// Whether the current context is an interrupt: then "current" did not wake anybody. Interrupts run on a stack of their
-// own, soft ones too, and a program's context lies on the stack that it runs on.
+// Whether the current context is an interrupt: then "current" did not wake anybody. Interrupts of the kernel run on a
+// stack of their own, soft ones too, and a program's context lies on the stack that it runs on.
 static __always_inline bool in_interrupt(void *ctx, struct task_struct *current, struct task_state *state)
 {
+	struct pt_regs *regs;
 	// By way of memory: the verifier has no arithmetic on contexts, and allows their addresses as numbers.
 	state->scratch = (u64)ctx;
 	barrier();
-	return state->scratch - (u64)current->stack >= STACK_BYTES;
+	if (state->scratch - (u64)current->stack >= STACK_BYTES)
+		return true;
+	// From user mode they run on the thread's stack, which is empty then; a call would have left its number.
+	regs = (struct pt_regs *)bpf_task_pt_regs(current);
+	return current->mm && (s64)regs->orig_ax < 0;
 }
 
 static __always_inline bool is_throttled(struct task_struct *task)
