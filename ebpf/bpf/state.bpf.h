@@ -72,6 +72,8 @@ struct task_state {
 	u32 pid;
 	// Off the CPU since, 0 while on it.
 	u64 off_since;
+	// On the CPU since, while on it.
+	u64 on_since;
 	// Runnable again since, 0 while it is not.
 	u64 woken_at;
 	u64 waker_stack;
@@ -166,6 +168,7 @@ enum counter {
 	COUNT_CALLS_LOST,     // collective calls whose return was not seen
 	COUNT_RECORDS,        // records sent
 	COUNT_REQUEST_LOST,   // block requests that were not followed because there are too many
+	COUNT_SWITCH_MISSED,  // switches that the kernel did not tell of
 	COUNTERS,
 };
 

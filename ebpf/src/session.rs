@@ -294,13 +294,14 @@ impl Session {
     #[must_use]
     pub fn losses(&self) -> Vec<(LossCounter, u64)> {
         // Places as in `enum counter` of the kernel half.
-        const PLACES: [(u32, LossCounter); 6] = [
+        const PLACES: [(u32, LossCounter); 7] = [
             (0, LossCounter::RingFull),
             (1, LossCounter::ThreadTableFull),
             (2, LossCounter::StackLost),
             (3, LossCounter::ObjectUnresolved),
             (4, LossCounter::CallOpen),
             (6, LossCounter::RequestLost),
+            (7, LossCounter::ProbeMissed),
         ];
         PLACES.iter().map(|(at, loss)| (*loss, self.counter(*at))).filter(|(_, n)| *n > 0).collect()
     }

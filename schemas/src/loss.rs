@@ -91,7 +91,7 @@ loss_counters! {
     26 ThreadUnknown "thread_unknown" "A record names a thread whose introduction did not arrive.";
     27 ThreadTableFull "thread_table_full" "More threads than the recorder follows; the rest were left out.";
     28 CallOpen "call_open" "A collective call's return was not seen: the thread left it by an exception or a jump, or more were open than are followed.";
-    29 ProbeMissed "probe_missed" "The kernel skipped a probe because it was busy on that CPU.";
+    29 ProbeMissed "probe_missed" "The kernel skipped a probe: it was busy on that CPU, or others were attaching to the same event. Where a switch of a thread is missing, its time until the next one is UNKNOWN.";
     30 RequestLost "request_lost" "More requests to block devices were under way than are followed; the rest were left out.";
 }
 

@@ -117,6 +117,12 @@ pub mod call_flag {
     pub const CALL_LEFT: u16 = 256;
 }
 
+/// Bits of a loss's flags.
+pub mod loss_flag {
+    /// The kernel did not tell of something (else there was no room for a record).
+    pub const LOSS_MISSED: u16 = 1;
+}
+
 /// Begin of every record.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

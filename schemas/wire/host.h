@@ -117,6 +117,12 @@ enum wire_call_flag {
 	WIRE_CALL_LEFT = 256,
 };
 
+/// Bits of a loss's flags.
+enum wire_loss_flag {
+	/// The kernel did not tell of something (else there was no room for a record).
+	WIRE_LOSS_MISSED = 1,
+};
+
 /// Begin of every record.
 struct wire_head {
 	/// A wire_record.

@@ -1,13 +1,18 @@
 //! PyTorch's `DistributedDataParallel` over Gloo across two network namespaces, recorded while it runs.
 //!
-//! Rank 1 reads its samples, in its data loader's worker, from a file that is slow by a known time. Without root or
-//! python3-torch the test says so and passes. It prints what docs/torch-run.md is made of.
+//! Rank 1 reads its samples, in its data loader's worker, from a file that is slow by a known time. It runs as
+//! `cargo xtask test --torch`; without root or python3-torch it says so and passes. It prints what docs/torch-run.md is
+//! made of.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use stallscope_core::capture::Capture;
+use stallscope_core::rows::CollectiveCall;
+use stallscope_schemas::record::RecordKind;
+use stallscope_schemas::units::ThreadId;
 use stallscope_tests::live::lab::{json, leaves, obstacle, run, start, until};
 use stallscope_tests::live::slow_file::SlowFile;
 use stallscope_tests::live::torch::{ADDRESSES, Networks, Printed, TorchJob, obstacle as no_torch, versions};
@@ -40,8 +45,35 @@ struct Recorded {
     printed: Vec<Printed>,
     slow_file: String,
     report: Value,
-    /// The capture as `export --to chrome`.
-    slices: Value,
+    transport: Vec<TransportCall>,
+}
+
+/// A call of `gloo::allreduce`: the report tells calls of driving threads only, so these are read from the capture.
+#[derive(Debug)]
+struct TransportCall {
+    pid: i64,
+    bytes: u64,
+    group_size: u64,
+    rank: Option<u32>,
+}
+
+fn transport_calls(capture: &Path) -> anyhow::Result<Vec<TransportCall>> {
+    let capture = Capture::open(std::fs::read(capture)?)?;
+    let tables = capture.tables();
+    let mut calls = Vec::new();
+    for key in capture.keys(RecordKind::CollectiveCall) {
+        let pid = tables.thread(ThreadId(key)).and_then(|t| tables.process(t.process)).map(|p| p.pid);
+        let pid = pid.expect("every thread has a process");
+        let rows =
+            capture.rows::<CollectiveCall>(key).filter(|row| tables.string(row.name) == "gloo::allreduce");
+        calls.extend(rows.map(|CollectiveCall { bytes, group_size, rank, .. }| TransportCall {
+            pid,
+            bytes,
+            group_size,
+            rank,
+        }));
+    }
+    Ok(calls)
 }
 
 /// The line of a field of /proc/PID/status, in KiB.
@@ -107,11 +139,6 @@ fn record(folder: &Path) -> anyhow::Result<Recorded> {
 
     let report = run(&["report", text(&capture)])?;
     println!("{}", String::from_utf8_lossy(&report.stdout));
-    let exported = folder.join("slices.json");
-    run(&["export", text(&capture), "--to", "chrome", "-o", text(&exported)])?;
-    if let Some(keep) = std::env::var_os("STALLSCOPE_KEEP") {
-        std::fs::copy(&capture, &keep)?;
-    }
     let each = |of: &dyn Fn(usize) -> u64| (0..RANKS).map(of).collect();
     Ok(Recorded {
         // A step that had begun when its number was read is not whole.
@@ -120,7 +147,7 @@ fn record(folder: &Path) -> anyhow::Result<Recorded> {
         printed,
         slow_file: text(slow.path()).to_owned(),
         report: json(&["report", text(&capture), "--json"])?,
-        slices: serde_json::from_slice(&std::fs::read(exported)?)?,
+        transport: transport_calls(&capture)?,
     })
 }
 
@@ -176,9 +203,18 @@ fn check_calls(recorded: &Recorded) {
 
 /// What Gloo itself was asked for, on its own threads: the bytes of the buckets, among the right number of ranks.
 fn check_transport(recorded: &Recorded) {
-    let slices = list(&recorded.slices, "traceEvents");
-    let reduced: Vec<&Value> = slices.iter().filter(|slice| slice["name"] == "gloo::allreduce").collect();
-    println!("{} slices, the first {:?}", reduced.len(), reduced.first());
+    for (rank, device) in list(&recorded.report, "devices").iter().enumerate() {
+        let of_rank = |call: &&TransportCall| list(device, "pids").iter().any(|pid| *pid == call.pid);
+        let calls: Vec<&TransportCall> = recorded.transport.iter().filter(of_rank).collect();
+        let buckets = &recorded.printed[rank].bucket_bytes;
+        let per_step = buckets.len() as u64;
+        let (least, most) = (recorded.least[rank] * per_step, recorded.most[rank] * per_step);
+        assert!((least..=most).contains(&(calls.len() as u64)), "{} calls of gloo::allreduce", calls.len());
+        for call in calls {
+            assert!(buckets.contains(&call.bytes), "{call:?} is none of {buckets:?}");
+            assert_eq!((call.group_size, call.rank.map(|r| r as usize)), (RANKS as u64, Some(rank)));
+        }
+    }
 }
 
 fn check_findings(recorded: &Recorded) {
@@ -212,6 +248,10 @@ fn check_connections(recorded: &Recorded) {
 
 #[test]
 fn a_slow_file_of_one_rank_explains_a_data_parallel_job() -> anyhow::Result<()> {
+    if std::env::var_os("STALLSCOPE_TORCH").is_none() {
+        println!("skipped: it runs as cargo xtask test --torch");
+        return Ok(());
+    }
     if let Some(why) = obstacle().map(str::to_owned).or_else(no_torch) {
         println!("skipped: {why}");
         return Ok(());

@@ -9,6 +9,7 @@ mod delegate;
 mod fuzz;
 mod setup;
 mod shell;
+mod torch;
 
 use std::process::ExitCode;
 
@@ -30,7 +31,11 @@ enum Task {
         test_only: bool,
     },
     /// Everything that CI checks: format, lints, spelling, licences, generated code, tests, goldens, scoreboard
-    Test,
+    Test {
+        /// Only the suite with PyTorch, which no other run has (needs root and apt's python3-torch)
+        #[arg(long)]
+        torch: bool,
+    },
     /// Start a real job with a slow rank, attach, explain it (needs root)
     Demo {
         /// The trace of a GPU job in the repository instead
@@ -76,7 +81,8 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Setup { test_only } => setup::setup(test_only),
-        Task::Test => check::test(),
+        Task::Test { torch: true } => torch::test(),
+        Task::Test { torch: false } => check::test(),
         Task::Demo { trace } => delegate::demo(trace),
         Task::Scoreboard { json } => delegate::scoreboard(json),
         Task::Bench { json, quick, only } => delegate::bench(json, quick, &only),

@@ -99,7 +99,6 @@ pub(crate) fn record_pids(mut child: Child, pids: &[u32], mut meanwhile: impl Fn
             totals_at = Instant::now();
         }
     }
-    println!("COST {:?}", stallscope_ebpf::cost::program_costs(&["sched_switch", "sys_exit"]));
     session.detach().expect("the probes detach");
     reader.poll(Duration::ZERO).expect("the rings are read");
     drop(reader);
@@ -153,6 +152,18 @@ impl Recording {
     pub(crate) fn waits_in(&self, task: u32, call: i32) -> Vec<&WaitRecord> {
         let waits = self.waits(task).into_iter();
         waits.filter(|w| u16::from(w.kind) == wait::WAIT_SYSCALL && w.call == call).collect()
+    }
+
+    /// Stretches of a thread that are said to be unknown: the kernel leaves out a switch now and then while others
+    /// attach to the scheduler's events, which tests that run side by side do.
+    pub(crate) fn lost(&self, task: u32) -> Vec<(u64, u64)> {
+        let lost = self.events.iter().filter_map(|event| match event {
+            Event::Loss(loss) if loss.head.task == task => {
+                Some((loss.start_ns, loss.start_ns + loss.duration_ns))
+            }
+            _ => None,
+        });
+        lost.collect()
     }
 
     pub(crate) fn preempts(&self, task: u32) -> Vec<&Preempt> {

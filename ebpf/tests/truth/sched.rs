@@ -5,6 +5,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use stallscope_ebpf::{Event, Kernel};
+use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::ObjectKind;
 use stallscope_schemas::wire::{OUTSIDE, task_flag, wait, wait_flag};
 
@@ -18,38 +19,38 @@ const CLOCK_NANOSLEEP: i32 = 230;
 /// the run queue is in the wait. What remains is code.
 const CODE_NS: u64 = 1_000_000;
 
+/// A timer counts from when the call sets it, a little before the thread leaves the CPU: preempted between, less of the
+/// time is left to wait.
+const TIMER_SLACK_NS: u64 = 1_000_000;
+
 #[test]
 fn a_sleep_is_as_long_as_the_sleeper_says() {
-    let (times, length) = (10, 50_000_000);
+    let length = 50_000_000;
     let Some(mut command) = child(&["sleep", "10", "50000000"]) else { return };
     let stolen = stolen_ns();
     let recording = record(&mut command);
     let stamps = recording.said("slept");
-    assert_eq!(stamps.len(), times);
-    let tid = u64::from(recording.tasks().find(|t| t.head.task == 1).expect("the child").tid);
-    let waits = recording.waits_in(recording.task(tid), CLOCK_NANOSLEEP);
-    for e in recording.events.iter().rev().take(30) {
-        let t = format!("{e:?}");
-        println!("EV {}", &t[..t.len().min(200)]);
-    }
-    println!("LOSS {:?}", recording.losses);
-    println!("{stamps:?}");
-    assert_eq!(waits.len(), times, "{waits:?}");
-    let mut sums = (0, 0);
-    for (wait, stamp) in waits.iter().zip(&stamps) {
-        let (from, to) = span(wait);
-        assert!(stamp[0] <= from && to <= stamp[1], "the wait lies within the call");
-        assert!(wait.duration_ns - wait.run_queue_ns >= length, "{wait:?}");
-        assert_ne!(wait.head.flags & wait_flag::WAIT_IRQ_WAKER, 0, "a timer ends it, nobody");
+    assert_eq!(stamps.len(), 10);
+    let waits = recording.waits_in(1, CLOCK_NANOSLEEP);
+    let lost = recording.lost(1);
+    let mut outside = 0;
+    for stamp in &stamps {
+        let stamp = (stamp[0], stamp[1]);
+        if lost.iter().any(|lost| overlap(*lost, stamp) > 0) {
+            println!("a switch in {stamp:?} was lost and is counted: {:?}", recording.losses);
+            continue;
+        }
+        let within: Vec<_> = waits.iter().filter(|w| overlap(span(w), stamp) > 0).collect();
+        let [wait] = within.as_slice() else { panic!("one wait in {stamp:?}: {within:?}") };
+        assert!(stamp.0 <= span(wait).0 && span(wait).1 <= stamp.1, "the wait lies within the call");
+        assert!(wait.duration_ns - wait.run_queue_ns >= length - TIMER_SLACK_NS, "{wait:?}");
+        assert_ne!(wait.head.flags & wait_flag::WAIT_IRQ_WAKER, 0, "a timer ends it, nobody: {wait:?}");
         assert_ne!(wait.head.flags & wait_flag::WAIT_RETURNED, 0);
         assert_eq!((wait.result, wait.object, wait.fd), (0, 0, -1));
-        sums.0 += wait.duration_ns;
-        sums.1 += stamp[1] - stamp[0];
+        outside += stamp.1 - stamp.0 - wait.duration_ns;
     }
-    assert!(
-        sums.1 - sums.0 <= CODE_NS + stolen_ns() - stolen,
-        "{sums:?}: what is not in the waits is running"
-    );
+    let queued: u64 = recording.preempts(1).iter().map(|p| p.run_queue_ns).sum();
+    assert!(outside <= CODE_NS + queued + stolen_ns() - stolen, "{outside} ns outside of waits are running");
 }
 
 #[test]
@@ -152,7 +153,11 @@ fn waits_run_queue_and_running_add_up_to_the_span() {
     let stolen = stolen_ns();
     let recording = record(&mut command);
     let stolen = stolen_ns() - stolen;
-    assert_eq!(recording.losses, []);
+    assert!(
+        recording.losses.iter().all(|(loss, _)| *loss == LossCounter::ProbeMissed),
+        "{:?}",
+        recording.losses
+    );
     let ends = recording.said("end");
     assert_eq!(ends.len(), 4);
     for begin in recording.said("begin") {
@@ -162,6 +167,7 @@ fn waits_run_queue_and_running_add_up_to_the_span() {
         let wall = within.1 - within.0;
         let waits: u64 = recording.waits(task).into_iter().map(|w| overlap(span(w), within)).sum();
         let queued = queued_within(&recording, task, within);
+        let unknown: u64 = recording.lost(task).into_iter().map(|lost| overlap(lost, within)).sum();
         let ran = end[2] - begin[2];
         let sum = waits + queued + ran;
         println!(
@@ -169,7 +175,7 @@ fn waits_run_queue_and_running_add_up_to_the_span() {
             wall as i64 - sum as i64
         );
         // What the hypervisor took while the thread was on a CPU is not in the kernel's account of it.
-        let missing = wall.saturating_sub(sum).saturating_sub(stolen);
+        let missing = wall.saturating_sub(sum).saturating_sub(stolen + unknown);
         let surplus = sum.saturating_sub(wall);
         let share = wall / 100 + CODE_NS;
         assert!(

@@ -195,7 +195,6 @@ fn xml_text(text: &str) -> String {
 mod tests {
     use super::{FlamegraphStyle, Hue, write_diff_flamegraph, write_flamegraph};
     use crate::folded::Folded;
-    use crate::report::text::function_first;
 
     fn stacks(of: &[(&str, u64)]) -> Folded {
         let mut folded = Folded::default();

@@ -355,6 +355,7 @@ impl Plan {
                         }));
                         plan.entries.push((at, cookie | AT_RETURN));
                     }
+                    Err(sites::Unprobed::Never) => continue,
                     Err(why) => {
                         note(format!("{}: {why}", function.name));
                         continue;

@@ -96,8 +96,11 @@ pub(crate) enum Unprobed {
     /// What is there is not code.
     #[error("the function cannot be decoded")]
     NotCode,
-    /// It never returns, or from too many places.
-    #[error("the function returns nowhere, or from more than 256 places")]
+    /// It only throws or ends the process: there is no call to record.
+    #[error("the function never returns")]
+    Never,
+    /// It returns from too many places, or is one of a circle of jumps.
+    #[error("the function returns from more than 256 places")]
     Exits,
 }
 
@@ -179,7 +182,11 @@ fn body(begin: u64, size: u64, code: &impl Code) -> Result<(Vec<Exit>, Option<u6
     }
     exits.sort_unstable();
     exits.dedup();
-    if exits.is_empty() || exits.len() > MAX_EXITS { Err(Unprobed::Exits) } else { Ok((exits, target)) }
+    match exits.len() {
+        0 => Err(Unprobed::Never),
+        1..=MAX_EXITS => Ok((exits, target)),
+        _ => Err(Unprobed::Exits),
+    }
 }
 
 /// Whether the function may be over after this instruction, and if so, whether by a jump. One through a register may be
@@ -267,7 +274,7 @@ mod tests {
     #[test]
     fn what_is_not_a_function_is_refused() {
         assert_eq!(of(b"", b""), Err(Unprobed::NoSize));
-        assert_eq!(of(b"\x90\x90", b""), Err(Unprobed::Exits));
+        assert_eq!(of(b"\x90\x90", b""), Err(Unprobed::Never));
         assert_eq!(of(b"\x06\xc3", b""), Err(Unprobed::NotCode));
         let nothing = Two(b"", b"");
         assert_eq!(exits(0x1000, u64::MAX, &nothing), Err(Unprobed::TooLong));

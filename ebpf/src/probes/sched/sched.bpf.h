@@ -96,6 +96,24 @@ static __noinline void flush_faults(struct task_struct *task, struct task_state 
 	}
 }
 
+// The kernel did not tell of a switch: it leaves out some while others attach to the same tracepoint or take themselves
+// off. On a CPU or not, for how long of this stretch is not known.
+static __noinline void missed(struct task_state *state, u64 from, u64 to)
+{
+	struct wire_loss loss = {};
+	if (!state)
+		return;
+	count(COUNT_SWITCH_MISSED);
+	loss.head.kind = WIRE_TYPE_LOSS;
+	loss.head.flags = WIRE_LOSS_MISSED;
+	loss.head.task = state->id;
+	loss.start_ns = from;
+	loss.duration_ns = to - from;
+	loss.records = 1;
+	if (!send(&loss, sizeof(loss)))
+		note_loss(state, from, to);
+}
+
 // Begins to follow a task. Process context only.
 static __noinline struct task_state *follow(struct task_struct *task, u16 flags)
 {
@@ -120,6 +138,7 @@ static __noinline struct task_state *follow(struct task_struct *task, u16 flags)
 	state->pid = BPF_CORE_READ(task, tgid);
 	state->call = -1;
 	state->faults_since = now;
+	state->on_since = now;
 	state->min_flt = BPF_CORE_READ(task, min_flt);
 	state->maj_flt = BPF_CORE_READ(task, maj_flt);
 	state->id = __sync_fetch_and_add(&last_task_id, 1) + 1;
@@ -158,6 +177,8 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 					 struct task_state *state, u64 now)
 {
 	u32 why = task->__state;
+	if (state->off_since)
+		missed(state, state->off_since, now);
 	state->off_since = now;
 	state->woken_at = 0;
 	state->waker = 0;
@@ -252,6 +273,9 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	struct wire_wait_record *record = &state->pending.record;
 	u64 from = state->off_since, woken = state->woken_at;
 	u32 by;
+	if (!from)
+		missed(state, state->on_since, now);
+	state->on_since = now;
 	if (!from)
 		return;
 	state->off_since = 0;
@@ -410,10 +434,14 @@ SEC("tp_btf/sched_process_exit")
 int BPF_PROG(sched_process_exit, struct task_struct *task)
 {
 	struct task_state *state = state_of(task);
+	u64 now;
 	u32 pid;
 	if (!recording || !state)
 		return 0;
-	leave(task, state, bpf_ktime_get_ns());
+	now = bpf_ktime_get_ns();
+	if (state->off_since)
+		missed(state, state->off_since, now);
+	leave(task, state, now);
 	__sync_fetch_and_sub(&task_count, 1);
 	if (state->tid == state->pid) {
 		pid = state->pid;
