@@ -159,6 +159,8 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 fn check_ranks(recorded: &Recorded) -> anyhow::Result<()> {
     let devices = list(&recorded.report, "devices");
     assert_eq!(devices.len(), RANKS);
+    let losses = list(&recorded.report["capture"], "losses");
+    let lost: u64 = losses.iter().filter(|l| l["lost"] == true).filter_map(|l| l["count"].as_u64()).sum();
     for (rank, device) in devices.iter().enumerate() {
         assert_eq!(device["rank"], rank, "{device}");
         assert_eq!(device["world_size"], RANKS);
@@ -166,7 +168,8 @@ fn check_ranks(recorded: &Recorded) -> anyhow::Result<()> {
         let direct = leaves(device, "direct")?;
         leaves(device, "root")?;
         assert!(direct["compute_ns"] > 0);
-        assert_eq!(direct["unknown_ns"], 0);
+        // Others may attach to the same events meanwhile, which makes the kernel skip probes: then it is counted.
+        assert!(direct["unknown_ns"] == 0 || lost > 0, "{direct:?}");
         // Those of Gloo, which enter gloo::allreduce, are transport.
         let driving: Vec<&Value> = list(device, "threads").iter().filter(|t| t["driving"] == true).collect();
         assert_eq!(driving.len(), 1, "{driving:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::shell::{cargo, command, find, root, run, target_dir};
+use crate::shell::{cargo, command, find, mpi_venv, root, run, target_dir, venv};
 use crate::{codegen, delegate, setup};
 
 enum Outcome {
@@ -123,6 +123,8 @@ fn tests() -> anyhow::Result<Outcome> {
     }
     // The program's own integration tests make cargo build it, here, before any test runs.
     command.env("STALLSCOPE", target_dir().join("debug/stallscope"));
+    // What setup has installed: an MPI, and py-spy to compare Python stacks with.
+    command.env("STALLSCOPE_MPI_VENV", mpi_venv()).env("STALLSCOPE_PYSPY", venv().join("bin/py-spy"));
     // setup has installed the parsers of the exports: a test that finds none of them has to fail.
     passed(command.env("STALLSCOPE_REQUIRE_PARSERS", "1"))
 }

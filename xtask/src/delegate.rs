@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::setup;
 use crate::shell::{cargo, command, mpi_venv, output, root, run, target_dir};
 
 /// Builds the program and says where it is.
@@ -58,6 +59,7 @@ pub(crate) fn bench(json: bool, quick: bool, only: &[String]) -> anyhow::Result<
 
 /// `cargo xtask demo`: a real job, recorded while it runs. Where that is not possible, the trace in the repository.
 pub(crate) fn demo(trace: bool) -> anyhow::Result<()> {
+    setup::for_demo()?;
     if trace {
         return trace_demo();
     }

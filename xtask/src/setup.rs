@@ -63,6 +63,7 @@ struct PythonEnvironment {
     packages: &'static [&'static str],
 }
 
+/// The last is what the demonstration needs.
 const PYTHON: &[PythonEnvironment] = &[
     // Tools: what they accept and how they are called is part of the checks. The middle two are what
     // tests/export_parsers/check_perfetto.py reads traces with; the last is what Python stacks are compared with.
@@ -89,9 +90,9 @@ const CARGO_TOOLS: &[CargoTool] = &[
 /// Installs what is missing.
 pub(crate) fn setup(test_only: bool) -> anyhow::Result<()> {
     let mut left = Vec::new();
-    packages(test_only, &mut left)?;
+    packages(|p| p.for_test || !test_only, &mut left)?;
     components(&mut left);
-    python(&mut left);
+    python(PYTHON, &mut left);
     cargo_tools(test_only, &mut left);
     if left.is_empty() {
         println!("setup: everything is there");
@@ -104,9 +105,8 @@ pub(crate) fn setup(test_only: bool) -> anyhow::Result<()> {
     bail!("{} of the project's needs are not met", left.len())
 }
 
-fn packages(test_only: bool, left: &mut Vec<String>) -> anyhow::Result<()> {
-    let missing: Vec<&Package> =
-        PACKAGES.iter().filter(|p| (p.for_test || !test_only) && !package_is_there(p)).collect();
+fn packages(wanted: impl Fn(&Package) -> bool, left: &mut Vec<String>) -> anyhow::Result<()> {
+    let missing: Vec<&Package> = PACKAGES.iter().filter(|p| wanted(p) && !package_is_there(p)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -171,8 +171,8 @@ fn components(left: &mut Vec<String>) {
     }
 }
 
-fn python(left: &mut Vec<String>) {
-    for environment in PYTHON {
+fn python(environments: &[PythonEnvironment], left: &mut Vec<String>) {
+    for environment in environments {
         let folder = (environment.folder)();
         let stamp = folder.join("installed.txt");
         let wanted = environment.packages.join("\n");
@@ -221,4 +221,29 @@ fn installed_version(tool: &str) -> Option<String> {
 /// Installs what `cargo xtask test` needs, if anything is missing.
 pub(crate) fn for_test() -> anyhow::Result<()> {
     setup(true).context("some checks cannot run")
+}
+
+/// Packages that build the program and run the demonstration.
+const DEMO: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "clang-19",
+    "libelf-dev",
+    "zlib1g-dev",
+    "linux-libc-dev",
+    "make",
+    "pkgconf",
+    "python3",
+    "python3-venv",
+];
+
+/// Installs what `cargo xtask demo` needs, if anything is missing, and says what it could not.
+pub(crate) fn for_demo() -> anyhow::Result<()> {
+    let mut left = Vec::new();
+    packages(|p| DEMO.contains(&p.name), &mut left)?;
+    python(PYTHON.get(PYTHON.len() - 1..).unwrap_or_default(), &mut left);
+    for line in left {
+        println!("setup: to be done by hand: {line}");
+    }
+    Ok(())
 }

@@ -131,7 +131,7 @@ int BPF_PROG(block_bio_queue, struct bio *bio)
 		return 0;
 	task = bpf_get_current_task_btf();
 	state = state_of(task);
-	if (!state || in_interrupt(ctx, task, state)) {
+	if (!state || !on_own_stack(ctx, task, state)) {
 		// A remembered bio at this address is gone.
 		bpf_map_delete_elem(&bios, &key);
 		return 0;

@@ -6,17 +6,24 @@
 // Bytes of a kernel stack.
 #define STACK_BYTES 16384
 
-// Whether the current context is an interrupt: then "current" did not wake anybody. Interrupts of the kernel run on a
-// stack of their own, soft ones too, and a program's context lies on the stack that it runs on.
-static __always_inline bool in_interrupt(void *ctx, struct task_struct *current, struct task_state *state)
+// Whether this runs on the current task's own kernel stack. Interrupts of the kernel run on a stack of their own, soft
+// ones too, and a program's context lies on the stack that it runs on.
+static __always_inline bool on_own_stack(void *ctx, struct task_struct *current, struct task_state *state)
 {
-	struct pt_regs *regs;
 	// By way of memory: the verifier has no arithmetic on contexts, and allows their addresses as numbers.
 	state->scratch = (u64)ctx;
 	barrier();
-	if (state->scratch - (u64)current->stack >= STACK_BYTES)
+	return state->scratch - (u64)current->stack < STACK_BYTES;
+}
+
+// Whether the current context is an interrupt: then "current" did not wake anybody. Interrupts from user mode run on the
+// thread's own stack, which is empty then; a call would have left its number. Page faults leave none either: those whom a
+// thread wakes in one are taken to be woken by an interrupt.
+static __always_inline bool in_interrupt(void *ctx, struct task_struct *current, struct task_state *state)
+{
+	struct pt_regs *regs;
+	if (!on_own_stack(ctx, current, state))
 		return true;
-	// From user mode they run on the thread's stack, which is empty then; a call would have left its number.
 	regs = (struct pt_regs *)bpf_task_pt_regs(current);
 	return current->mm && (s64)regs->orig_ax < 0;
 }
