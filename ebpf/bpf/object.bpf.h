@@ -489,11 +489,11 @@ __noinline u64 name_given_path(struct object_scratch *s, u64 address)
 	return object_known(hash) ? hash : object_send(s, hash);
 }
 
-// A descriptor that was looked at so lately is taken to stand for the same, unless the caller must be sure.
+// A descriptor that was looked at so lately is taken to stand for the same, unless the wait turns out to matter.
 #define TRUST_NS 10000000
 
 // Fills in what the call that the thread waits in is about: object, its kind, the descriptor (-1 where there is none).
-static __noinline void resolve_object(struct task_struct *task, struct task_state *state, u64 now, bool sure)
+static __noinline void resolve_object(struct task_struct *task, struct task_state *state, u64 now)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	struct object_scratch *s;
@@ -542,16 +542,11 @@ static __noinline void resolve_object(struct task_struct *task, struct task_stat
 	if (class == CALL_SENDFILE)
 		fd = second;
 	state->fd = fd;
-	if (!sure && state->trusted_fd == fd && now < state->trusted_until) {
-		state->object = state->trusted_object;
-		state->object_kind = state->trusted_kind;
-		state->on_trust = true;
-		return;
-	}
 	slot = slot_of(task, state, fd);
 	if (slot) {
 		state->object = slot->object;
 		state->object_kind = slot->kind;
+		state->trusted_call = state->call;
 		state->trusted_fd = fd;
 		state->trusted_object = slot->object;
 		state->trusted_kind = slot->kind;

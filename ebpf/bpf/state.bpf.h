@@ -123,6 +123,7 @@ struct task_state {
 	u64 trusted_until;
 	u64 trusted_object;
 	u32 trusted_fd;
+	s32 trusted_call;
 	u8 trusted_kind;
 	bool on_trust;
 	// Records sent, for looking at the ring now and then.
@@ -210,16 +211,21 @@ static __always_inline u64 wakeup_flags(void *ring)
 }
 
 // Sends a record that need not be accounted to a task. Returns whether it was sent.
-static __always_inline bool send(void *record, u64 size)
+static __always_inline bool send_with(void *record, u64 size, bool look)
 {
 	void *r = ring();
 	if (!r)
 		return false;
-	if (bpf_ringbuf_output(r, record, size, wakeup_flags(r))) {
+	if (bpf_ringbuf_output(r, record, size, look ? wakeup_flags(r) : BPF_RB_NO_WAKEUP)) {
 		count(COUNT_RING_FULL);
 		return false;
 	}
 	return true;
+}
+
+static __always_inline bool send(void *record, u64 size)
+{
+	return send_with(record, size, true);
 }
 
 static __always_inline struct task_state *state_of(struct task_struct *task)
@@ -260,7 +266,8 @@ static __always_inline void send_timed(struct task_state *state, void *record, u
 {
 	if (state->lost_records)
 		report_loss(state);
-	if (!send(record, size))
+	// Whether the recorder is to be woken is looked at now and then: a ring holds thousands of records.
+	if (!send_with(record, size, !(++state->sent & 15)))
 		note_loss(state, from, to);
 }
 

@@ -1,8 +1,8 @@
 """Data-parallel training: DistributedDataParallel over Gloo, samples from a file through a worker process.
 
-argv: folder, file of samples. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say who it is. After each step it writes the
-number of steps to steps-RANK in the folder; the step after a file named leave appears there is the last one. At its end
-each rank prints: rank, steps, bytes of all gradients, then the bytes of each bucket that is all-reduced in a step.
+argv: folder, file of samples. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say who it is. After each step it writes
+the number of steps to steps-RANK in the folder; the step after a file named leave appears there is the last one. At its
+end each rank prints: rank, steps, bytes of all gradients, then the bytes of each bucket that is all-reduced in a step.
 """
 
 import os

@@ -20,7 +20,7 @@ use stallscope_ebpf::probes::collectives::Decoded;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{BlockOp, ObjectKind, WaitKind, wait_flags};
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
-use stallscope_schemas::wire::{self, stack_flag, wait_flag};
+use stallscope_schemas::wire::{self, loss_flag, stack_flag, wait_flag};
 
 use crate::queue::LeftOut;
 
@@ -212,8 +212,9 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 Event::Loss(loss) => {
                     let end_ns = loss.start_ns.saturating_add(loss.duration_ns);
                     // The kernel half counts them itself: here only the stretch is of interest.
+                    let missed = loss.head.flags & loss_flag::LOSS_MISSED != 0;
                     self.lost_stretch(
-                        LossCounter::RingFull,
+                        if missed { LossCounter::ProbeMissed } else { LossCounter::RingFull },
                         loss.head.task,
                         loss.start_ns,
                         end_ns,

@@ -41,9 +41,21 @@ static __always_inline bool counts_throttling(void)
 	return bpf_core_field_exists(struct cfs_rq, throttled_clock_self_time);
 }
 
-static __always_inline u64 throttled_time(u64 queue)
+// Of the queue that the task is on or was taken off.
+static __always_inline u64 throttled_time(struct task_struct *task)
 {
-	return counts_throttling() ? BPF_CORE_READ((struct cfs_rq *)queue, throttled_clock_self_time) : 0;
+	return counts_throttling() ? task->se.cfs_rq->throttled_clock_self_time : 0;
+}
+
+// Of the queue that the task was taken off, which need not be the one that it is on by now.
+static __always_inline u64 throttled_time_then(struct task_struct *task, struct task_state *state)
+{
+	u64 queue = state->queue;
+	if (!counts_throttling())
+		return 0;
+	if ((u64)task->se.cfs_rq == queue)
+		return task->se.cfs_rq->throttled_clock_self_time;
+	return BPF_CORE_READ((struct cfs_rq *)queue, throttled_clock_self_time);
 }
 
 // Sends the sum of the short run-queue stretches up to `until`.
@@ -197,7 +209,7 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 	if (preempt || !why) {
 		state->off_kind = is_throttled(task) ? WIRE_WAIT_THROTTLED : WIRE_WAIT_PREEMPTED;
 		state->queue = (u64)task->se.cfs_rq;
-		state->throttled_time = throttled_time(state->queue);
+		state->throttled_time = throttled_time(task);
 		return;
 	}
 	// A wait follows: whatever was held back is over.
@@ -215,7 +227,15 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 	note_call(task, state);
 	if (state->call >= 0) {
 		state->off_kind = WIRE_WAIT_SYSCALL;
-		resolve_object(task, state, now, false);
+		// The same call on the same descriptor as a moment ago: see resolve_object.
+		if (state->call == state->trusted_call && state->fd == (s32)state->trusted_fd &&
+		    now < state->trusted_until) {
+			state->object = state->trusted_object;
+			state->object_kind = state->trusted_kind;
+			state->on_trust = true;
+			return;
+		}
+		resolve_object(task, state, now);
 		return;
 	}
 	// Outside of a call there is no return to wait for: the stack is taken now, in the hope of a fault that matters.
@@ -259,10 +279,11 @@ static __noinline void preempted(struct task_state *state, u32 kind, u64 from, u
 
 // Back from being preempted or throttled: both, where others were to run before it once the throttling ended. A queue that
 // is throttled lets its tasks run on until they leave the kernel, so that being taken off it says little by itself.
-static __always_inline void back_from_queue(struct task_state *state, u64 from, u64 now, u32 by)
+static __always_inline void back_from_queue(struct task_struct *task, struct task_state *state, u64 from, u64 now,
+					    u32 by)
 {
 	// It may be back from another CPU's queue: the one that it was taken off is what counts.
-	u64 throttled = throttled_time(state->queue) - state->throttled_time;
+	u64 throttled = throttled_time_then(task, state) - state->throttled_time;
 	if (throttled > now - from || (!counts_throttling() && state->off_kind == WIRE_WAIT_THROTTLED))
 		throttled = now - from;
 	if (throttled)
@@ -288,7 +309,7 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	state->off_since = 0;
 	if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
 		by = name_of(before, before_state);
-		back_from_queue(state, from, now, by);
+		back_from_queue(task, state, from, now, by);
 		return;
 	}
 	by = woken && now - woken > 1000 ? name_of(before, before_state) : 0;
@@ -296,7 +317,7 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 		woken = now;
 	// A wait that matters is about what it is about, not about what the descriptor was a moment before.
 	if (state->on_trust && woken - from >= SURE_NS) {
-		resolve_object(task, state, now, true);
+		resolve_object(task, state, now);
 		state->on_trust = false;
 	}
 	record->head.kind = WIRE_TYPE_WAIT;
@@ -477,7 +498,7 @@ static __noinline void began_before(struct task_struct *task, struct task_state 
 		note_call(task, state);
 		state->off_kind = state->call >= 0 ? WIRE_WAIT_SYSCALL : WIRE_WAIT_KERNEL;
 		if (state->call >= 0)
-			resolve_object(task, state, state->faults_since, true);
+			resolve_object(task, state, state->faults_since);
 	}
 	state->off_since = state->faults_since;
 	// It may have gone on a CPU meanwhile: then its next switch out is the first that counts.
@@ -524,7 +545,7 @@ int leave_tasks(struct bpf_iter__task *ctx)
 			if (is_throttled(task))
 				preempted(state, WIRE_WAIT_THROTTLED, from, now, 0);
 			else
-				back_from_queue(state, from, now, 0);
+				back_from_queue(task, state, from, now, 0);
 		} else {
 			if (state->pending.valid)
 				flush_wait(state);

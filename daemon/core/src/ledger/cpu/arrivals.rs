@@ -192,6 +192,8 @@ fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
     }
     let mut seen: Vec<Arrival> =
         members.iter().map(|&(ledger, ..)| Arrival { ledger, ..Arrival::default() }).collect();
+    // A rank may have several calls open at once (one for each bucket of gradients): its time counts once.
+    let mut counted = vec![TimeNs(i64::MIN); members.len()];
     let mut names: BTreeMap<StringId, u64> = BTreeMap::new();
     let mut calls = 0;
     for (at, mark) in of.iter().enumerate() {
@@ -207,8 +209,10 @@ fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
         calls += 1;
         *names.entry(mark.name).or_default() += 1;
         let mut caused = 0u64;
-        for (arrival, twin) in seen.iter_mut().zip(&twins) {
-            let waited = begin.min(twin.end).since(twin.start);
+        for ((arrival, twin), counted) in seen.iter_mut().zip(&twins).zip(&mut counted) {
+            let end = begin.min(twin.end);
+            let waited = end.since(twin.start.max(*counted));
+            *counted = end.max(*counted);
             arrival.waited_ns = arrival.waited_ns.saturating_add(waited);
             caused = caused.saturating_add(waited);
         }
