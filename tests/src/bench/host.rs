@@ -4,6 +4,7 @@
 //! and each pair gives one number. Accounted: the kernel's own measure of the time in our programs. The two answer
 //! different questions: the first has the noise of the machine in it, the second leaves out the way into a program.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,18 +24,16 @@ struct Load {
     counter: PathBuf,
     pid: u32,
     child: Child,
-    /// SIGTERM is passed on by mpirun, SIGKILL is not.
+    /// Whether it is to be ended by SIGTERM.
     gently: bool,
     _folder: tempfile::TempDir,
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        if self.gently {
-            let _ = Command::new("kill").arg(self.pid.to_string()).status();
-        } else {
-            let _ = self.child.kill();
-        }
+        // All that the load has started is in its process group; mpirun has its ranks end only when asked.
+        let signal = if self.gently { "-TERM" } else { "-KILL" };
+        let _ = Command::new("kill").args([signal, "--", &format!("-{}", self.pid)]).status();
         let _ = self.child.wait();
     }
 }
@@ -44,8 +43,12 @@ impl Load {
         let folder = tempfile::tempdir()?;
         let counter = folder.path().join("count");
         let mut command = command(folder.path())?;
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the load")?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start the load")?;
         let load = Self { counter, pid: child.id(), child, gently, _folder: folder };
         until("the load to work", || load.count() > 0)?;
         Ok(load)
