@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use collectives_support::{Folder, Live, within};
+use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CollectiveOp, call_flags};
 
 const RANK: &str = r#"
@@ -101,7 +102,9 @@ fn ranks(size: u64) {
     std::fs::write(folder.path("end"), "").expect("written");
     assert!(job.wait().expect("it ends").success(), "the job was harmed");
 
-    assert!(recorded.losses.is_empty(), "{:?}", recorded.losses);
+    // Ranks that yield to each other switch while they are being attached to: a switch may be missed, a call not.
+    let lost: Vec<_> = recorded.losses.iter().filter(|lost| *lost.0 != LossCounter::ProbeMissed).collect();
+    assert!(lost.is_empty(), "{lost:?}");
     let mut groups: HashMap<&str, u64> = HashMap::new();
     for ((rank, pid), lines) in (0u64..).zip(&pids).zip(&lines) {
         let lines: Vec<String> = lines.lines().map(str::to_owned).collect();

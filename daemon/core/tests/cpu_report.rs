@@ -38,18 +38,18 @@ fn made_up_job() -> Host {
         .collect();
     let reader = host.thread(worker, 200, "pt_data_worker", 0, end);
     let next = host.stack(&[
-        "/work/train.py(118): train",
+        "/job/train.py(118): train",
         "/opt/lib/python3.11/site-packages/torch/utils/data/dataloader.py(631): __next__",
         "__poll (libc.so.6)",
         "do_sys_poll [kernel]",
     ]);
     let read = host.stack(&[
         "/opt/lib/python3.11/site-packages/torch/utils/data/_utils/worker.py(308): _worker_loop",
-        "/work/data.py(42): read_sample",
+        "/job/data.py(42): read_sample",
         "ksys_read [kernel]",
     ]);
     let (forward, spin) =
-        (host.stack(&["/work/train.py(120): forward"]), host.stack(&["/work/train.py(124): step"]));
+        (host.stack(&["/job/train.py(120): forward"]), host.stack(&["/job/train.py(124): step"]));
     for step in 0..STEPS {
         let at = step * STEP;
         for (rank, &main) in mains.iter().enumerate() {
@@ -157,7 +157,7 @@ fn the_json_of_a_rank_sums_to_its_wall_time() {
     assert_eq!((&finding["call"], &finding["object"]), (&"read".into(), &"/data/shard-0017".into()));
     assert_eq!(
         (&finding["line"], &finding["waiting_line"]),
-        (&"/work/data.py:42".into(), &"/work/train.py:118".into())
+        (&"/job/data.py:42".into(), &"/job/train.py:118".into())
     );
     let late = report["findings"].as_array().unwrap().iter().find(|f| f["rule"] == "rank-late").unwrap();
     assert_eq!((&late["device"], &late["severity"]), (&"rank 2".into(), &"critical".into()));

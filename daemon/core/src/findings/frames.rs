@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn the_users_python_is_preferred_to_installed_and_native_code() {
         let ordered = [
-            "/work/train.py(12): main",
+            "/job/train.py(12): main",
             "kernels.cpp(80): step",
             "/usr/lib/python3.11/multiprocessing/connection.py(250): recv",
             "do_reduce (libmpi.so.40)",
