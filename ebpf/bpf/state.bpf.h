@@ -81,7 +81,6 @@ struct task_state {
 	// A wire_wait while off the CPU.
 	u8 off_kind;
 	u8 waker_flags;
-	bool throttled_wake;
 	// A call that waits a second time is continued.
 	bool in_call;
 	// The call is one of the 32-bit table.
@@ -210,7 +209,7 @@ static __always_inline u64 wakeup_flags(void *ring)
 									  : BPF_RB_NO_WAKEUP;
 }
 
-// Sends a record that need not be accounted to a task. Returns whether it was sent.
+// Sends a record, and wakes the recorder where a ring is filling up if it is to look for that. Returns whether it was sent.
 static __always_inline bool send_with(void *record, u64 size, bool look)
 {
 	void *r = ring();
@@ -223,6 +222,7 @@ static __always_inline bool send_with(void *record, u64 size, bool look)
 	return true;
 }
 
+// Sends a record that need not be accounted to a task.
 static __always_inline bool send(void *record, u64 size)
 {
 	return send_with(record, size, true);

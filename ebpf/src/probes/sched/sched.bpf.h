@@ -203,7 +203,6 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 	state->waker = 0;
 	state->waker_stack = 0;
 	state->waker_flags = 0;
-	state->throttled_wake = false;
 	if (now - state->faults_since >= faults_window_ns)
 		flush_faults(task, state, now);
 	if (preempt || !why) {
