@@ -1,0 +1,1 @@
+//! Stand-ins for libcuda, libcupti, libnccl and NVML, for tests.

@@ -1,0 +1,1 @@
+//! The agent as bytes: built beside this crate and embedded.

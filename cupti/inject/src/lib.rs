@@ -1,0 +1,1 @@
+//! Puts the agent into a running process and leaves the process as it was.

@@ -1,0 +1,21 @@
+//! What the agent in a job and the daemon agree on: the arguments that start the agent, and the memory that both map.
+//!
+//! Both sides are Rust, so this crate is the one definition; it has no dependencies because the agent has none.
+//!
+//! What always holds:
+//! - The ring has one producer (the agent's own thread) and one consumer (the daemon). It never blocks the producer.
+//! - The daemon writes `tail` and the control words only, the agent everything else. Neither believes the other: every
+//!   value is checked before it is used as a size or an index.
+//! - A record is one slot of 64 bytes; a name is a head slot and as many slots of text as it needs.
+#![no_std]
+#![deny(unsafe_code)]
+
+mod header;
+mod record;
+mod start;
+
+pub use header::{Command, HEADER_BYTES, Header, LOST_COUNTERS, Lost, MAGIC, Reason, State, VERSION};
+pub use record::{
+    Kind, Record, SLOT_BYTES, TEXT_BYTES, api, clock, device, graph, launch_flags, memory, name, op, sync,
+};
+pub use start::{ENTRY, StartArguments};

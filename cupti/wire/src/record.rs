@@ -1,0 +1,161 @@
+//! Records: eight words each. The first says what it is; what the others hold is said per kind.
+//!
+//! Times are CUPTI's, unconverted: the `Clock` records around them tie them to CLOCK_MONOTONIC, and the daemon converts.
+
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = 64;
+
+/// Bytes of text in a slot that follows a [`Kind::Name`].
+pub const TEXT_BYTES: usize = SLOT_BYTES;
+
+/// One slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Record(pub [u64; SLOT_BYTES / 8]);
+
+/// What a record is: the low 8 bits of word 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A kernel: see [`op`].
+    Kernel = 1,
+    /// A copy: [`op`] and [`memory`].
+    Copy = 2,
+    /// A fill: [`op`] and [`memory`].
+    Fill = 3,
+    /// A call into the driver or the runtime: see [`api`].
+    Api = 4,
+    /// A host thread waited for the device: see [`sync`].
+    Sync = 5,
+    /// A graph replay as one record: see [`op`]; word 5 is [`graph`].
+    Graph = 6,
+    /// Time that CUPTI says it cost: start and end as in [`op`].
+    Overhead = 7,
+    /// CUPTI's clock beside ours: see [`clock`].
+    Clock = 8,
+    /// A name that later records refer to: see [`name`].
+    Name = 9,
+    /// A device: see [`device`].
+    Device = 10,
+    /// A range that the user marked (NVTX): as [`api`], its name in word 5.
+    Range = 11,
+    /// A stretch in which records were lost: start and end as in [`op`] but in CLOCK_MONOTONIC, number in word 3,
+    /// a `Lost` in word 4.
+    Loss = 12,
+}
+
+impl Kind {
+    /// The kind with this number.
+    #[must_use]
+    pub const fn from_id(id: u8) -> Option<Self> {
+        Some(match id {
+            1 => Self::Kernel,
+            2 => Self::Copy,
+            3 => Self::Fill,
+            4 => Self::Api,
+            5 => Self::Sync,
+            6 => Self::Graph,
+            7 => Self::Overhead,
+            8 => Self::Clock,
+            9 => Self::Name,
+            10 => Self::Device,
+            11 => Self::Range,
+            12 => Self::Loss,
+            _ => return None,
+        })
+    }
+}
+
+/// Words of an operation on a device. Word 0: bits 0-7 kind, 8-15 flags (below), 32-63 correlation id.
+pub mod op {
+    /// Start.
+    pub const START: usize = 1;
+    /// End; 0 where CUPTI did not know it.
+    pub const END: usize = 2;
+    /// Device in the low half, context in the high half.
+    pub const DEVICE_CONTEXT: usize = 3;
+    /// Stream in the low half, name (kernel) or what [`super::memory`] says in the high half.
+    pub const STREAM_NAME: usize = 4;
+    /// Node of a graph, 0 where it is none; bytes of a copy or fill.
+    pub const NODE_OR_BYTES: usize = 5;
+    /// Graph in the low half.
+    pub const GRAPH: usize = 6;
+}
+
+/// High half of `op::STREAM_NAME` of a copy or fill.
+pub mod memory {
+    /// Bits 0-7: CUPTI's copy kind.
+    pub const COPY_KIND_MASK: u32 = 0xff;
+    /// Bits 8-15: memory kind of the source (1 pageable, 2 pinned, 3 device …).
+    pub const SOURCE_SHIFT: u32 = 8;
+    /// Bits 16-23: of the destination.
+    pub const DESTINATION_SHIFT: u32 = 16;
+}
+
+/// Words of a host call. Word 0 as in [`op`]; flag 1 says runtime (else driver).
+pub mod api {
+    /// Start.
+    pub const START: usize = 1;
+    /// End.
+    pub const END: usize = 2;
+    /// Thread in the low half (as the process's own pid namespace numbers it), callback id in the high half.
+    pub const THREAD_CALLBACK: usize = 3;
+    /// Return value in the low half.
+    pub const RESULT: usize = 4;
+}
+
+/// Flags of word 0 of host calls.
+pub mod launch_flags {
+    /// A call of the runtime API.
+    pub const RUNTIME: u64 = 1;
+}
+
+/// Words of a synchronisation. Word 0 as in [`op`].
+pub mod sync {
+    /// Start.
+    pub const START: usize = 1;
+    /// End.
+    pub const END: usize = 2;
+    /// Context in the low half, stream in the high half.
+    pub const CONTEXT_STREAM: usize = 3;
+    /// `CUpti_ActivitySynchronizationType`: 1 event, 2 stream wait event, 3 stream, 4 context.
+    pub const TYPE: usize = 4;
+}
+
+/// Words of a graph replay beyond [`op`].
+pub mod graph {
+    /// Graph in the low half.
+    pub const GRAPH: usize = 6;
+}
+
+/// Words of a clock pair.
+pub mod clock {
+    /// CLOCK_MONOTONIC before.
+    pub const BEFORE: usize = 1;
+    /// CUPTI's time.
+    pub const CUPTI: usize = 2;
+    /// CLOCK_MONOTONIC after.
+    pub const AFTER: usize = 3;
+    /// CLOCK_REALTIME read in between.
+    pub const REAL: usize = 4;
+}
+
+/// Words of a name; its text follows in slots of [`TEXT_BYTES`].
+pub mod name {
+    /// Its number (from 1 on) in the low half, bytes of text in the high half.
+    pub const NUMBER_BYTES: usize = 1;
+}
+
+/// Words of a device.
+pub mod device {
+    /// Its number in the process in the low half; 1 in the high half where it is a MIG instance.
+    pub const NUMBER_MIG: usize = 1;
+    /// UUID, two words, in the order of its bytes.
+    pub const UUID: usize = 2;
+    /// Its name (number of a name) in the low half.
+    pub const NAME: usize = 4;
+    /// Multiprocessors in the low half, compute capability (major << 8 | minor) in the high half.
+    pub const SHAPE: usize = 5;
+    /// Bytes of memory.
+    pub const MEMORY: usize = 6;
+}
