@@ -169,6 +169,7 @@ enum counter {
 	COUNT_RECORDS,        // records sent
 	COUNT_REQUEST_LOST,   // block requests that were not followed because there are too many
 	COUNT_SWITCH_MISSED,  // switches that the kernel did not tell of
+	COUNT_CALLS,          // collective calls that began
 	COUNTERS,
 };
 

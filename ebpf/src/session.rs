@@ -221,6 +221,30 @@ impl Session {
         self.collectives.rescan(&mut self.skeleton, pids).map_err(failed("probe collective libraries"))
     }
 
+    /// Collective calls that have begun, of all followed threads.
+    #[must_use]
+    pub fn collective_calls(&self) -> u64 {
+        self.counter(COUNT_CALLS)
+    }
+
+    /// Takes the probes on collective calls off until [`Self::resume_collectives`]. `now_ns` is CLOCK_MONOTONIC, read
+    /// after this was called: it is asked for once they are off, as calls until then may have been seen in part.
+    pub fn pause_collectives(&mut self, now_ns: impl FnOnce() -> u64) {
+        self.collectives.pause();
+        if let Some(bss) = self.skeleton.maps.bss_data.as_deref_mut() {
+            bss.calls_paused_at = now_ns();
+            bss.calls_round += 1;
+        }
+    }
+
+    /// Puts them on again.
+    ///
+    /// # Errors
+    /// [`SessionError::Kernel`] where the kernel refuses: then they stay off.
+    pub fn resume_collectives(&mut self) -> Result<(), SessionError> {
+        self.collectives.resume(&mut self.skeleton).map_err(failed("probe collective libraries again"))
+    }
+
     /// Runs over all tasks of the host in the kernel: to begin following, or to leave.
     fn run_iterator(&mut self, leave: bool) -> Result<(), SessionError> {
         let programs = &mut self.skeleton.progs;
@@ -312,6 +336,9 @@ impl Session {
         values.iter().filter_map(|v| Some(u64::from_ne_bytes(*v.first_chunk()?))).sum()
     }
 }
+
+/// Place of the counter of collective calls in `enum counter` of the kernel half.
+const COUNT_CALLS: u32 = 8;
 
 /// Runs an iterator over all there is. Its programs write records and no text.
 fn run(link: &Link) -> Result<(), libbpf_rs::Error> {

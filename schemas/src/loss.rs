@@ -93,6 +93,7 @@ loss_counters! {
     28 CallOpen "call_open" "A collective call's return was not seen: the thread left it by an exception or a jump, or more were open than are followed.";
     29 ProbeMissed "probe_missed" "The kernel skipped a probe: it was busy on that CPU, or others were attaching to the same event. Where a switch of a thread is missing, its time until the next one is UNKNOWN.";
     30 RequestLost "request_lost" "More requests to block devices were under way than are followed; the rest were left out.";
+    31 CallsPaused "calls_paused" "Collective calls came so often that their probes were taken off for a while to spare the job; the time of the threads that make them is UNKNOWN meanwhile.";
 }
 
 #[cfg(test)]

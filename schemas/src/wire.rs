@@ -121,6 +121,8 @@ pub mod call_flag {
 pub mod loss_flag {
     /// The kernel did not tell of something (else there was no room for a record).
     pub const LOSS_MISSED: u16 = 1;
+    /// A collective call was open when its probes were taken off.
+    pub const LOSS_PAUSED: u16 = 2;
 }
 
 /// Begin of every record.

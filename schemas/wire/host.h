@@ -121,6 +121,8 @@ enum wire_call_flag {
 enum wire_loss_flag {
 	/// The kernel did not tell of something (else there was no room for a record).
 	WIRE_LOSS_MISSED = 1,
+	/// A collective call was open when its probes were taken off.
+	WIRE_LOSS_PAUSED = 2,
 };
 
 /// Begin of every record.

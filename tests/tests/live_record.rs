@@ -98,6 +98,37 @@ fn four_ranks_on_fewer_cpus_have_all_their_calls_counted() -> anyhow::Result<()>
 }
 
 #[test]
+fn calls_without_end_are_left_alone_most_of_the_time_and_that_time_is_unknown() -> anyhow::Result<()> {
+    needs_root!();
+    if let Err(why) = mpi_venv() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let mut job = MpiJob::start(2, "all_reduce_storm.py", &[text(&at("count"))])?;
+    job.wait_for(&at("count"), Duration::from_secs(60))?;
+    let capture = at("storm.stall");
+    let pid = job.pid().to_string();
+    let summary = json(&["record", "--pid", &pid, "-d", "4s", "-o", text(&capture), "--json"])?;
+    assert!(job.running()?, "the job goes on");
+    assert!(summary["losses"]["calls_paused"].as_u64() >= Some(2), "{summary}");
+    assert!(summary["losses"]["call_open"].is_null(), "no call is seen in part: {summary}");
+    assert!(summary["notes"].to_string().contains("collective calls a second"), "{summary}");
+    let report = json(&["report", text(&capture), "--json"])?;
+    for device in report["devices"].as_array().expect("a list of devices") {
+        let direct = leaves(device, "direct")?;
+        let wall: u64 = direct.values().sum();
+        let unknown = direct.get("unknown_ns").copied().unwrap_or(0);
+        // What it is without probes is not known, and what it is with them is no rest of nothing.
+        assert!(unknown * 2 > wall && unknown < wall, "{unknown} of {wall} ns");
+        let rows = device["collectives"].as_array().expect("a list of collectives");
+        assert!(rows.iter().any(|row| row["name"] == "MPI_Allreduce"), "{rows:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_process_that_ends_while_it_is_recorded_leaves_a_whole_capture() -> anyhow::Result<()> {
     needs_root!();
     let folder = tempfile::tempdir()?;

@@ -6,6 +6,7 @@
 //!
 //! - [`record`] runs both and ends when the time is over, the job has ended, the output refuses or the caller says so.
 //! - [`queue`]: what is between them, bounded; what does not fit becomes stretches of lost time, by thread.
+//! - [`pace`]: takes the probes on collective calls off where these come too often.
 //! - [`assemble`]: events to rows. It only sees events, so that it is tested without a kernel.
 //!
 //! Invariants: a capture is whole up to the last second whenever the recorder dies; a thread's time is only claimed as
@@ -14,6 +15,7 @@
 mod assemble;
 mod clock;
 mod naming;
+mod pace;
 mod queue;
 mod run;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use stallscope_ebpf::Event;
 use stallscope_ebpf::probes::collectives::ProcessHandles;
 
+use crate::assemble::CallsSeen;
 use crate::run::Summary;
 
 /// What the reader has gathered in one look at the rings, in the order of each ring.
@@ -23,6 +24,8 @@ pub(crate) struct Batch {
     pub(crate) left_out: Vec<LeftOut>,
     /// What libraries of processes call their predefined handles.
     pub(crate) handles: Vec<ProcessHandles>,
+    /// The probes on collective calls were taken off or put on.
+    pub(crate) calls_seen: Vec<CallsSeen>,
 }
 
 /// Records of a task that did not fit.
@@ -90,6 +93,7 @@ impl Sender {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting.malformed += std::mem::take(&mut batch.malformed);
         state.waiting.handles.append(&mut batch.handles);
+        state.waiting.calls_seen.append(&mut batch.calls_seen);
         if state.waiting.events.is_empty() && batch.events.len() <= self.0.capacity {
             std::mem::swap(&mut state.waiting.events, &mut batch.events);
         }
@@ -143,6 +147,7 @@ impl Receiver {
         let empty = batch.events.is_empty()
             && batch.left_out.is_empty()
             && batch.handles.is_empty()
+            && batch.calls_seen.is_empty()
             && batch.malformed == 0;
         (!empty || !state.closed).then_some(batch)
     }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterOptions};
 use stallscope_ebpf::python::{self, NotPython};
 use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
-use stallscope_jobs::{Host, Life, Selection};
+use stallscope_jobs::{Host, Life, ProcessId, Selection};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::wire::OUTSIDE;
 
-use crate::assemble::{Assembler, RankSeat, Seats};
+use crate::assemble::{Assembler, CallsSeen, RankSeat, Seats};
 use crate::clock::{monotonic_ns, unix_offset};
 use crate::naming::Names;
+use crate::pace::{Pace, Turn};
 use crate::queue::{Batch, Receiver, Sender, queue};
 
 /// How often the rings are looked at while records come: they hold several times what half a million records a second
@@ -177,6 +178,7 @@ fn write<W: Write>(
     while let Some(batch) = receiver.receive(FLUSH) {
         begun |= !batch.events.is_empty();
         batch.handles.into_iter().for_each(|handles| assembler.naming().learn(handles));
+        batch.calls_seen.into_iter().for_each(|change| assembler.calls_seen(change));
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
         if begun && flushed.elapsed() >= FLUSH {
             assembler.flush()?;
@@ -301,15 +303,51 @@ impl Interpreters {
 }
 
 /// Collective libraries in the followed processes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Libraries {
     notes: Vec<String>,
+    pace: Pace,
+    /// How often the probes were taken off.
+    pauses: u64,
 }
 
 /// Notes on libraries that are kept: a process of a hundred libraries may have one on each.
 const LIBRARY_NOTES: usize = 20;
 
 impl Libraries {
+    fn new(plan: &Plan) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let ranks = plan.selection.ranks().count();
+        Self { notes: Vec::new(), pace: Pace::new(cpus.min(ranks)), pauses: 0 }
+    }
+
+    /// Takes the probes off where calls come too often, and puts them on again.
+    fn pace(&mut self, session: &mut Session, elapsed: Duration, batch: &mut Batch) {
+        match self.pace.look(elapsed, session.collective_calls()) {
+            Some(Turn::Off) => {
+                batch.calls_seen.push(CallsSeen::Off(monotonic_ns().unsigned_abs()));
+                session.pause_collectives(|| monotonic_ns().unsigned_abs());
+                self.pauses += 1;
+            }
+            Some(Turn::On) => match session.resume_collectives() {
+                Ok(()) => batch.calls_seen.push(CallsSeen::On(monotonic_ns().unsigned_abs())),
+                Err(error) => self.note(format!("collective calls are no longer seen: {error}")),
+            },
+            None => {}
+        }
+    }
+
+    fn into_notes(mut self) -> Vec<String> {
+        if self.pauses > 0 {
+            let (pauses, allowed) = (self.pauses, self.pace.allowed_per_second());
+            self.notes.push(format!(
+                "more than {allowed} collective calls a second: their probes were taken off {pauses} times, and the \
+                 time of the threads that make them is UNKNOWN meanwhile; `--probes` without collectives sees the rest"
+            ));
+        }
+        self.notes
+    }
+
     fn look(&mut self, session: &mut Session, pids: &[u32], batch: &mut Batch) {
         let found = match session.rescan_collectives(pids) {
             Ok(found) => found,
@@ -361,23 +399,22 @@ fn read(
             Err(_) => batch.malformed += 1,
         }
     })?;
-    let pids: Vec<u32> = plan.selection.processes().map(|p| p.pid).collect();
+    // Loading took a while: a helper that is gone since is left out, whoever has its pid now.
+    let processes: Vec<ProcessId> =
+        plan.selection.processes().filter(|&p| host.life(p) == Life::Running).collect();
+    let pids: Vec<u32> = processes.iter().map(|p| p.pid).collect();
     let mut interpreters = Interpreters::default();
     interpreters.look(&session, pids.iter().copied());
     session.attach(&pids)?;
-    let mut libraries = Libraries::default();
+    let mut libraries = Libraries::new(plan);
     libraries.look(&mut session, &pids, &mut gathered.borrow_mut().0);
     // Whoever has the pid now is followed: it must still be the process that was chosen.
-    for process in plan.selection.ranks().map(|rank| rank.process) {
-        match host.life(process) {
-            Life::Running => {}
-            Life::Reused => return Err(RecordError::Reused { pid: process.pid }),
-            Life::Zombie | Life::Exited => {
-                if plan.selection.ranks().count() == 1 {
-                    return Err(RecordError::Gone { pid: process.pid });
-                }
-            }
-        }
+    let ranks: Vec<ProcessId> = plan.selection.ranks().map(|rank| rank.process).collect();
+    if let Some(process) = ranks.iter().chain(&processes).find(|&&p| host.life(p) == Life::Reused) {
+        return Err(RecordError::Reused { pid: process.pid });
+    }
+    if let (Some(rank), true) = (ranks.first(), ranks.iter().all(|&p| host.life(p) != Life::Running)) {
+        return Err(RecordError::Gone { pid: rank.pid });
     }
     let attached = Instant::now();
     let attach = attached.duration_since(called);
@@ -392,6 +429,7 @@ fn read(
             (seen.records, seen.threads, seen.alive)
         };
         let elapsed = attached.elapsed();
+        libraries.pace(&mut session, elapsed, &mut gathered.borrow_mut().0);
         if looked.elapsed() >= FLUSH {
             looked = Instant::now();
             let (changed, pids) = {
@@ -429,7 +467,7 @@ fn read(
     sender.send(&mut batch);
     let mut notes = plan.selection.notes.clone();
     notes.extend(interpreters.notes());
-    notes.extend(libraries.notes);
+    notes.extend(libraries.into_notes());
     if let Err(error) = detached {
         notes.push(format!("the waits that went on at the end are missing: {error}"));
     }

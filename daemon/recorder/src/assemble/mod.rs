@@ -4,6 +4,7 @@
 //! refers to it. So each batch is held back until the definitions of the next one are in.
 
 mod tasks;
+mod unseen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -26,6 +27,8 @@ use crate::queue::LeftOut;
 
 use tasks::Tasks;
 pub(crate) use tasks::{RankSeat, Seats};
+use unseen::Unseen;
+pub(crate) use unseen::CallsSeen;
 
 /// Where names come from: the processes themselves, or a test.
 pub(crate) trait Naming {
@@ -83,6 +86,7 @@ pub(crate) struct Assembler<W: Write, N: Naming> {
     calls: Vec<StringId>,
     connections: HashMap<u64, wire::Connection>,
     file_since: HashMap<(u32, u64), u64>,
+    unseen: Unseen,
     losses: BTreeMap<LossCounter, u64>,
 }
 
@@ -106,6 +110,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             calls: Vec::new(),
             connections: HashMap::new(),
             file_since: HashMap::new(),
+            unseen: Unseen::default(),
             losses: BTreeMap::new(),
         }
     }
@@ -179,6 +184,11 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         }
     }
 
+    /// The probes on collective calls were taken off or put on.
+    pub(crate) fn calls_seen(&mut self, change: CallsSeen) {
+        self.unseen.change(change);
+    }
+
     fn define_stack(&mut self, stack: StackFrames) {
         if self.stacks.len() < MAX_STACKS {
             self.stacks.insert(stack.id, stack);
@@ -204,6 +214,8 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 Event::Preempt(preempt) => self.preempt(&preempt)?,
                 Event::Sample(sample) => self.sample(&sample)?,
                 Event::TaskEnd(end) => {
+                    let unseen = self.unseen.end(end.head.task, end.time_ns);
+                    self.calls_unseen(end.head.task, unseen)?;
                     if let Some((thread, span)) = self.tasks.end(&mut self.naming, &end) {
                         self.writer.push_thread_span(thread, span)?;
                     }
@@ -212,9 +224,13 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 Event::Loss(loss) => {
                     let end_ns = loss.start_ns.saturating_add(loss.duration_ns);
                     // The kernel half counts them itself: here only the stretch is of interest.
-                    let missed = loss.head.flags & loss_flag::LOSS_MISSED != 0;
+                    let why = match loss.head.flags {
+                        loss_flag::LOSS_MISSED => LossCounter::ProbeMissed,
+                        loss_flag::LOSS_PAUSED => LossCounter::CallsPaused,
+                        _ => LossCounter::RingFull,
+                    };
                     self.lost_stretch(
-                        if missed { LossCounter::ProbeMissed } else { LossCounter::RingFull },
+                        why,
                         loss.head.task,
                         loss.start_ns,
                         end_ns,
@@ -409,6 +425,8 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             }
         };
         self.tasks.seen(task, named.start_ns.saturating_add(named.duration_ns));
+        let unseen = self.unseen.call(task, named.start_ns);
+        self.calls_unseen(task, unseen)?;
         self.count(LossCounter::CallOpen, u64::from(named.left));
         let row = CollectiveCall {
             start: time(named.start_ns),
@@ -467,6 +485,11 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             segments: u64::from(now.segments.saturating_sub(before.segments)),
         };
         self.writer.push_connection(process, row)
+    }
+
+    fn calls_unseen(&mut self, task: u32, stretch: Option<(u64, u64)>) -> Result<(), WriteError> {
+        let Some((from, until)) = stretch else { return Ok(()) };
+        self.lost(LossCounter::CallsPaused, task, from, until, 1)
     }
 
     fn lost(

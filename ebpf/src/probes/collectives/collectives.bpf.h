@@ -78,8 +78,14 @@ struct open_call {
 	bool at_return; // all its exits are probed, those by a jump to another function too
 };
 
+// Raised when the probes have been taken off for a while: what was open then has ended unseen, and calls are no longer
+// counted from the beginning. See Session::pause_collectives.
+u32 calls_round = 0;
+u64 calls_paused_at = 0;
+
 struct thread_calls {
 	u32 depth;
+	u32 round;
 	// How many groups are open: a late attach may see an end without a begin.
 	u32 groups;
 	struct open_call open[MAX_OPEN];
@@ -231,6 +237,27 @@ static __always_inline void close_call(struct thread_calls *calls, u64 now)
 		outer->seen = now;
 }
 
+// The thread's open calls, without those of before the probes were taken off: how those ended is not known.
+static __noinline void forget_unseen(struct task_state *state, struct thread_calls *calls)
+{
+	struct wire_loss loss = {};
+	if (!state || !calls || calls->round == calls_round)
+		return;
+	if (calls->depth && calls->open[0].start < calls_paused_at) {
+		loss.head.kind = WIRE_TYPE_LOSS;
+		loss.head.flags = WIRE_LOSS_PAUSED;
+		loss.head.task = state->id;
+		loss.start_ns = calls->open[0].start;
+		loss.duration_ns = calls_paused_at - loss.start_ns;
+		loss.records = calls->depth;
+		if (!send(&loss, sizeof(loss)))
+			note_loss(state, loss.start_ns, calls_paused_at);
+	}
+	calls->depth = 0;
+	calls->groups = 0;
+	calls->round = calls_round;
+}
+
 // Closes the calls that were left without a return: those of frames below `sp`. At the same place there may be one that
 // is open: MPI_X may jump to PMPI_X. It is gone if the function that begins is the same, or if its jumps are probed.
 // `at` is when they were left, 0 where that is not known.
@@ -262,6 +289,8 @@ static __noinline void begin_call(struct pt_regs *ctx, struct task_struct *task,
 	if (row && row->flags & ROW_CATCH) {
 		// The frame that catches called what it called from the same place or a lower one.
 		thread = bpf_task_storage_get(&open_calls, task, 0, 0);
+		if (thread)
+			forget_unseen(state, thread);
 		if (thread && thread->depth)
 			close_left(state, thread, ctx->sp, cookie, bpf_ktime_get_ns());
 		return;
@@ -271,6 +300,8 @@ static __noinline void begin_call(struct pt_regs *ctx, struct task_struct *task,
 		count(COUNT_CALLS_LOST);
 		return;
 	}
+	count(COUNT_CALLS);
+	forget_unseen(state, thread);
 	outer = innermost(thread);
 	if (outer && outer->sp == ctx->sp && outer->function == (u32)cookie && outer->file != COLLECTIVE_FILE(cookie))
 		return;
@@ -314,7 +345,7 @@ static __noinline void begin_call(struct pt_regs *ctx, struct task_struct *task,
 		open->values[i] = value;
 	}
 	at = row->communicator - 1;
-	if (row->flags & ROW_COUNTED && !same_library && at < WIRE_CALL_VALUES && open->known & (1 << at))
+	if (row->flags & ROW_COUNTED && !calls_round && !same_library && at < WIRE_CALL_VALUES && open->known & (1 << at))
 		open->sequence = call_sequence(state->pid, row->library, open->values[at]);
 	// Last: what is read of this thread by another is read up to here.
 	thread->depth++;
@@ -351,8 +382,10 @@ static __noinline void end_call(struct pt_regs *ctx, struct task_struct *task, s
 	struct open_call *open;
 	u32 number = (u16)cookie;
 	u64 now;
+	if (thread)
+		forget_unseen(state, thread);
 	if (!thread || !thread->depth)
-		return; // it began before the recording did
+		return; // it began before the recording did, or while the probes were off
 	// Calls that lie deeper were left.
 	close_left(state, thread, sp - 1, 0, 0);
 	open = innermost(thread);
@@ -387,7 +420,10 @@ static __noinline void leave_calls(struct task_struct *task, struct task_state *
 	struct thread_calls *thread = bpf_task_storage_get(&open_calls, task, 0, 0);
 	struct pt_regs *regs;
 	u64 sp;
-	if (!thread || !state || !thread->depth)
+	if (!thread || !state)
+		return;
+	forget_unseen(state, thread);
+	if (!thread->depth)
 		return;
 	// The entry of a call was the thread's last way into the kernel, or an earlier one: this is not above its frame
 	// unless the frame is gone.

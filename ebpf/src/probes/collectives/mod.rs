@@ -142,6 +142,9 @@ pub(crate) struct Collectives {
     files: HashMap<(String, u64), Known>,
     processes: HashMap<u32, Version>,
     links: Vec<Link>,
+    /// What the links stand for, to make them anew.
+    probed: Vec<(File, Plan)>,
+    paused: bool,
     /// Where exceptions are caught: probed once there is a function that they may leave.
     catches: Vec<(File, Plan)>,
     exceptions: bool,
@@ -156,6 +159,8 @@ impl Collectives {
             files: HashMap::new(),
             processes: HashMap::new(),
             links: Vec::new(),
+            probed: Vec::new(),
+            paused: false,
             catches: Vec::new(),
             exceptions: false,
         }
@@ -188,17 +193,50 @@ impl Collectives {
             }
         }
         if self.exceptions {
-            for (file, plan) in self.catches.drain(..) {
-                self.links.extend(plan.attach(skeleton, self.multi, &file)?);
+            for (file, plan) in std::mem::take(&mut self.catches) {
+                self.probe(skeleton, file, plan)?;
             }
         }
         found.notes.truncate(MAX_NOTES);
         Ok(found)
     }
 
+    /// Attaches a plan, now or, while the probes are off, with the others.
+    fn probe(
+        &mut self,
+        skeleton: &StallscopeSkel<'static>,
+        file: File,
+        plan: Plan,
+    ) -> Result<(), libbpf_rs::Error> {
+        if !self.paused {
+            self.links.extend(plan.attach(skeleton, self.multi, &file)?);
+        }
+        self.probed.push((file, plan));
+        Ok(())
+    }
+
+    /// Takes all probes off for a while.
+    pub(crate) fn pause(&mut self) {
+        // Entries last on, first off: an entry without an exit would be a call that was left.
+        while self.links.pop().is_some() {}
+        self.paused = true;
+    }
+
+    /// Puts them on again; where that fails, none is on.
+    pub(crate) fn resume(&mut self, skeleton: &mut StallscopeSkel<'static>) -> Result<(), libbpf_rs::Error> {
+        let mut links = Vec::new();
+        for (file, plan) in &self.probed {
+            links.extend(plan.attach(skeleton, self.multi, file)?);
+        }
+        self.links = links;
+        self.paused = false;
+        Ok(())
+    }
+
     /// Takes all probes off.
     pub(crate) fn detach(&mut self) {
         self.links.clear();
+        self.probed.clear();
         self.files.clear();
         self.processes.clear();
         self.catches.clear();
@@ -260,24 +298,22 @@ impl Collectives {
             note(what.to_owned());
         }
         let number = (self.files.len() as u64 + 1) << FILE;
-        let plan = Plan::of(&image, &file, number, table, self.return_probes, &mapping.path, &mut note);
+        let mut plan = Plan::of(&image, &file, number, table, self.return_probes, &mapping.path, &mut note);
         self.exceptions |= !plan.exits.is_empty();
+        if let Some(at) = plan.catch.take() {
+            match file.try_clone() {
+                Ok(file) => self.catches.push((file, Plan { entries: vec![at], ..Plan::default() })),
+                Err(error) => note(format!("exceptions are not seen: {error}")),
+            }
+        }
         if !plan.is_empty() {
-            match plan.attach(skeleton, self.multi, &file) {
-                Ok(links) => {
-                    self.links.extend(links);
-                    found.attached.push(Attached {
-                        path: mapping.path.clone(),
-                        functions: plan.functions,
-                        slow: plan.slow,
-                    });
+            let (functions, slow) = (plan.functions, plan.slow);
+            match self.probe(skeleton, file, plan) {
+                Ok(()) => {
+                    found.attached.push(Attached { path: mapping.path.clone(), functions, slow });
                 }
                 Err(error) => note(format!("cannot be probed: {error}")),
             }
-        }
-        if let Some(at) = plan.catch {
-            let plan = Plan { entries: vec![at], ..Plan::default() };
-            self.catches.push((file, plan));
         }
         // What is probed need not be remembered; where handles lie is needed for every process.
         image.functions = Vec::new();
