@@ -134,14 +134,21 @@ static __noinline u64 user_stack(void *ctx, struct task_state *state, u32 slot)
 	return finish_stack(s, state->id, state->pid);
 }
 
-// The kernel stack of a task that is not running.
-static __noinline u64 sleeper_stack(struct task_struct *task, struct task_state *state)
+// A thread that sleeps in the same call as the last time, as deep in its kernel stack, sleeps at the same place: so much
+// is believed for waits up to this length. Longer ones are worth a walk each.
+#define SAME_PLACE_NS 1000000
+
+// The kernel stack of a task that is not running and has waited for so long.
+static __noinline u64 sleeper_stack(struct task_struct *task, struct task_state *state, u64 waited)
 {
 	struct stack_scratch *s;
 	u32 slot = SCRATCH_SWITCH;
+	u64 sp = task->thread.sp;
 	long bytes;
 	if (!want_stacks || !want_kernel_stacks || !state)
 		return 0;
+	if (waited < SAME_PLACE_NS && state->slept_sp == sp && state->slept_call == state->call)
+		return state->slept_stack;
 	s = bpf_map_lookup_elem(&scratch, &slot);
 	if (!s)
 		return 0;
@@ -149,7 +156,11 @@ static __noinline u64 sleeper_stack(struct task_struct *task, struct task_state 
 	s->record.head.flags = WIRE_STACK_KERNEL;
 	s->record.native = bytes > 0 ? (u64)bytes / 8 : 0;
 	s->record.python = 0;
-	return finish_stack(s, state->id, 1);
+	state->slept_stack = finish_stack(s, state->id, 1);
+	state->slept_call = state->call;
+	// What could not be sent is tried again.
+	state->slept_sp = state->slept_stack ? sp : 0;
+	return state->slept_stack;
 }
 
 // The kernel part of the stack at a sample.

@@ -125,6 +125,10 @@ struct task_state {
 	s32 trusted_call;
 	u8 trusted_kind;
 	bool on_trust;
+	// Where it slept when its kernel stack was walked last. See sleeper_stack.
+	u64 slept_sp;
+	u64 slept_stack;
+	s32 slept_call;
 	// Records sent, for looking at the ring now and then.
 	u8 sent;
 	u64 scratch;
@@ -200,7 +204,10 @@ static __always_inline void count(u32 counter)
 
 static __always_inline void *ring(void)
 {
-	u32 shard = shards > 1 ? bpf_get_smp_processor_id() % shards : 0;
+	u32 shard = shards > 1 ? bpf_get_smp_processor_id() : 0;
+	// As a rule each CPU has a ring: no division.
+	if (shard >= shards)
+		shard %= shards;
 	return bpf_map_lookup_elem(&rings, &shard);
 }
 
@@ -272,15 +279,13 @@ static __always_inline void send_timed(struct task_state *state, void *record, u
 		note_loss(state, from, to);
 }
 
-// The number by which records name a task that may not be followed. Introduces outsiders once.
-static __noinline u32 name_of(struct task_struct *task, struct task_state *state)
+// The number of a task that is not followed. Introduces it once.
+static __noinline u32 name_outsider(struct task_struct *task)
 {
 	struct wire_task record = {};
 	u32 tid;
 	u64 born;
 	u64 *known;
-	if (state)
-		return state->id;
 	tid = BPF_CORE_READ(task, pid);
 	if (!tid)
 		return 0; // the idle task
@@ -299,6 +304,12 @@ static __noinline u32 name_of(struct task_struct *task, struct task_state *state
 	if (send(&record, sizeof(record)))
 		bpf_map_update_elem(&outsiders, &tid, &born, BPF_ANY);
 	return WIRE_OUTSIDE | tid;
+}
+
+// The number by which records name a task that may not be followed.
+static __always_inline u32 name_of(struct task_struct *task, struct task_state *state)
+{
+	return state ? state->id : name_outsider(task);
 }
 
 #endif

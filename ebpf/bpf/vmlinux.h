@@ -60,6 +60,7 @@ struct pt_regs {
 };
 
 struct thread_struct {
+	unsigned long sp;
 	unsigned long fsbase;
 };
 

@@ -105,7 +105,9 @@ fn nccl(flags: &[&str], kernel: &Kernel) {
         within(&lines, &recorded.of(name), name);
     }
     assert_eq!(recorded.calls.len(), 56, "{:?}", recorded.calls);
-    assert!(recorded.losses.is_empty(), "{:?}", recorded.losses);
+    // Others may be attaching meanwhile, which makes the kernel skip a switch now and then: those are no calls.
+    let lost: Vec<_> = recorded.losses.iter().filter(|lost| *lost.0 != LossCounter::ProbeMissed).collect();
+    assert!(lost.is_empty(), "{lost:?}");
 }
 
 #[test]
@@ -270,7 +272,9 @@ fn mpi_is_recorded_under_its_c_and_its_fortran_names() {
             assert!(call.group.starts_with("mpi@"), "{call:?}");
             assert_eq!((call.bytes, call.group_size, call.rank, call.sequence), (56, 1, Some(0), Some(n)));
         }
-        assert!(recorded.losses.is_empty(), "{:?}", recorded.losses);
+        // Others may be attaching meanwhile, which makes the kernel skip a switch now and then: those are no calls.
+    let lost: Vec<_> = recorded.losses.iter().filter(|lost| *lost.0 != LossCounter::ProbeMissed).collect();
+    assert!(lost.is_empty(), "{lost:?}");
     }
 }
 

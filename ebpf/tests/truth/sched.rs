@@ -197,7 +197,8 @@ fn stolen_ns() -> u64 {
 fn queued_within(recording: &Recording, task: u32, within: (u64, u64)) -> u64 {
     let shares = recording.preempts(task).into_iter().map(|p| {
         let common = overlap((p.start_ns, p.start_ns + p.duration_ns), within);
-        (p.run_queue_ns * common).checked_div(p.duration_ns).unwrap_or(0)
+        let share = u128::from(p.run_queue_ns) * u128::from(common) / u128::from(p.duration_ns.max(1));
+        u64::try_from(share).expect("a part of a u64")
     });
     shares.sum()
 }

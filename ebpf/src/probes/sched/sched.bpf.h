@@ -79,15 +79,18 @@ static __noinline void flush_preempted(struct task_state *state, u64 until)
 	state->top_preempted = 0;
 }
 
+static __always_inline void send_wait(struct task_state *state)
+{
+	struct wire_wait_record *record = &state->pending.record;
+	state->pending.valid = false;
+	send_timed(state, record, sizeof(*record), record->start_ns, record->start_ns + record->duration_ns);
+}
+
 // Sends the wait that was held back until its call returns.
 static __noinline void flush_wait(struct task_state *state)
 {
-	struct wire_wait_record *record;
-	if (!state || !state->pending.valid)
-		return;
-	record = &state->pending.record;
-	state->pending.valid = false;
-	send_timed(state, record, sizeof(*record), record->start_ns, record->start_ns + record->duration_ns);
+	if (state && state->pending.valid)
+		send_wait(state);
 }
 
 static __noinline void flush_faults(struct task_struct *task, struct task_state *state, u64 now)
@@ -345,10 +348,11 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	if (record->call >= 0 && state->compat)
 		record->head.flags |= WIRE_WAIT_COMPAT;
 	if (woken - from >= stack_threshold_ns)
-		record->kernel_stack = sleeper_stack(task, state);
-	state->pending.valid = true;
+		record->kernel_stack = sleeper_stack(task, state, woken - from);
 	if (!want_syscalls || state->off_kind != WIRE_WAIT_SYSCALL)
-		flush_wait(state);
+		send_wait(state);
+	else
+		state->pending.valid = true;
 }
 
 SEC("tp_btf/sched_switch")
