@@ -113,6 +113,9 @@ pub(crate) struct RecordArgs {
     /// Take stacks of waits at least this long: shorter ones are counted without [default: 100us].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) stack_threshold: Option<Duration>,
+    /// Leave processes that use CUDA alone: nothing is put into them, and what their GPUs do is not seen.
+    #[arg(long)]
+    pub(crate) no_gpu: bool,
     /// Print what was recorded as JSON.
     #[arg(long)]
     pub(crate) json: bool,

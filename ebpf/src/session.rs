@@ -148,6 +148,15 @@ impl Session {
     /// # Errors
     /// [`SessionError`] where the scheduler probe cannot be attached; others degrade.
     pub fn attach(&mut self, pids: &[u32]) -> Result<(), SessionError> {
+        self.attach_reading(pids, None)
+    }
+
+    /// As [`Session::attach`]; the rings are read meanwhile. Threads are told of by one CPU, whose ring holds a few
+    /// thousand of them where it is one of many.
+    ///
+    /// # Errors
+    /// As for [`Session::attach`].
+    pub fn attach_reading(&mut self, pids: &[u32], reader: Option<&Reader<'_>>) -> Result<(), SessionError> {
         self.set_recording(true);
         self.follow_processes(pids)?;
         for probe in ALL {
@@ -173,7 +182,7 @@ impl Session {
                 }
             }
         }
-        self.run_iterator(false)
+        self.run_iterator(false, reader)
     }
 
     /// Follows more processes: all their threads, and whatever they fork.
@@ -182,7 +191,7 @@ impl Session {
     /// [`SessionError::Kernel`] where the kernel refuses.
     pub fn follow(&mut self, pids: &[u32]) -> Result<(), SessionError> {
         self.follow_processes(pids)?;
-        self.run_iterator(false)
+        self.run_iterator(false, None)
     }
 
     fn follow_processes(&self, pids: &[u32]) -> Result<(), SessionError> {
@@ -246,11 +255,11 @@ impl Session {
     }
 
     /// Runs over all tasks of the host in the kernel: to begin following, or to leave.
-    fn run_iterator(&mut self, leave: bool) -> Result<(), SessionError> {
+    fn run_iterator(&mut self, leave: bool, reader: Option<&Reader<'_>>) -> Result<(), SessionError> {
         let programs = &mut self.skeleton.progs;
         let program = if leave { &mut programs.leave_tasks } else { &mut programs.follow_tasks };
         let what = || failed("look at the host's tasks");
-        run(&program.attach().map_err(what())?).map_err(what())
+        run(&program.attach().map_err(what())?, reader).map_err(what())
     }
 
     /// Has the sums since the last time told: bytes by file, and what open connections have done. They come through the
@@ -259,17 +268,25 @@ impl Session {
     /// # Errors
     /// [`SessionError::Kernel`] where the kernel refuses.
     pub fn report_totals(&mut self) -> Result<(), SessionError> {
+        self.report_totals_reading(None)
+    }
+
+    /// As [`Session::report_totals`]; the rings are read meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Session::report_totals`].
+    pub fn report_totals_reading(&mut self, reader: Option<&Reader<'_>>) -> Result<(), SessionError> {
         let what = || failed("ask for totals");
         let (programs, maps) = (&mut self.skeleton.progs, &self.skeleton.maps);
         if self.attached.contains_key(&ProbeId::Files) {
-            run(&programs.gather_file_io.attach().map_err(what())?).map_err(what())?;
+            run(&programs.gather_file_io.attach().map_err(what())?, reader).map_err(what())?;
         }
         for (probe, program, map) in [
             (ProbeId::Files, &programs.report_file_io, maps.file_io.as_fd()),
             (ProbeId::Network, &programs.report_connections, maps.connections.as_fd()),
         ] {
             if self.attached.contains_key(&probe) {
-                run(&program.attach_iter(map).map_err(what())?).map_err(what())?;
+                run(&program.attach_iter(map).map_err(what())?, reader).map_err(what())?;
             }
         }
         Ok(())
@@ -307,7 +324,15 @@ impl Session {
     /// # Errors
     /// [`SessionError::Kernel`] where the pending records could not be asked for; the probes are off all the same.
     pub fn detach(&mut self) -> Result<(), SessionError> {
-        let asked = self.run_iterator(true).and(self.report_totals());
+        self.detach_reading(None)
+    }
+
+    /// As [`Session::detach`]; the rings are read while every thread is asked.
+    ///
+    /// # Errors
+    /// As for [`Session::detach`].
+    pub fn detach_reading(&mut self, reader: Option<&Reader<'_>>) -> Result<(), SessionError> {
+        let asked = self.run_iterator(true, reader).and(self.report_totals_reading(reader));
         self.set_recording(false);
         self.attached.clear();
         self.collectives.detach();
@@ -340,11 +365,27 @@ impl Session {
 /// Place of the counter of collective calls in `enum counter` of the kernel half.
 const COUNT_CALLS: u32 = 8;
 
-/// Runs an iterator over all there is. Its programs write records and no text.
-fn run(link: &Link) -> Result<(), libbpf_rs::Error> {
-    let mut nothing = Vec::new();
-    Iter::new(link)?.read_to_end(&mut nothing)?;
-    Ok(())
+/// How long the rings are waited for before it is asked again whether an iterator has come to its end.
+const WALK_LOOK: Duration = Duration::from_millis(1);
+
+/// Runs an iterator over all there is. Its programs write records and no text. With a reader it runs in a thread of its
+/// own: it is one read, and the rings are to be emptied meanwhile.
+fn run(link: &Link, reader: Option<&Reader<'_>>) -> Result<(), libbpf_rs::Error> {
+    let mut walk = Iter::new(link)?;
+    let mut walk = move || walk.read_to_end(&mut Vec::new());
+    let Some(reader) = reader else {
+        walk()?;
+        return Ok(());
+    };
+    std::thread::scope(|scope| {
+        let walking = scope.spawn(walk);
+        while !walking.is_finished() {
+            // What cannot be read now is said when it is next tried.
+            let _ = reader.poll(WALK_LOOK);
+        }
+        walking.join().unwrap_or_else(|_| Err(std::io::Error::other("the iterator's thread died")))?;
+        Ok(())
+    })
 }
 
 /// Reads the rings.

@@ -44,6 +44,8 @@ macro_rules! loss_counters {
                         | Self::SymbolMissing
                         | Self::ObjectUnresolved
                         | Self::CallOpen
+                        | Self::AgentNameLost
+                        | Self::OperationUnfinished
                 )
             }
 
@@ -94,6 +96,13 @@ loss_counters! {
     29 ProbeMissed "probe_missed" "The kernel skipped a probe: it was busy on that CPU, or others were attaching to the same event. Where a switch of a thread is missing, its time until the next one is UNKNOWN.";
     30 RequestLost "request_lost" "More requests to block devices were under way than are followed; the rest were left out.";
     31 CallsPaused "calls_paused" "Collective calls came so often that their probes were taken off for a while to spare the job; the time of the threads that make them is UNKNOWN meanwhile.";
+    32 AgentRingFull "agent_ring_full" "The agent in the job had records and its ring to the recorder was full; the time of the devices is UNKNOWN.";
+    33 CuptiDropped "cupti_dropped" "CUPTI says that it dropped records; the time of the devices is UNKNOWN.";
+    34 AgentNoBuffer "agent_no_buffer" "CUPTI asked the agent for a buffer while all were in use, and dropped what came then.";
+    35 AgentMalformed "agent_malformed" "A record from the agent, or from CUPTI to it, made no sense and was left out.";
+    36 AgentNameLost "agent_name_lost" "There was no room for the name of a kernel or a range.";
+    37 OperationUnfinished "operation_unfinished" "CUPTI returned an operation without its end; its time is UNKNOWN.";
+    38 RangeLost "range_lost" "A range of the user's was left out: too many were open, or its begin was not seen.";
 }
 
 #[cfg(test)]

@@ -4,24 +4,32 @@
 
 mod checksums;
 mod database;
+mod host_capture;
+mod wire;
 
 use std::io::Write;
 use std::path::Path;
 
 use stallscope_core::capture::{Capture, CaptureWriter, WriterOptions};
 use stallscope_core::ingest::Ingest;
-use stallscope_core::ledger::{self, device::device_ledger};
-use stallscope_core::rows::{ApiCall, Collective, DeviceSpan, GpuOp, HostSpan, LossWindow, Row, StreamWait};
+use stallscope_core::ledger::{self, CpuLeaf, CpuLedger, Ledgers, cpu::cpu_ledger, device::device_ledger};
+use stallscope_core::report::{Report, render};
+use stallscope_core::rows::{
+    ApiCall, BlockIo, Collective, CollectiveCall, Connection, CpuSample, DeviceSpan, FileIo, GpuOp, HostSpan,
+    LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
+};
+use stallscope_core::weights;
 use stallscope_import::import_file;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::RecordKind;
+use stallscope_schemas::record::{RecordKind, device_kind};
 use stallscope_schemas::units::DeviceId;
 
 /// What a target does with an input.
 pub type Target = fn(&[u8]);
 
 /// The targets, by the name of their corpus.
-pub const TARGETS: &[(&str, Target)] = &[("kineto", kineto), ("nsys", nsys), ("capture", capture)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("kineto", kineto), ("nsys", nsys), ("capture", capture), ("wire", wire)];
 
 /// Imports the input as a trace of any kind that it looks like.
 pub fn kineto(data: &[u8]) {
@@ -53,6 +61,11 @@ pub fn capture(data: &[u8]) {
         read(all_mended);
     }
     read(headers_mended);
+}
+
+/// Decodes the input as records of the kernel's rings.
+pub fn wire(data: &[u8]) {
+    wire::read(data);
 }
 
 /// A file in memory where the system has such a place.
@@ -89,14 +102,57 @@ fn read(bytes: Vec<u8>) -> u64 {
     count::<StreamWait>(&capture);
     count::<Collective>(&capture);
     count::<DeviceSpan>(&capture);
+    count::<ThreadSpan>(&capture);
+    count::<ThreadWait>(&capture);
+    count::<ThreadPreempt>(&capture);
+    count::<ThreadLoss>(&capture);
+    count::<CpuSample>(&capture);
+    count::<CollectiveCall>(&capture);
+    count::<PageFaults>(&capture);
+    count::<BlockIo>(&capture);
+    count::<FileIo>(&capture);
+    count::<Connection>(&capture);
     // One device after the other: threads that end while libFuzzer looks for leaks pass for one.
     for device in capture.keys(RecordKind::GpuOp) {
         if let Err(error) = device_ledger(&capture, DeviceId(device), ledger::Options::default()) {
             panic!("{error}");
         }
     }
+    hosts(&capture);
     let damaged = LossCounter::BatchDamaged.id();
     capture.losses().iter().filter(|(counter, _)| *counter == damaged).map(|(_, count)| count).sum()
+}
+
+/// What only a recording of a host has: ledgers of ranks on CPUs, and what is said of them.
+fn hosts(capture: &Capture<Vec<u8>>) {
+    let options = ledger::Options { waker_stacks: true, ..ledger::Options::default() };
+    let mut cpus = Vec::new();
+    for (number, device) in (0u32..).zip(capture.tables().devices()) {
+        // Ledgers are kept for the report: a hostile file may name any number of devices.
+        if device.kind == device_kind::CPU && cpus.len() < 16 {
+            match cpu_ledger(capture, DeviceId(number), options) {
+                Ok(ledger) => cpus.extend(ledger),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    if cpus.is_empty() {
+        return;
+    }
+    for ledger in &cpus {
+        let causes: u64 = ledger.causes.ranked().iter().map(|(_, amount)| amount.ns).sum();
+        assert_eq!(causes, ledger.wall_ns, "causes sum to the wall time");
+    }
+    let tables = capture.tables();
+    let blocked = |ledger: &CpuLedger| -> u64 {
+        CpuLeaf::ALL.iter().filter(|leaf| leaf.is_blocked()).map(|&leaf| ledger.direct.get(leaf)).sum()
+    };
+    assert_eq!(weights::wait(&cpus, tables).total_ns(), cpus.iter().map(blocked).sum::<u64>());
+    assert!(weights::off_cpu(capture).total_ns() < u64::MAX);
+    let ledgers = Ledgers { gpus: Vec::new(), cpus };
+    let report = Report::build(capture, &ledgers);
+    assert!(report.findings.iter().all(|f| (0.0..=1.0).contains(&f.share)), "{:?}", report.findings);
+    assert!(render(&report, &mut String::new()).is_ok());
 }
 
 fn count<R: Row>(capture: &Capture<Vec<u8>>) -> usize {
@@ -124,12 +180,14 @@ pub fn corpus() -> anyhow::Result<Vec<(&'static str, &'static str, Vec<u8>)>> {
         ("nsys", "tiny.sqlite", database::sample_file()?),
         ("capture", "two-devices.stall", crate::big_capture::write(Vec::new(), 2, 120)?),
         ("capture", "one-device.stall", crate::big_capture::write(Vec::new(), 1, 9)?),
+        ("capture", "two-ranks.stall", host_capture::write(6)?),
+        ("wire", "each-type.bin", wire::sample()),
     ])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{TARGETS, capture, corpus, read};
+    use super::{Capture, RecordKind, TARGETS, capture, corpus, read};
 
     #[test]
     fn targets_take_the_corpus_and_every_cut_of_it() {
@@ -138,6 +196,20 @@ mod tests {
             for end in (0..bytes.len()).step_by(bytes.len() / 16 + 1).chain([bytes.len()]) {
                 body(&bytes[..end]);
             }
+        }
+    }
+
+    #[test]
+    fn the_corpus_has_every_kind_of_row() {
+        let captures: Vec<_> = corpus()
+            .unwrap()
+            .into_iter()
+            .filter(|(target, ..)| *target == "capture")
+            .map(|(_, _, bytes)| Capture::open(bytes).unwrap())
+            .collect();
+        for kind in 8..=17 {
+            let kind = RecordKind::from_id(kind).unwrap();
+            assert!(captures.iter().any(|capture| !capture.keys(kind).is_empty()), "{kind:?}");
         }
     }
 

@@ -101,8 +101,12 @@ numbers! {
         Cupti = 7 "CUPTI refused",
         /// The daemon has not been heard of for the time that it had announced.
         DaemonGone = 8 "the daemon is gone",
-        /// CUPTI did not come back from a flush or from its end in time.
+        /// `cuptiFinalize` did not come back: CUPTI is not touched again.
         Stuck = 9 "CUPTI does not come back",
+        /// A CUPTI of a version whose records this agent cannot know.
+        CuptiTooNew = 10 "this libcupti is newer than what this version knows",
+        /// The agent could not get memory or shared memory; `Header::detail` has errno.
+        NoMemory = 11 "no memory",
     }
 }
 
@@ -121,6 +125,26 @@ numbers! {
         NameLost = 4 "name lost",
         /// Operations that CUPTI returned without an end.
         Unfinished = 5 "without an end",
+        /// Ranges of the user that were open when there was no room to remember them, or whose start was not seen.
+        RangeLost = 6 "range lost",
+    }
+}
+
+numbers! {
+    /// How CUPTI was left.
+    Detached {
+        /// It was not, or not yet.
+        None = 0 "attached or never attached",
+        /// `cuptiFinalize` has removed all of it.
+        Finalized = 1 "finalised",
+        /// Everything is disabled, and stays loaded: this version crashes at `cuptiFinalize` in jobs with CUDA graphs.
+        DisabledOld = 2 "disabled only: this libcupti cannot be finalised safely",
+        /// Everything is disabled; the job has not made a call into the driver yet within which it could be finalised.
+        DisabledIdle = 3 "disabled only: the job makes no call within which it could be finalised",
+        /// Everything is disabled; another profiler holds the subscription that finalising needs.
+        DisabledOther = 4 "disabled only: another profiler is active",
+        /// `cuptiFinalize` returned an error.
+        DisabledFailed = 5 "disabled only: cuptiFinalize failed",
     }
 }
 
@@ -158,7 +182,7 @@ pub struct Header {
     pub command: AtomicU32,
     /// Bits of activity kinds to enable: bit n is `CUpti_ActivityKind` n.
     pub kinds: AtomicU64,
-    /// CLOCK_MONOTONIC ns at which the daemon was last there.
+    /// CLOCK_MONOTONIC ns at which the daemon was last there. Only its changes count: clocks of namespaces differ.
     pub heartbeat: AtomicU64,
     /// The agent rests when the heartbeat is older than this.
     pub heartbeat_timeout_ns: AtomicU64,
@@ -178,7 +202,18 @@ pub struct Header {
     pub answered: AtomicU32,
     /// Raised with every change of state.
     pub state_changes: AtomicU32,
-    padding4: [u32; 11],
+    /// A [`Detached`].
+    pub detached: AtomicU32,
+    /// Activity kinds that are enabled, as in `kinds`: what was asked for less what this CUPTI does not know.
+    pub enabled: AtomicU64,
+    /// CLOCK_MONOTONIC ns at which the agent last did something: while it is on, one that stands still hangs in CUPTI.
+    pub alive: AtomicU64,
+    /// Times that it was attached.
+    pub attaches: AtomicU64,
+    /// Launches that the agent saw while `launch_sample` was not 0.
+    pub launches_seen: AtomicU64,
+    /// Of these, those that fired the USDT site.
+    pub launches_sampled: AtomicU64,
 
     /// What was lost, by [`Lost`].
     pub lost: [AtomicU64; LOST_COUNTERS],
@@ -189,4 +224,5 @@ const _: () = assert!(core::mem::offset_of!(Header, head) == 64);
 const _: () = assert!(core::mem::offset_of!(Header, tail) == 128);
 const _: () = assert!(core::mem::offset_of!(Header, control) == 192);
 const _: () = assert!(core::mem::offset_of!(Header, state) == 256);
+const _: () = assert!(core::mem::offset_of!(Header, enabled) == 280);
 const _: () = assert!(core::mem::offset_of!(Header, lost) == 320);

@@ -7,15 +7,27 @@
 //! - The daemon writes `tail` and the control words only, the agent everything else. Neither believes the other: every
 //!   value is checked before it is used as a size or an index.
 //! - A record is one slot of 64 bytes; a name is a head slot and as many slots of text as it needs.
+//!
+//! Memory becomes a [`Ring`] in one place; [`Writer`] is the agent's side of it and [`Reader`] the daemon's. Whoever maps
+//! memory of the job must have it sealed against shrinking (F_SEAL_SHRINK), or the job can end the daemon by cutting it.
 #![no_std]
 #![deny(unsafe_code)]
 
 mod header;
+mod reader;
 mod record;
+mod ring;
 mod start;
+mod writer;
 
-pub use header::{Command, HEADER_BYTES, Header, LOST_COUNTERS, Lost, MAGIC, Reason, State, VERSION};
-pub use record::{
-    Kind, Record, SLOT_BYTES, TEXT_BYTES, api, clock, device, graph, launch_flags, memory, name, op, sync,
+pub use header::{
+    Command, Detached, HEADER_BYTES, Header, LOST_COUNTERS, Lost, MAGIC, Reason, State, VERSION,
 };
-pub use start::{ENTRY, StartArguments};
+pub use reader::{Faults, Item, NameBuffer, Reader};
+pub use record::{
+    Kind, Record, SLOT_BYTES, TEXT_BYTES, api, clock, device, graph, halves, launch_flags, memory, name, op,
+    op_flags, range, sync,
+};
+pub use ring::{MAX_SLOTS, MIN_SLOTS, Ring, RingError, ring_bytes};
+pub use start::{ENTRY, RING_NAME, StartArguments, start_flags};
+pub use writer::Writer;

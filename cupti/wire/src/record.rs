@@ -13,6 +13,28 @@ pub const TEXT_BYTES: usize = SLOT_BYTES;
 #[repr(C, align(8))]
 pub struct Record(pub [u64; SLOT_BYTES / 8]);
 
+impl Record {
+    /// A record whose word 0 is filled and whose other words are 0. `flags` are those of bits 8-15, shifted to bit 0.
+    #[must_use]
+    pub const fn of(kind: Kind, flags: u64, correlation: u32) -> Self {
+        let mut record = Self([0; SLOT_BYTES / 8]);
+        record.0[0] = kind as u64 | (flags & 0xff) << 8 | (correlation as u64) << 32;
+        record
+    }
+
+    /// Flags of word 0, shifted to bit 0.
+    #[must_use]
+    pub const fn flags(&self) -> u64 {
+        self.0[0] >> 8 & 0xff
+    }
+
+    /// The correlation id of word 0.
+    #[must_use]
+    pub const fn correlation(&self) -> u32 {
+        halves(self.0[0])[1]
+    }
+}
+
 /// What a record is: the low 8 bits of word 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -37,11 +59,21 @@ pub enum Kind {
     Name = 9,
     /// A device: see [`device`].
     Device = 10,
-    /// A range that the user marked (NVTX): as [`api`], its name in word 5.
+    /// A range that the user marked (NVTX): see [`range`].
     Range = 11,
     /// A stretch in which records were lost: start and end as in [`op`] but in CLOCK_MONOTONIC, number in word 3,
     /// a `Lost` in word 4.
     Loss = 12,
+}
+
+/// The low and the high half of a word.
+#[must_use]
+pub const fn halves(word: u64) -> [u32; 2] {
+    let bytes = word.to_le_bytes();
+    [
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
+        u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    ]
 }
 
 impl Kind {
@@ -80,6 +112,17 @@ pub mod op {
     pub const NODE_OR_BYTES: usize = 5;
     /// Graph in the low half.
     pub const GRAPH: usize = 6;
+    /// Of a copy between devices: the source's number in the low half, the destination's in the high half. Of another
+    /// copy, and of a fill: the node of the graph, 0 where it is none.
+    pub const PEERS_OR_NODE: usize = 7;
+}
+
+/// Flags of word 0 of operations on a device, shifted to bit 0.
+pub mod op_flags {
+    /// A copy between devices: `op::PEERS_OR_NODE` has the devices.
+    pub const PEER: u64 = 1;
+    /// The copy was asked for by a call that does not wait.
+    pub const ASYNC: u64 = 2;
 }
 
 /// High half of `op::STREAM_NAME` of a copy or fill.
@@ -122,6 +165,18 @@ pub mod sync {
     pub const TYPE: usize = 4;
 }
 
+/// Words of a range of the user. Word 0: kind; 32-63 its id, which is unique for as long as it is open.
+pub mod range {
+    /// Start.
+    pub const START: usize = 1;
+    /// End; the start where it is a moment.
+    pub const END: usize = 2;
+    /// Thread that opened it in the low half.
+    pub const THREAD: usize = 3;
+    /// Its name (number of a name) in the low half, the name of its domain in the high half, 0 where it has none.
+    pub const NAME_DOMAIN: usize = 4;
+}
+
 /// Words of a graph replay beyond [`op`].
 pub mod graph {
     /// Graph in the low half.
@@ -141,7 +196,11 @@ pub mod clock {
 }
 
 /// Words of a name; its text follows in slots of [`TEXT_BYTES`].
+///
+/// Names are numbered anew with each attach: a `Name` with a number that is known replaces it.
 pub mod name {
+    /// The longest text: longer ones are cut. Names of templates reach 3000 bytes, and a cut one cannot be demangled.
+    pub const MAX_BYTES: usize = 4096;
     /// Its number (from 1 on) in the low half, bytes of text in the high half.
     pub const NUMBER_BYTES: usize = 1;
 }

@@ -4,6 +4,15 @@
 /// when the agent is to go.
 pub const ENTRY: &core::ffi::CStr = c"stallscope_agent_start";
 
+/// What the ring's memory is called: `/proc/PID/maps` and `/proc/PID/fd` show it as `memfd:stallscope-ring`.
+pub const RING_NAME: &core::ffi::CStr = c"stallscope-ring";
+
+/// Bits of [`StartArguments::flags`].
+pub mod start_flags {
+    /// The job was launched with the agent; else it was injected.
+    pub const LAUNCHED: u64 = 1;
+}
+
 /// What the injector hands to the entry. The agent links nothing: what it needs of the C library it is given here.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -22,6 +31,6 @@ pub struct StartArguments {
     pub ring_fd: i32,
     /// A CUPTI library that the daemon brought, as a descriptor of the job, or -1. It is used only where none is mapped.
     pub cupti_fd: i32,
-    /// What the agent was launched with (else it was injected): bit 0.
+    /// Bits of [`start_flags`].
     pub flags: u64,
 }

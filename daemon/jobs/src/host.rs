@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cgroup::Placement;
+use crate::door::Door;
 use crate::environment::Environment;
 use crate::find;
 use crate::gpus::Gpus;
@@ -15,6 +17,9 @@ use crate::process::{
     parse_status,
 };
 use crate::procfs::{ProcFs, ProcessDir, Unread};
+
+/// A process that takes longer than this to say what it was called with hangs. Its pages may have to come from a disk.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the host is.
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct Hidden {
     /// Processes of other users, or protected from tracing: their environment is closed to us, so that ranks among them
     /// are not found.
     pub closed: u32,
+    /// Processes that hang in the kernel in such a way that reading their environment would not come back.
+    pub hang: u32,
     /// /proc does not list the processes of others at all (hidepid=2, or not the host's pid namespace).
     pub unlisted: bool,
 }
@@ -95,11 +102,14 @@ impl Host {
         let has_gpus = proc.has_gpu_drivers();
         let mut hidden = Hidden::default();
         let mut processes = BTreeMap::new();
+        let mut door = Door::new(&roots.proc, PATIENCE);
         for pid in proc.pids()? {
-            match read_process(&proc, pid, has_gpus) {
+            match read_process(&proc, pid, has_gpus, &mut door) {
                 Ok(process) => {
                     let closed = !process.is_readable() && !process.kernel_thread;
-                    hidden.closed += u32::from(closed && process.state != State::Zombie);
+                    let counted = process.state != State::Zombie && !process.hangs;
+                    hidden.closed += u32::from(closed && counted);
+                    hidden.hang += u32::from(process.hangs);
                     processes.insert(pid, process);
                 }
                 Err(Unread::Denied) => hidden.unreadable += 1,
@@ -181,6 +191,9 @@ impl Host {
 
     /// What a process has mapped. Reading it holds the process's map lock for as long as the list is made.
     pub(crate) fn mapped(&self, process: &Process) -> Option<Mapped> {
+        if process.hangs {
+            return None;
+        }
         let maps = self.folder(process.id)?.maps().ok()?;
         Some(Mapped::read(maps, process.exe.as_deref()))
     }
@@ -192,7 +205,7 @@ impl Host {
     }
 }
 
-fn read_process(proc: &ProcFs, pid: u32, has_gpus: bool) -> Result<Process, Unread> {
+fn read_process(proc: &ProcFs, pid: u32, has_gpus: bool, door: &mut Door) -> Result<Process, Unread> {
     let folder = proc.process(pid)?;
     let stat = parse_stat(&folder.stat()?).ok_or(Unread::Gone)?;
     let status = parse_status(&folder.status()?);
@@ -206,6 +219,7 @@ fn read_process(proc: &ProcFs, pid: u32, has_gpus: bool) -> Result<Process, Unre
         state: stat.state,
         threads: stat.threads,
         kernel_thread: stat.kernel_thread,
+        hangs: false,
         namespaces: Namespaces::default(),
         ns_pids: if status.ns_pids.is_empty() { vec![pid] } else { status.ns_pids },
         placement: Placement::default(),
@@ -221,10 +235,14 @@ fn read_process(proc: &ProcFs, pid: u32, has_gpus: bool) -> Result<Process, Unre
     if process.state == State::Zombie {
         return Ok(process);
     }
-    process.cmdline = folder.cmdline().map(|bytes| parse_cmdline(&bytes)).unwrap_or_default();
     process.exe = folder.link("exe").ok();
     let inode = |name| folder.link(name).ok().as_deref().and_then(parse_namespace);
     process.namespaces = Namespaces { pid: inode("ns/pid"), mnt: inode("ns/mnt"), net: inode("ns/net") };
+    if !door.answers(pid) {
+        process.hangs = true;
+        return Ok(process);
+    }
+    process.cmdline = folder.cmdline().map(|bytes| parse_cmdline(&bytes)).unwrap_or_default();
     process.environment = match folder.environ() {
         Ok(bytes) => Readable::Yes(Environment::parse(&bytes)),
         Err(Unread::Denied) => Readable::Denied,

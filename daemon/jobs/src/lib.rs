@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod door;
 mod environment;
 mod find;
 mod gpus;
@@ -27,6 +28,7 @@ mod runtime;
 mod target;
 
 pub use cgroup::{ContainerRuntime, SlurmId};
+pub use door::Door;
 pub use gpus::Gpus;
 pub use host::{Bystander, Hidden, Host, Roots};
 pub use identity::Source;

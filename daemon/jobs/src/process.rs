@@ -121,6 +121,8 @@ pub struct Process {
     pub threads: u32,
     /// A thread of the kernel, which has no memory of its own.
     pub kernel_thread: bool,
+    /// It hangs in the kernel: of what the kernel shows under the lock of its memory nothing was read ([`crate::Door`]).
+    pub hangs: bool,
     /// Its namespaces.
     pub namespaces: Namespaces,
     /// Its pid in each pid namespace from ours inward.

@@ -133,6 +133,15 @@ impl Selection {
             });
         }
         self.jobs.retain(|job| !job.ranks.is_empty());
+        let hangs = |id: &ProcessId| host.process(id.pid).is_some_and(|process| process.hangs);
+        let hanging: Vec<String> =
+            self.processes().filter(hangs).map(|id| id.pid.to_string()).collect();
+        if !hanging.is_empty() {
+            self.notes.push(format!(
+                "process {} hangs in the kernel: what it was called with is not known, and its functions have no names",
+                hanging.join(", ")
+            ));
+        }
         match gone {
             Some(pid) if self.jobs.is_empty() => Err(ResolveError::Exited { pid }),
             _ => Ok(self),
@@ -178,7 +187,7 @@ pub enum ResolveError {
         pid: u32,
     },
     /// The kernel does not let us look at it.
-    #[error("process {pid}{} is closed to us: another user's, or protected from tracing; root with CAP_SYS_PTRACE sees more",
+    #[error("process {pid}{} is closed to us: another user's, or protected from tracing; root sees more, or CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH",
         .uid.map(|u| format!(" of uid {u}")).unwrap_or_default())]
     AnotherUser {
         /// As asked for.
@@ -298,7 +307,7 @@ fn recordable(host: &Host, pid: u32) -> Result<&Process, ResolveError> {
     if process.kernel_thread {
         return Err(ResolveError::KernelThread { pid, comm: process.comm.clone() });
     }
-    if !process.is_readable() {
+    if !process.is_readable() && !process.hangs {
         return Err(ResolveError::AnotherUser { pid, uid: process.uid });
     }
     Ok(process)

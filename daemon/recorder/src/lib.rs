@@ -13,10 +13,13 @@
 //! followed up to its last record; every record that does not become a row is counted.
 
 mod assemble;
+mod believable;
 mod clock;
+mod gpu;
 mod naming;
 mod pace;
 mod queue;
 mod run;
 
+pub use gpu::GpuProcess;
 pub use run::{Ended, Plan, Progress, RecordError, Summary, record};

@@ -1,18 +1,25 @@
 //! Names from the running processes: symbols of their files, code objects of their interpreters, the host's devices.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::{ObjectText, describe};
 use stallscope_ebpf::probes::collectives::{Decoded, Decoder, ProcessHandles};
 use stallscope_ebpf::python::{CodeReader, PythonFrame as Code};
+use stallscope_jobs::Door;
 use stallscope_schemas::wire;
 use stallscope_symbols::{Limits, Missing, NativeFrame, PythonFrame, Symbolizer, looks_cut, merge};
 
 use crate::assemble::{NamedStack, Naming};
+use crate::run::PATIENCE;
 
 /// How long a process's files are kept after its end: its last stacks come out of the rings within two looks at them.
 const LINGER: Duration = Duration::from_secs(3);
+/// No process has this pid: its frames have no names.
+const NOBODY: u32 = 0;
+/// How long it is believed that a process answers: many stacks of one process come together.
+const BELIEVED: Duration = Duration::from_millis(50);
 
 /// Looks names up in processes, files and tables.
 pub(crate) struct Names {
@@ -20,6 +27,11 @@ pub(crate) struct Names {
     code: CodeReader,
     calls: Decoder,
     gone: Vec<(Instant, u32)>,
+    door: Door,
+    /// Processes that did not answer when they were to be looked at.
+    unseen: HashSet<u32>,
+    /// When a process was last found to answer, or not to.
+    answered: HashMap<u32, (Instant, bool)>,
 }
 
 impl std::fmt::Debug for Names {
@@ -35,7 +47,20 @@ impl Names {
             code: CodeReader::new(),
             calls: Decoder::default(),
             gone: Vec::new(),
+            door: Door::new("/proc".as_ref(), PATIENCE),
+            unseen: HashSet::new(),
+            answered: HashMap::new(),
         }
+    }
+
+    /// Whether looking at a process comes back. Of one that hangs in the kernel nothing new is named.
+    fn answers(&mut self, pid: u32) -> bool {
+        if let Some((_, answers)) = self.answered.get(&pid).filter(|(when, _)| when.elapsed() < BELIEVED) {
+            return *answers;
+        }
+        let answers = self.door.answers(pid);
+        self.answered.insert(pid, (Instant::now(), answers));
+        answers
     }
 
     /// What a process's libraries call their predefined handles.
@@ -54,11 +79,17 @@ impl Names {
 impl Naming for Names {
     fn process_seen(&mut self, pid: u32) {
         // A process that cannot be looked at has stacks without names, which are counted when they come.
-        let _ = self.symbolizer.process_seen(pid);
+        if self.answers(pid) {
+            let _ = self.symbolizer.process_seen(pid);
+        } else {
+            self.unseen.insert(pid);
+        }
     }
 
     fn process_changed(&mut self, pid: u32) {
-        let _ = self.symbolizer.process_changed(pid);
+        if self.answers(pid) {
+            let _ = self.symbolizer.process_changed(pid);
+        }
         self.code.forget(pid);
         self.calls.forget(pid);
     }
@@ -69,19 +100,26 @@ impl Naming for Names {
     }
 
     fn tidy(&mut self) {
+        self.answered.retain(|_, (when, _)| when.elapsed() < BELIEVED);
         let (symbolizer, code, calls) = (&mut self.symbolizer, &mut self.code, &mut self.calls);
+        let unseen = &mut self.unseen;
         self.gone.retain(|(when, pid)| {
             let keep = when.elapsed() < LINGER;
             if !keep {
                 symbolizer.forget(*pid);
                 code.forget(*pid);
                 calls.forget(*pid);
+                unseen.remove(pid);
             }
             keep
         });
     }
 
     fn stack(&mut self, pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack {
+        let pid = if user.is_none() || self.answers(pid) { pid } else { NOBODY };
+        if self.unseen.remove(&pid) {
+            let _ = self.symbolizer.process_seen(pid);
+        }
         let mut native = user.map_or_else(Vec::new, |s| self.symbolizer.user(pid, &s.native));
         // Code without frame pointers uses the register for something else: what it held is no address of code.
         while native.len() > 1 && native.last().is_some_and(|f| f.missing == Some(Missing::Mapping)) {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use stallscope_agents::Told;
 use stallscope_ebpf::Event;
 use stallscope_ebpf::probes::collectives::ProcessHandles;
 
@@ -26,6 +27,8 @@ pub(crate) struct Batch {
     pub(crate) handles: Vec<ProcessHandles>,
     /// The probes on collective calls were taken off or put on.
     pub(crate) calls_seen: Vec<CallsSeen>,
+    /// What the agents told.
+    pub(crate) told: Vec<Told>,
 }
 
 /// Records of a task that did not fit.
@@ -94,6 +97,7 @@ impl Sender {
         state.waiting.malformed += std::mem::take(&mut batch.malformed);
         state.waiting.handles.append(&mut batch.handles);
         state.waiting.calls_seen.append(&mut batch.calls_seen);
+        state.waiting.told.append(&mut batch.told);
         if state.waiting.events.is_empty() && batch.events.len() <= self.0.capacity {
             std::mem::swap(&mut state.waiting.events, &mut batch.events);
         }
@@ -148,6 +152,7 @@ impl Receiver {
             && batch.left_out.is_empty()
             && batch.handles.is_empty()
             && batch.calls_seen.is_empty()
+            && batch.told.is_empty()
             && batch.malformed == 0;
         (!empty || !state.closed).then_some(batch)
     }

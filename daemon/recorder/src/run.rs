@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterOptions};
 use stallscope_ebpf::python::{self, NotPython};
 use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
-use stallscope_jobs::{Host, Life, ProcessId, Selection};
+use stallscope_jobs::{Door, Host, Life, ProcessId, Selection};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::wire::OUTSIDE;
 
 use crate::assemble::{Assembler, CallsSeen, RankSeat, Seats};
+use crate::believable::believable;
 use crate::clock::{monotonic_ns, unix_offset};
+use crate::gpu::{GpuProcess, Gpus};
 use crate::naming::Names;
 use crate::pace::{Pace, Turn};
 use crate::queue::{Batch, Receiver, Sender, queue};
@@ -25,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const LOOK_IDLE: Duration = Duration::from_millis(100);
 /// What a crash can cost.
 const FLUSH: Duration = Duration::from_secs(1);
+/// A process that takes longer than this to be looked at hangs, and is not: meanwhile the rings fill up.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 /// Records between reader and writer: about 64 MiB.
 const QUEUE: usize = 500_000;
 
@@ -41,6 +45,8 @@ pub struct Plan {
     pub labels: Vec<(String, String)>,
     /// Program and version that records.
     pub writer: String,
+    /// The agent that is put into processes which use CUDA; none where they are to be left alone.
+    pub agent: Option<&'static [u8]>,
 }
 
 /// How far a recording is.
@@ -84,6 +90,8 @@ pub struct Summary {
     pub losses: BTreeMap<LossCounter, u64>,
     /// Probes that did not run or saw less.
     pub standings: Vec<(ProbeId, Standing)>,
+    /// Processes that use CUDA, and what became of their agents.
+    pub gpus: Vec<GpuProcess>,
     /// What the user should know: one sentence each.
     pub notes: Vec<String>,
 }
@@ -176,10 +184,11 @@ fn write<W: Write>(
     let mut flushed = Instant::now();
     let mut begun = false;
     while let Some(batch) = receiver.receive(FLUSH) {
-        begun |= !batch.events.is_empty();
+        begun |= !batch.events.is_empty() || !batch.told.is_empty();
         batch.handles.into_iter().for_each(|handles| assembler.naming().learn(handles));
         batch.calls_seen.into_iter().for_each(|change| assembler.calls_seen(change));
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
+        batch.told.into_iter().try_for_each(|told| assembler.told(told))?;
         if begun && flushed.elapsed() >= FLUSH {
             assembler.flush()?;
             flushed = Instant::now();
@@ -278,9 +287,13 @@ struct Interpreters {
 }
 
 impl Interpreters {
-    fn look(&mut self, session: &Session, pids: impl Iterator<Item = u32>) {
+    fn look(&mut self, session: &Session, door: &mut Door, pids: impl Iterator<Item = u32>) {
         let all: Vec<u32> = std::mem::take(&mut self.waiting).into_iter().chain(pids).collect();
         for pid in all {
+            if !door.answers(pid) {
+                self.waiting.push(pid);
+                continue;
+            }
             match python::detect(pid) {
                 Ok(found) => {
                     if let Err(error) = session.set_python(pid, &found) {
@@ -348,8 +361,9 @@ impl Libraries {
         self.notes
     }
 
-    fn look(&mut self, session: &mut Session, pids: &[u32], batch: &mut Batch) {
-        let found = match session.rescan_collectives(pids) {
+    fn look(&mut self, session: &mut Session, door: &mut Door, pids: &[u32], batch: &mut Batch) {
+        let pids: Vec<u32> = pids.iter().copied().filter(|&pid| door.answers(pid)).collect();
+        let found = match session.rescan_collectives(&pids) {
             Ok(found) => found,
             Err(error) => return self.note(format!("collective calls are not seen: {error}")),
         };
@@ -373,6 +387,13 @@ impl Libraries {
     }
 }
 
+/// Whether anybody has this pid who has not ended yet.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|letter| !matches!(letter, 'Z' | 'X'))
+}
+
 /// The reader: attaches, moves records from the rings to the queue, detaches.
 #[allow(
     clippy::too_many_arguments,
@@ -392,11 +413,11 @@ fn read(
     let reader = session.reader(|event| {
         let (batch, seen) = &mut *gathered.borrow_mut();
         match event {
-            Ok(event) => {
+            Ok(event) if believable(&event) => {
                 seen.event(&event);
                 batch.events.push(event);
             }
-            Err(_) => batch.malformed += 1,
+            _ => batch.malformed += 1,
         }
     })?;
     // Loading took a while: a helper that is gone since is left out, whoever has its pid now.
@@ -404,10 +425,12 @@ fn read(
         plan.selection.processes().filter(|&p| host.life(p) == Life::Running).collect();
     let pids: Vec<u32> = processes.iter().map(|p| p.pid).collect();
     let mut interpreters = Interpreters::default();
-    interpreters.look(&session, pids.iter().copied());
-    session.attach(&pids)?;
+    let mut door = Door::new("/proc".as_ref(), PATIENCE);
+    interpreters.look(&session, &mut door, pids.iter().copied());
+    session.attach_reading(&pids, Some(&reader))?;
     let mut libraries = Libraries::new(plan);
-    libraries.look(&mut session, &pids, &mut gathered.borrow_mut().0);
+    libraries.look(&mut session, &mut door, &pids, &mut gathered.borrow_mut().0);
+    let mut gpus = Gpus::new(plan);
     // Whoever has the pid now is followed: it must still be the process that was chosen.
     let ranks: Vec<ProcessId> = plan.selection.ranks().map(|rank| rank.process).collect();
     if let Some(process) = ranks.iter().chain(&processes).find(|&&p| host.life(p) == Life::Reused) {
@@ -416,15 +439,18 @@ fn read(
     if let (Some(rank), true) = (ranks.first(), ranks.iter().all(|&p| host.life(p) != Life::Running)) {
         return Err(RecordError::Gone { pid: rank.pid });
     }
+    gpus.follow(&pids);
     let attached = Instant::now();
     let attach = attached.duration_since(called);
     let mut looked = attached;
+    let mut told = 0;
     let mut wait = LOOK;
     let ended = loop {
         reader.poll(wait)?;
         let (records, threads, alive) = {
             let (batch, seen) = &mut *gathered.borrow_mut();
             wait = if batch.events.is_empty() { LOOK_IDLE } else { LOOK };
+            gpus.take(&mut batch.told);
             sender.send(batch);
             (seen.records, seen.threads, seen.alive)
         };
@@ -436,12 +462,18 @@ fn read(
                 let seen = &mut gathered.borrow_mut().1;
                 (std::mem::take(&mut seen.changed), seen.processes())
             };
-            interpreters.look(&session, changed.into_iter());
+            interpreters.look(&session, &mut door, changed.into_iter());
             // What was loaded meanwhile (a library by dlopen, another program) is probed from now on.
-            libraries.look(&mut session, &pids, &mut gathered.borrow_mut().0);
+            libraries.look(&mut session, &mut door, &pids, &mut gathered.borrow_mut().0);
+            gpus.follow(&pids);
             // Without them a report lacks sums and has all the rest.
-            let _ = session.report_totals();
+            let _ = session.report_totals_reading(Some(&reader));
             progress(Progress { elapsed, records, threads: alive });
+            // Where the records of threads' ends were lost, nothing more comes.
+            let silent = std::mem::replace(&mut told, records) == records;
+            if silent && alive > 0 && !pids.iter().any(|&pid| lives(pid)) {
+                break Ended::JobEnded;
+            }
         }
         if failed.load(Ordering::Relaxed) || stop.load(Ordering::Relaxed) {
             break Ended::Asked;
@@ -456,10 +488,21 @@ fn read(
             wait = wait.min(left);
         }
     };
+    // The agents first: what the host does meanwhile belongs to what the devices do until then.
+    let mut failure = None;
+    gpus.rest(|told| {
+        failure = reader.poll(Duration::from_millis(5)).err();
+        let (batch, _) = &mut *gathered.borrow_mut();
+        batch.told.extend(told);
+        sender.send(batch);
+    });
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
     let elapsed = attached.elapsed();
     let detaching = Instant::now();
-    let _ = session.report_totals();
-    let detached = session.detach();
+    let _ = session.report_totals_reading(Some(&reader));
+    let detached = session.detach_reading(Some(&reader));
     let detach = detaching.elapsed();
     reader.poll(Duration::ZERO)?;
     drop(reader);
@@ -478,8 +521,9 @@ fn read(
         detach,
         records: seen.records,
         threads: seen.threads,
-        losses: session.losses().into_iter().collect(),
+        losses: session.losses().into_iter().chain(std::mem::take(&mut gpus.losses)).collect(),
         standings: session.standings().to_vec(),
+        gpus: gpus.into_processes(),
         notes,
     };
     Ok((summary, session))

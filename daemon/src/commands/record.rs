@@ -9,7 +9,7 @@ use serde_json::json;
 use stallscope_core::report::text::{duration, printable};
 use stallscope_ebpf::{ProbeId, Settings, Standing};
 use stallscope_jobs::{Host, Job, Target};
-use stallscope_recorder::{Ended, Plan, Progress, RecordError, Summary, record};
+use stallscope_recorder::{Ended, GpuProcess, Plan, Progress, RecordError, Summary, record};
 
 use crate::args::RecordArgs;
 use crate::failure::{Failure, Outcome};
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
         duration: args.duration,
         labels: args.label.clone(),
         writer: writer_name(),
+        agent: (!args.no_gpu).then_some(stallscope_cupti_image::AGENT),
     };
     if !args.json {
         announce(&plan);
@@ -155,12 +156,45 @@ fn plain_text(path: &std::path::Path, summary: &Summary) -> String {
             }
         }
     }
+    for gpu in &summary.gpus {
+        let _ = writeln!(out, "{}", gpu_text(gpu));
+    }
     for (loss, count) in &summary.losses {
         let word = if loss.is_loss() { "lost" } else { "doubtful" };
         let _ = writeln!(out, "{word}: {count} × {}: {}", loss.name(), loss.explanation());
     }
     let _ = writeln!(out, "next: stallscope report {}", path.display());
     out
+}
+
+/// `13.1` of 130100.
+fn cupti_version(version: u32) -> String {
+    format!("{}.{}", version / 10_000, version / 100 % 100)
+}
+
+/// What was seen of the GPU work of a process.
+fn gpu_text(gpu: &GpuProcess) -> String {
+    let ns = |d: std::time::Duration| duration(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+    let mut text = format!("GPU work of pid {}: ", gpu.pid);
+    if let Some(attach) = gpu.attach {
+        let _ = write!(
+            text,
+            "{} events, CUPTI {}, agent attached in {}, clock ± {}",
+            gpu.events,
+            cupti_version(gpu.cupti_version),
+            ns(attach),
+            duration(gpu.clock_error_ns)
+        );
+    }
+    if let Some(why) = &gpu.refused {
+        let _ = write!(
+            text,
+            "{}not seen: {}",
+            if gpu.attach.is_some() { "; from then on " } else { "" },
+            printable(why)
+        );
+    }
+    text
 }
 
 fn json_text(path: &std::path::Path, plan: &Plan, summary: &Summary) -> String {
@@ -194,6 +228,15 @@ fn json_text(path: &std::path::Path, plan: &Plan, summary: &Summary) -> String {
         "records": summary.records,
         "threads": summary.threads,
         "probes": probes,
+        "gpus": summary.gpus.iter().map(|gpu| json!({
+            "pid": gpu.pid,
+            "cupti_version": (gpu.cupti_version > 0).then(|| cupti_version(gpu.cupti_version)),
+            "attach_ns": gpu.attach.map(ns),
+            "detach_ns": gpu.detach.map(ns),
+            "events": gpu.events,
+            "clock_error_ns": gpu.clock_error_ns,
+            "refused": gpu.refused,
+        })).collect::<Vec<_>>(),
         "losses": losses,
         "notes": summary.notes,
     });

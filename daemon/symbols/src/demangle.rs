@@ -18,7 +18,8 @@ const LONGEST_MANGLED_BYTES: usize = 64 << 10;
 const RECURSION_LIMIT: u32 = 96;
 
 /// The name for people: demangled, without parameters and return type, without control characters.
-pub(crate) fn readable(symbol: &str) -> Arc<str> {
+#[must_use]
+pub fn readable(symbol: &str) -> Arc<str> {
     let symbol = symbol.split('@').next().unwrap_or(symbol);
     let mut text = Bounded { text: String::new(), cut: false };
     if !demangle(symbol, &mut text) {

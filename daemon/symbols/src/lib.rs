@@ -35,6 +35,7 @@ mod symbolizer;
 mod unwind_index;
 mod vdso;
 
+pub use demangle::readable;
 pub use frame::{Missing, NativeFrame, PythonFrame};
 pub use limits::Limits;
 pub use merge::{looks_cut, merge};

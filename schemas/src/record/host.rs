@@ -342,3 +342,17 @@ columns! {
         RECORDS = 3,
     }
 }
+columns! {
+    /// Columns of [`RecordKind::DeviceWindow`](super::RecordKind::DeviceWindow).
+    device_window: 2 {}
+}
+columns! {
+    /// Columns of [`RecordKind::Counter`](super::RecordKind::Counter). The duration is the time that the value stands for:
+    /// up to the next one, or back to the one before where the value is a difference.
+    counter: 4 {
+        /// Name with its unit, such as `sm clock (MHz)` (string id).
+        NAME = 2,
+        /// The value.
+        VALUE = 3,
+    }
+}

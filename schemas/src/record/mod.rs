@@ -74,6 +74,10 @@ numbered_enum! {
         Connection = 16 "connection",
         /// A stretch in which records of a thread were lost \[thread\].
         ThreadLoss = 17 "thread loss",
+        /// A stretch in which a device was observed: what it does not do then is idle time \[device\].
+        DeviceWindow = 18 "observed device",
+        /// A value that was asked for at a moment: a clock, a temperature, bytes on a link \[device\].
+        Counter = 19 "counter",
     }
 }
 
@@ -81,7 +85,7 @@ mod host;
 
 pub use host::{
     BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, block_io, call_flags, collective_call,
-    connection, cpu_sample, file_io, page_faults, thread_loss, thread_preempt, thread_span, thread_wait,
+    connection, counter, cpu_sample, device_window, file_io, page_faults, thread_loss, thread_preempt, thread_span, thread_wait,
     wait_flags,
 };
 
@@ -101,9 +105,13 @@ impl RecordKind {
     #[must_use]
     pub const fn key_space(self) -> KeySpace {
         match self {
-            Self::GpuOp | Self::LossWindow | Self::StreamWait | Self::Collective | Self::DeviceSpan => {
-                KeySpace::Device
-            }
+            Self::GpuOp
+            | Self::LossWindow
+            | Self::StreamWait
+            | Self::Collective
+            | Self::DeviceSpan
+            | Self::DeviceWindow
+            | Self::Counter => KeySpace::Device,
             Self::FileIo | Self::Connection => KeySpace::Process,
             Self::ApiCall
             | Self::HostSpan
@@ -319,4 +327,6 @@ pub mod device_kind {
     pub const GPU: u8 = 0;
     /// A rank that runs on CPUs.
     pub const CPU: u8 = 1;
+    /// A host: it has counters and no time of its own.
+    pub const HOST: u8 = 2;
 }

@@ -15,8 +15,9 @@ use super::frame::{Prefix, file_head};
 use super::segment::{BatchPlace, ColumnPlace, HeaderContent, Marks, Origin, build};
 use super::tables::{Clock, Device, Frame, Interner, Process, Source, Tables, Thread};
 use crate::rows::{
-    ApiCall, BlockIo, Collective, CollectiveCall, Connection, CpuSample, DeviceSpan, FileIo, GpuOp, HostSpan,
-    LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
+    ApiCall, BlockIo, Collective, CollectiveCall, Connection, Counter, CpuSample, DeviceSpan, DeviceWindow,
+    FileIo, GpuOp, HostSpan, LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt, ThreadSpan,
+    ThreadWait,
 };
 
 /// Rows of a batch: a decoded batch of 13 columns is 6.5 MiB, which two threads hold a few of.
@@ -196,6 +197,8 @@ pub struct CaptureWriter<W: Write> {
     file_ios: Waiting<FileIo>,
     connections: Waiting<Connection>,
     thread_losses: Waiting<ThreadLoss>,
+    device_windows: Waiting<DeviceWindow>,
+    counters: Waiting<Counter>,
 }
 
 macro_rules! push_methods {
@@ -264,6 +267,8 @@ impl<W: Write> CaptureWriter<W> {
             file_ios: Waiting::default(),
             connections: Waiting::default(),
             thread_losses: Waiting::default(),
+            device_windows: Waiting::default(),
+            counters: Waiting::default(),
         })
     }
 
@@ -302,6 +307,10 @@ impl<W: Write> CaptureWriter<W> {
         push_connection(process: ProcessId, Connection) => connections;
         /// Adds a stretch without records of a thread.
         push_thread_loss(thread: ThreadId, ThreadLoss) => thread_losses;
+        /// Adds a stretch in which a device was observed.
+        push_device_window(device: DeviceId, DeviceWindow) => device_windows;
+        /// Adds a value of a device, or of a host.
+        push_counter(device: DeviceId, Counter) => counters;
     }
 
     /// The tables so far.
@@ -440,7 +449,9 @@ impl<W: Write> CaptureWriter<W> {
             + body.add_waiting(&mut self.block_ios, at_least)?
             + body.add_waiting(&mut self.file_ios, at_least)?
             + body.add_waiting(&mut self.connections, at_least)?
-            + body.add_waiting(&mut self.thread_losses, at_least)?;
+            + body.add_waiting(&mut self.thread_losses, at_least)?
+            + body.add_waiting(&mut self.device_windows, at_least)?
+            + body.add_waiting(&mut self.counters, at_least)?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! doing come first (see [`op_class`]); the table of names decides the rest. What host threads wait for has a table of its
 //! own in [`waits`].
 
+pub mod copies;
 pub mod waits;
 
 use std::sync::LazyLock;

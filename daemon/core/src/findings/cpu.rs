@@ -1,4 +1,7 @@
 //! Findings of a rank on CPUs: what its time is charged to, by rule, with the largest single cause as evidence.
+//!
+//! A rank that waits in a collective may do so by yielding: it is runnable, and others run, for as long as its peers are
+//! not there. That is no want of CPUs, so run-queue time inside collectives counts as time in collectives.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ use crate::ledger::cpu::arrivals::Arrivals;
 use crate::ledger::cpu::causes::{CpuAmount, CpuCause};
 use crate::ledger::{CpuLeaf, CpuLedger};
 use crate::report::text::{duration, percent, short_name, times};
-use crate::report::{ThreadName, ran_instead, thread_name};
+use crate::report::{ThreadName, thread_name};
 
 /// Where a finding about a CPU rank points to.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -46,16 +49,30 @@ struct Group {
     /// By thread to blame, call and object.
     parts: HashMap<(ThreadId, StringId, StringId), (u64, u64)>,
     objects: HashMap<StringId, u64>,
+    /// Time in the run queue and how often, by who ran instead.
+    queued: BTreeMap<Option<ThreadId>, (u64, u64)>,
     top: Option<(CpuCause, CpuAmount)>,
+}
+
+/// Adds time and number of pieces.
+fn add(sum: &mut (u64, u64), amount: &CpuAmount) {
+    *sum = (sum.0.saturating_add(amount.ns), sum.1.saturating_add(amount.count));
+}
+
+/// Whether a cause is time in collectives.
+fn is_collective(cause: &CpuCause) -> bool {
+    cause.root.is_comm() || (cause.root == CpuLeaf::RunQueue && cause.collective != StringId(0))
 }
 
 /// The rule that speaks of a cause.
 fn rule_of(cause: &CpuCause) -> Option<&'static str> {
     let waits_for_another = cause.root != cause.direct;
+    if is_collective(cause) {
+        return Some("rank-collective");
+    }
     Some(match cause.root {
         CpuLeaf::Compute if waits_for_another => "rank-other-thread",
-        CpuLeaf::Compute | CpuLeaf::Unknown => return None,
-        CpuLeaf::CommOnCpu | CpuLeaf::CommBlocked => "rank-collective",
+        CpuLeaf::Compute | CpuLeaf::Unknown | CpuLeaf::CommOnCpu | CpuLeaf::CommBlocked => return None,
         CpuLeaf::RunQueue => "rank-run-queue",
         CpuLeaf::Throttled => "rank-throttled",
         CpuLeaf::Lock => "rank-lock",
@@ -95,8 +112,10 @@ pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, found: &mut Found<'_>
         group.ns = group.ns.saturating_add(amount.ns);
         group.longest_ns = group.longest_ns.max(amount.longest_ns);
         group.top.get_or_insert((cause, amount));
-        let part = group.parts.entry((blamed(ledger, &cause), cause.call, cause.object)).or_default();
-        *part = (part.0.saturating_add(amount.ns), part.1.saturating_add(amount.count));
+        add(group.parts.entry((blamed(ledger, &cause), cause.call, cause.object)).or_default(), &amount);
+        if cause.root == CpuLeaf::RunQueue {
+            add(group.queued.entry(cause.preemptor).or_default(), &amount);
+        }
         let object = group.objects.entry(cause.object).or_default();
         *object = object.saturating_add(amount.ns);
     }
@@ -184,11 +203,14 @@ fn evidence(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group) -> S
         format!("{} in all, at most {} at a stretch", duration(group.ns), duration(group.longest_ns));
     let Some((cause, _)) = &group.top else { return text };
     if rule == "rank-collective" {
-        collectives(ledger, tables, &mut text);
+        collectives(ledger, tables, group, &mut text);
         return text;
     }
     if rule == "rank-run-queue" {
-        for (thread, ns, count) in ran_instead(ledger).into_iter().take(3) {
+        let mut ran: Vec<_> =
+            group.queued.iter().map(|(&thread, &(ns, count))| (thread, ns, count)).collect();
+        ran.sort_by_key(|&(thread, ns, _)| (std::cmp::Reverse(ns), thread));
+        for (thread, ns, count) in ran.into_iter().take(3) {
             let who = thread.map_or_else(|| "nobody recorded".to_owned(), |t| name(t, tables));
             text.push_str(&format!("; {} while {who} ran, {}", duration(ns), times(count)));
         }
@@ -239,7 +261,11 @@ fn devices(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, text: &mut Str
     ));
 }
 
-fn collectives(ledger: &CpuLedger, tables: &Tables, text: &mut String) {
+fn collectives(ledger: &CpuLedger, tables: &Tables, group: &Group, text: &mut String) {
+    let queued = group.queued.values().fold(0u64, |sum, (ns, _)| sum.saturating_add(*ns));
+    if queued > 0 {
+        text.push_str(&format!(", {} of it runnable while others ran", percent(queued, group.ns)));
+    }
     for (kind, tally) in ledger.calls.ranked().into_iter().take(2) {
         text.push_str(&format!(
             "; {}: {}, {} in all, median {}, {} of it on a CPU",
@@ -255,7 +281,7 @@ fn collectives(ledger: &CpuLedger, tables: &Tables, text: &mut String) {
 fn pointer(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, amount: &CpuAmount) -> Pointer {
     let chain = ledger.causes.chains.links(cause.chain);
     let text = |id: StringId| Some(tables.string(id).to_owned()).filter(|t| !t.is_empty());
-    let call = if cause.root.is_comm() { cause.collective } else { cause.call };
+    let call = if is_collective(cause) { cause.collective } else { cause.call };
     let waits = !chain.is_empty();
     Pointer {
         thread: Some(thread_name(blamed(ledger, cause), tables)),
@@ -278,6 +304,8 @@ pub(super) fn late(
     tables: &Tables,
 ) -> Vec<Finding> {
     let mut out = Vec::new();
+    let outside: HashMap<usize, Leaves> =
+        arrivals.ranks.iter().filter_map(|a| Some((a.ledger, outside(ledgers.get(a.ledger)?)))).collect();
     for arrival in &arrivals.ranks {
         let Some((ledger, id)) = ledgers.get(arrival.ledger).zip(ids.get(arrival.ledger)) else { continue };
         let others: Vec<&CpuLedger> = arrivals
@@ -289,7 +317,9 @@ pub(super) fn late(
         // The share is of the time of those who wait.
         let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.wall_ns));
         let mut found = Found { id, wall, out: Vec::new() };
-        found.add("rank-late", "a late rank", arrival.caused_ns, || {
+        // Threads that only transport may be followed for longer than those whose time is the ranks'.
+        let caused_ns = arrival.caused_ns.min(wall);
+        found.add("rank-late", "a late rank", caused_ns, || {
             let name = short_name(tables.string(arrivals.name), 40);
             let summary = format!(
                 "{id} keeps {} waiting in {name}: it arrives last in {} of {} calls",
@@ -306,10 +336,10 @@ pub(super) fn late(
             let mut evidence = format!(
                 "{} wait {} for it, {} of their time",
                 waiting.join(", "),
-                duration(arrival.caused_ns),
-                percent(arrival.caused_ns, wall)
+                duration(caused_ns),
+                percent(caused_ns, wall)
             );
-            if let Some((leaf, its, theirs)) = stands_out(ledger, &others) {
+            if let Some((leaf, its, theirs)) = stands_out(arrival.ledger, &outside) {
                 evidence.push_str(&format!(
                     "; {id} spends {} of its time in {} ({}), the others {} on average",
                     percent(its, ledger.wall_ns),
@@ -325,16 +355,29 @@ pub(super) fn late(
     out
 }
 
-/// What stands out about a rank that others wait for: the leaf outside of collectives by which it exceeds them most.
-fn stands_out(late: &CpuLedger, others: &[&CpuLedger]) -> Option<(CpuLeaf, u64, u64)> {
+/// Time by leaf, ns.
+type Leaves = BTreeMap<CpuLeaf, u64>;
+
+/// Root time outside of collectives.
+fn outside(ledger: &CpuLedger) -> Leaves {
+    let mut leaves = Leaves::new();
+    for (cause, amount) in ledger.causes.ranked().iter().filter(|(c, _)| c.collective == StringId(0)) {
+        let ns = leaves.entry(cause.root).or_default();
+        *ns = ns.saturating_add(amount.ns);
+    }
+    leaves
+}
+
+/// What stands out about a rank that others wait for: the leaf outside of collectives by which it exceeds their mean most.
+fn stands_out(late: usize, all: &HashMap<usize, Leaves>) -> Option<(CpuLeaf, u64, u64)> {
+    let others = (all.len() as u64).saturating_sub(1).max(1);
     let mean = |leaf: CpuLeaf| {
-        let sum = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.root.get(leaf)));
-        sum / (others.len() as u64).max(1)
+        let of = |(_, leaves): (&usize, &Leaves)| leaves.get(&leaf).copied().unwrap_or(0);
+        all.iter().filter(|(rank, _)| **rank != late).map(of).fold(0u64, u64::saturating_add) / others
     };
-    CpuLeaf::ALL
+    all.get(&late)?
         .iter()
-        .filter(|leaf| !leaf.is_comm())
-        .map(|&leaf| (leaf, late.root.get(leaf), mean(leaf)))
+        .map(|(&leaf, &its)| (leaf, its, mean(leaf)))
         .filter(|(_, its, theirs)| its > theirs)
         .max_by_key(|(_, its, theirs)| its - theirs)
 }

@@ -99,6 +99,11 @@ impl Causes {
         }
     }
 
+    /// Time of all causes, ns.
+    pub(super) fn total_ns(&self) -> u64 {
+        self.amounts.values().fold(self.device.ns, |sum, amount| sum.saturating_add(amount.ns))
+    }
+
     /// All causes, the largest first; equal ones in the order of their fields, so that output is stable.
     #[must_use]
     pub fn ranked(&self) -> Vec<(Cause, Amount)> {

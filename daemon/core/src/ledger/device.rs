@@ -8,6 +8,7 @@ use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags}
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, TimeNs};
 
 use super::causes::Causes;
+use super::cpu::idle::HostWork;
 use super::explain::Explainer;
 use super::gap::Closing;
 use super::leaf::{Leaf, Sums};
@@ -16,7 +17,7 @@ use super::op_columns::{OpColumns, narrow, value};
 use super::stepper::{Step, Stepper};
 use crate::capture::{Capture, ColumnSet, ReadAt, Run};
 use crate::classify::{OpClass, op_class};
-use crate::rows::{GpuOp, Launch, LossWindow};
+use crate::rows::{DeviceWindow, GpuOp, Launch, LossWindow};
 use crate::steps::{StepSource, plan, slow_steps};
 use crate::timeline::host::StackTree;
 use crate::timeline::sweep::{Cover, Sweep, Visitor};
@@ -77,8 +78,10 @@ pub struct DeviceLedger {
     pub comm_ns: u64,
     /// Union of all copies in the window, exposed or not, ns.
     pub memcpy_ns: u64,
-    /// Idle time by cause.
+    /// Idle time by cause, without what is in `host_work`.
     pub causes: Causes,
+    /// Of the idle time's host leaf, what the launching threads did, as far as they were followed.
+    pub host_work: HostWork,
     /// Stacks that the causes refer to.
     pub tree: StackTree,
     /// Kernels and other operations by name.
@@ -153,7 +156,7 @@ impl Visitor<()> for Book {
     }
 }
 
-/// Works out the ledger of one device. `None` where the device has no operations.
+/// Works out the ledger of one device. `None` where the device has no operations and was not observed either.
 ///
 /// # Errors
 /// [`NotConserved`] if any window's leaves do not sum to its length; checked for the whole and for every step.
@@ -162,14 +165,16 @@ pub fn device_ledger<S: ReadAt>(
     device: DeviceId,
     options: Options,
 ) -> Result<Option<DeviceLedger>, NotConserved> {
-    let Some(start) = window_start(capture, device) else { return Ok(None) };
+    let observed = observed(capture, device);
+    let Some(start) = window_start(capture, device, &observed) else { return Ok(None) };
     let mut run = DeviceRun {
         sweep: Sweep::new(start),
         book: Book::default(),
         whole: Sums::default(),
-        explainer: Explainer::new(capture, device),
+        explainer: Explainer::new(capture, device, options.waker_stacks),
         stepper: Stepper::new(plan(capture, device), start),
-        losses: loss_windows(capture, device),
+        losses: loss_windows(capture, device, &observed),
+        observed_until: observed.last().map(|&(_, to)| to),
         names: Names::new(capture.tables()),
         copies: HashMap::new(),
         weighted: Vec::new(),
@@ -207,6 +212,11 @@ pub fn device_ledger<S: ReadAt>(
     for step in &stepper.done {
         check(&step.sums, step.start, step.end)?;
     }
+    let host_work = explainer.host_work.finish();
+    let (by_cause, idle) = (explainer.causes.total_ns() + host_work.root.total(), whole.get(Leaf::Idle));
+    if by_cause != idle || host_work.direct.total() != host_work.root.total() {
+        return Err(NotConserved { device: device.0, from: start, to: end, sum_ns: by_cause, wall_ns: idle });
+    }
     Ok(Some(DeviceLedger {
         device,
         start,
@@ -215,6 +225,7 @@ pub fn device_ledger<S: ReadAt>(
         comm_ns: sweep.total_ns(Cover::Comm),
         memcpy_ns: sweep.total_ns(Cover::Copy),
         causes: explainer.causes,
+        host_work,
         tree: explainer.tree,
         by_name: names.counted(),
         copies,
@@ -230,13 +241,34 @@ pub fn device_ledger<S: ReadAt>(
     }))
 }
 
-/// When the window of a device begins: with its first operation.
+/// Stretches in which the device was observed, by their begin: empty for traces, which do not say.
+fn observed<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<(TimeNs, TimeNs)> {
+    let mut all: Vec<(TimeNs, TimeNs)> = Vec::new();
+    for window in capture.rows::<DeviceWindow>(device.0) {
+        let (from, to) = (window.start, window.start.plus(window.duration_ns));
+        match all.last_mut() {
+            Some((_, until)) if from <= *until => *until = to.max(*until),
+            _ => all.push((from, to)),
+        }
+    }
+    all
+}
+
+/// When the window of a device begins: with the moment from which on it was observed; in a trace, which does not say that,
+/// with its first operation.
 ///
 /// A Kineto trace is an exception. PyTorch's profiler turns on the device side before the host side, so the trace may open
 /// with operations that were launched before recording began, whose gaps nothing could explain; the window begins with
 /// the first operation whose launch is in the trace. (TraceLens leaves such operations out as "unlinked".) A trace
 /// without any launch keeps all.
-fn window_start<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<TimeNs> {
+fn window_start<S: ReadAt>(
+    capture: &Capture<S>,
+    device: DeviceId,
+    observed: &[(TimeNs, TimeNs)],
+) -> Option<TimeNs> {
+    if let Some(&(from, _)) = observed.first() {
+        return Some(from);
+    }
     let first = capture.extent(RecordKind::GpuOp, device.0)?.0;
     let tables = capture.tables();
     let is_kineto =
@@ -260,11 +292,20 @@ fn window_start<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<Tim
     Some(first)
 }
 
-/// Stretches of lost records: those that the capture lists, and those that damage to the file may have covered.
-fn loss_windows<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> BinaryHeap<Reverse<(TimeNs, TimeNs)>> {
+/// Stretches of lost records: those that the capture lists, those that damage to the file may have covered, and those
+/// between two in which the device was observed.
+fn loss_windows<S: ReadAt>(
+    capture: &Capture<S>,
+    device: DeviceId,
+    observed: &[(TimeNs, TimeNs)],
+) -> BinaryHeap<Reverse<(TimeNs, TimeNs)>> {
+    let between = observed.windows(2).filter_map(|w| match w {
+        [(_, from), (to, _)] => Some((*from, *to)),
+        _ => None,
+    });
     let listed = capture.rows::<LossWindow>(device.0).map(|w| (w.start, w.start.plus(w.duration_ns)));
     let holes = capture.hole_windows(RecordKind::GpuOp, device.0);
-    listed.chain(holes).map(Reverse).collect()
+    listed.chain(holes).chain(between).map(Reverse).collect()
 }
 
 struct DeviceRun<'a, S: ReadAt> {
@@ -281,6 +322,8 @@ struct DeviceRun<'a, S: ReadAt> {
     launched_ops: u64,
     ops_before_window: u64,
     start: TimeNs,
+    /// When the device was last observed, where the capture says so.
+    observed_until: Option<TimeNs>,
     options: Options,
 }
 
@@ -379,13 +422,15 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         while !self.losses.is_empty() {
             self.lose_next();
         }
-        let end = self.sweep.last_end();
+        let end = self.sweep.last_end().max(self.observed_until.unwrap_or(TimeNs(i64::MIN)));
         if let Some(cut) = self.stepper.cut_at_end() {
             let at = cut.earliest.max(self.sweep.covered_until()).min(end);
             self.advance(at, None);
             let sums = self.take_sums();
             self.stepper.cut(self.sweep.now(), cut, sums);
         }
+        // What follows the last operation of a device that was still observed is idle time like any other.
+        self.explainer.to_the_end = self.observed_until.is_some();
         self.advance(end, None);
         let sums = self.take_sums();
         self.stepper.close(end, sums);

@@ -10,9 +10,10 @@ use stallscope_schemas::record::{RecordKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
 use super::calibrate::device_floor_ns;
-use super::causes::Causes;
+use super::causes::{Causes, Reason};
+use super::cpu::idle::HostWalk;
 use super::gap::{Blamed, Closing, Context};
-use super::leaf::Sums;
+use super::leaf::{IdleLeaf, Sums};
 use crate::capture::{Capture, MergedRows, ReadAt, Tables};
 use crate::classify::{ApiClass, api_class};
 use crate::rows::{ApiCall, HostSpan, Launch, StreamWait};
@@ -74,10 +75,16 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     /// Stretches in which records of a thread are lost.
     thread_losses: HashMap<ThreadId, Damage>,
     pub(super) device_floor_ns: u64,
+    /// The device was observed beyond its last operation: a gap that no operation ends is the host's all the same.
+    pub(super) to_the_end: bool,
+    /// Who launched the last operation.
+    last_launcher: Option<ThreadId>,
     /// Launches of the operations before, whose calls may reach into the gap.
     last_launches: VecDeque<Launch>,
     pub(super) tree: StackTree,
     pub(super) causes: Causes,
+    /// What the launching threads did, where that was recorded.
+    pub(super) host_work: HostWalk<'a, S>,
     pieces: Vec<Piece>,
     blamed: Vec<Blamed>,
     pub(super) gaps: u64,
@@ -87,7 +94,10 @@ pub(super) struct Explainer<'a, S: ReadAt> {
 }
 
 impl<'a, S: ReadAt> Explainer<'a, S> {
-    pub(super) fn new(capture: &'a Capture<S>, device: DeviceId) -> Self {
+    pub(super) fn new(capture: &'a Capture<S>, device: DeviceId, waker_stacks: bool) -> Self {
+        let tables = capture.tables();
+        let process = tables.device(device).and_then(|d| d.processes.first());
+        let job = process.and_then(|&p| tables.process(p)).map_or("", |p| p.job.as_str());
         let mut waits = capture.rows::<StreamWait>(device.0).peekable();
         let has_waits = waits.peek().is_some();
         Self {
@@ -101,9 +111,12 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             graphs: VecDeque::new(),
             thread_losses: HashMap::new(),
             device_floor_ns: device_floor_ns(capture, device),
+            to_the_end: false,
+            last_launcher: None,
             last_launches: VecDeque::new(),
             tree: StackTree::default(),
             causes: Causes::default(),
+            host_work: HostWalk::new(capture, job, waker_stacks),
             pieces: Vec::new(),
             blamed: Vec::new(),
             gaps: 0,
@@ -124,6 +137,15 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             self.longest_gap = (idle_since, to.since(idle_since));
         }
         let told_to_wait = self.has_waits && closing.as_ref().is_some_and(|x| self.told_to_wait(x));
+        // To a gap that nothing ends, the thread that launched last has not launched anything yet.
+        let never = || {
+            let thread = self.last_launcher.filter(|_| self.to_the_end)?;
+            Some(Launch { thread, start: to, duration_ns: 0, name: StringId(0) })
+        };
+        let closing = closing.or_else(|| {
+            let launch = Some(never()?);
+            Some(Closing { stream: 0, correlation: CorrelationId(0), flags: 0, launch, lost: false })
+        });
         let launch = closing.and_then(|x| x.launch);
         let capture = self.capture;
         let mut host = launch.map(|l| {
@@ -171,7 +193,14 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         for piece in &self.blamed {
             let ns = piece.to.since(piece.from);
             sums.add_idle(piece.cause.leaf, ns);
-            self.causes.add(piece.cause, ns);
+            let cause = piece.cause;
+            // Elsewhere than in the driver: where the thread was followed, its own records say what it did.
+            match cause.thread.filter(|&t| self.host_work.follows(t)) {
+                Some(thread) if cause.leaf == IdleLeaf::Host && cause.reason == Reason::Plain => {
+                    self.host_work.charge(thread, piece.from, piece.to);
+                }
+                _ => self.causes.add(cause, ns),
+            }
         }
     }
 
@@ -199,6 +228,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             }
         }
         let Some(launch) = x.launch else { return };
+        self.last_launcher = Some(launch.thread);
         self.last_launches.push_back(launch);
         if self.last_launches.len() > RECENT_LAUNCHES {
             self.last_launches.pop_front();

@@ -61,7 +61,10 @@ pub fn all_ledgers<S: ReadAt>(
     capture: &Capture<S>,
     options: Options,
 ) -> Result<Vec<DeviceLedger>, NotConserved> {
-    let devices = capture.keys(RecordKind::GpuOp);
+    let mut devices = capture.keys(RecordKind::GpuOp);
+    devices.extend(capture.keys(RecordKind::DeviceWindow));
+    devices.sort_unstable();
+    devices.dedup();
     each(&devices, |device| device::device_ledger(capture, device, options))
 }
 

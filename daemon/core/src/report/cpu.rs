@@ -7,7 +7,8 @@ use stallscope_schemas::units::{StackId, StringId, ThreadId};
 use super::{DeviceReport, Window, common, some};
 use crate::capture::Tables;
 use crate::ledger::cpu::ThreadLedger;
-use crate::ledger::cpu::causes::{CpuAmount, CpuCause};
+use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
+use crate::ledger::cpu::idle::HostWork;
 use crate::ledger::{CpuLeaf, CpuLedger, CpuSums};
 use crate::report::text::printable;
 
@@ -220,7 +221,7 @@ pub(super) fn device_report(ledger: &CpuLedger, tables: &Tables) -> DeviceReport
             .ranked()
             .into_iter()
             .take(TOP_CAUSES)
-            .map(|(cause, amount)| cause_report(ledger, tables, cause, amount))
+            .map(|(cause, amount)| cause_report(&ledger.causes, tables, cause, amount))
             .collect(),
         collectives: collectives(ledger, tables),
         run_queue: run_queue(ledger, tables),
@@ -249,6 +250,27 @@ fn thread_report(ledger: &ThreadLedger, tables: &Tables) -> ThreadReport {
     }
 }
 
+/// What launching threads did while a GPU waited for them.
+#[derive(Clone, Debug, Serialize)]
+pub struct IdleHostReport {
+    /// By what the launching threads did; sums to `idle.host_ns` where they were followed.
+    pub direct: Map<String, Value>,
+    /// By what their waits are charged to; the same sum.
+    pub root: Map<String, Value>,
+    /// Largest causes.
+    pub causes: Vec<CpuCauseReport>,
+}
+
+/// `None` where no launching thread was followed.
+pub(super) fn idle_host_report(work: &HostWork, tables: &Tables) -> Option<IdleHostReport> {
+    let causes = work.causes.ranked().into_iter().take(TOP_CAUSES);
+    (work.direct.total() > 0).then(|| IdleHostReport {
+        direct: leaf_map(&work.direct),
+        root: leaf_map(&work.root),
+        causes: causes.map(|(cause, amount)| cause_report(&work.causes, tables, cause, amount)).collect(),
+    })
+}
+
 /// What is known of a thread.
 pub(crate) fn thread_name(id: ThreadId, tables: &Tables) -> ThreadName {
     let thread = tables.thread(id);
@@ -265,7 +287,7 @@ fn frames(stack: StackId, tables: &Tables) -> Vec<String> {
     tables.stack_names(stack).into_iter().map(|n| printable(tables.string(n)).into_owned()).collect()
 }
 
-fn cause_report(ledger: &CpuLedger, tables: &Tables, cause: CpuCause, amount: CpuAmount) -> CpuCauseReport {
+fn cause_report(causes: &CpuCauses, tables: &Tables, cause: CpuCause, amount: CpuAmount) -> CpuCauseReport {
     let text = |id: StringId| some(tables.string(id));
     CpuCauseReport {
         leaf: cause.direct.key(),
@@ -274,8 +296,7 @@ fn cause_report(ledger: &CpuLedger, tables: &Tables, cause: CpuCause, amount: Cp
         collective: text(cause.collective),
         waiting_call: text(cause.waiting_call),
         waiting_stack: frames(cause.waiting_stack, tables),
-        wakers: ledger
-            .causes
+        wakers: causes
             .chains
             .links(cause.chain)
             .into_iter()
@@ -316,7 +337,7 @@ fn collectives(ledger: &CpuLedger, tables: &Tables) -> Vec<CollectiveReport> {
 }
 
 /// Who ran while the driving threads were runnable: thread, time, how often. The largest first.
-pub(crate) fn ran_instead(ledger: &CpuLedger) -> Vec<(Option<ThreadId>, u64, u64)> {
+fn ran_instead(ledger: &CpuLedger) -> Vec<(Option<ThreadId>, u64, u64)> {
     let mut by: std::collections::BTreeMap<Option<ThreadId>, (u64, u64)> = std::collections::BTreeMap::new();
     let queued = |c: &CpuCause| matches!(c.direct, CpuLeaf::RunQueue);
     for (cause, amount) in ledger.causes.ranked().iter().filter(|(c, _)| queued(c)) {

@@ -22,11 +22,11 @@ use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::{DeviceLedger, IdleLeaf, Leaf, Ledgers, Step, Sums};
 use crate::steps::percentile;
 
+pub(crate) use cpu::thread_name;
 pub use cpu::{
     BlockDeviceReport, CollectiveReport, ConnectionReport, CpuCauseReport, CpuReport, FileReport,
     PageFaultReport, RunQueueReport, ThreadName, ThreadReport,
 };
-pub(crate) use cpu::{ran_instead, thread_name};
 pub use diff::{Diff, DiffDevice};
 pub use render::{render, render_diff};
 use text::printable;
@@ -152,6 +152,8 @@ pub struct GpuReport {
     pub device_floor_ns: u64,
     /// Largest causes of idle time.
     pub idle_causes: Vec<CauseReport>,
+    /// Of `idle.host_ns`, what the launching threads did; null where they were not followed.
+    pub idle_host: Option<cpu::IdleHostReport>,
     /// Kernels and copies with the most time.
     pub top_operations: Vec<OperationReport>,
     /// Steps, or null where none could be told.
@@ -349,6 +351,7 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
             longest_start_ns: ledger.longest_gap.0.0,
         },
         device_floor_ns: ledger.device_floor_ns,
+        idle_host: cpu::idle_host_report(&ledger.host_work, tables),
         idle_causes: ledger
             .causes
             .ranked()

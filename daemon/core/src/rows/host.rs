@@ -2,7 +2,8 @@
 
 use stallscope_schemas::record::{
     BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, RecordKind, WaitKind, block_io, collective_call,
-    connection, cpu_sample, file_io, page_faults, thread_loss, thread_preempt, thread_span, thread_wait,
+    connection, counter, cpu_sample, device_window, file_io, page_faults, thread_loss, thread_preempt,
+    thread_span, thread_wait,
 };
 use stallscope_schemas::units::{ProcessId, StackId, StringId, ThreadId, TimeNs};
 
@@ -321,6 +322,21 @@ host_row! {
         counter: u16 = COUNTER Repeating,
         /// How many records.
         records: u64 = RECORDS Repeating,
+    }
+}
+
+host_row! {
+    /// A stretch in which a device was observed.
+    DeviceWindow in device_window {}
+}
+
+host_row! {
+    /// A value at a moment.
+    Counter in counter {
+        /// Name with its unit.
+        name: StringId = NAME Repeating,
+        /// The value.
+        value: u64 = VALUE Measure,
     }
 }
 

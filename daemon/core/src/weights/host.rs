@@ -7,7 +7,9 @@ use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 use super::{add, frame_text};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::folded::Folded;
+use crate::ledger::IdleLeaf;
 use crate::ledger::cpu::causes::Sampled;
+use crate::ledger::cpu::idle::HostWork;
 use crate::ledger::cpu::wait::{Waits, queue_leaf};
 use crate::ledger::cpu::{CpuLeaf, CpuLedger, Cursor};
 use crate::rows::ThreadWait;
@@ -157,4 +159,35 @@ pub fn wait(ledgers: &[CpuLedger], tables: &Tables) -> Folded {
         }
     }
     folded
+}
+
+/// What launching threads did while a device waited for them: its total is the time in `work`.
+pub(super) fn launching(device: &str, work: &HostWork, tables: &Tables, folded: &mut Folded) {
+    for (cause, amount) in work.causes.ranked() {
+        let (process, thread) = thread_frames(cause.thread, tables);
+        let mut frames = vec![device.to_owned(), IdleLeaf::Host.text().to_owned()];
+        frames.push(cause.root.text().to_owned());
+        frames.push(format!("{process} · {thread}"));
+        let chain = work.causes.chains.links(cause.chain);
+        if !chain.is_empty() {
+            frames.extend(stack_frames(cause.waiting_stack, tables));
+            let none = StringId(0);
+            frames.push(call_frame(cause.waiting_call, ObjectKind::None, none, cause.direct, tables));
+        }
+        for link in chain {
+            let (process, thread) = thread_frames(link.thread, tables);
+            let by = if link.interrupt { "woken by an interrupt in" } else { "waits for" };
+            frames.push(format!("{by} {process} · {thread}"));
+        }
+        frames.extend(stack_frames(cause.stack, tables));
+        match cause.preemptor {
+            Some(by) => frames.push(format!("while {} ran", thread_frames(by, tables).1)),
+            None if cause.root.is_on_cpu() && cause.stack == StackId(0) => frames.push(NO_SAMPLE.to_owned()),
+            None if cause.root.is_blocked() => {
+                frames.push(call_frame(cause.call, cause.object_kind, cause.object, cause.root, tables));
+            }
+            None => {}
+        }
+        folded.add(frames, amount.ns);
+    }
 }

@@ -3,7 +3,7 @@
 //! | weight | width | frames |
 //! |---|---|---|
 //! | `gpu` | time that the operation added to its class (compute, communication, copy), hidden behind another or not | device, host stack at the launch, operation |
-//! | `gpu-idle` | idle time of the device | device, cause, host stack that ran in the gap, call |
+//! | `gpu-idle` | idle time of the device | device, cause, host stack that ran in the gap, call; where the launching thread was followed: its stack, what it waited for, and the stack of whoever it waited for |
 //! | `cpu` | time on a CPU where threads were sampled, else inside recorded ranges of host threads | process, thread, stack |
 //! | `off-cpu` | time off the CPU | process, thread, stack, what the thread waited for |
 //! | `wait` | waits of threads that drive a rank | process, thread, stack, call, and who ended the wait, upside down |
@@ -111,6 +111,7 @@ pub fn gpu_idle(ledgers: &[DeviceLedger], tables: &Tables) -> Folded {
             }
             folded.add(frames, amount.ns);
         }
+        host::launching(&device, &ledger.host_work, tables, &mut folded);
     }
     folded
 }

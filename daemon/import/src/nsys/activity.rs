@@ -8,13 +8,13 @@ use std::io::Write;
 
 use hashbrown::HashMap;
 use rusqlite::{Row, Rows};
+use stallscope_core::classify::copies::{copy_kind, copy_name, memory_kind, memset_name};
 use stallscope_core::rows::{ApiCall, GpuOp, StreamWait};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CopyKind, OpKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, StringId, TimeNs};
 
 use super::actors::ProcessKey;
-use super::copies::{copy_kind, copy_name, memory_kind, memset_name};
 use super::database::{Scan, Table, WrongType, integer};
 use super::names::intern;
 use super::ranges::CollectiveTimes;

@@ -19,7 +19,6 @@
 
 mod activity;
 mod actors;
-mod copies;
 mod database;
 mod names;
 mod ranges;

@@ -3,13 +3,16 @@
 //! What later records refer to (tasks, stacks, objects) may come out of another CPU's ring a moment after the record that
 //! refers to it. So each batch is held back until the definitions of the next one are in.
 
+mod gpu;
 mod tasks;
 mod unseen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 
+use stallscope_agents::Told;
 use stallscope_core::capture::{CaptureWriter, WriteError};
+use stallscope_core::ingest::Ingest;
 use stallscope_core::rows::{
     BlockIo, CollectiveCall, Connection, CpuSample, FileIo, PageFaults, ThreadLoss, ThreadPreempt,
     ThreadSpan, ThreadWait,
@@ -25,10 +28,12 @@ use stallscope_schemas::wire::{self, loss_flag, stack_flag, wait_flag};
 
 use crate::queue::LeftOut;
 
+use gpu::Gpus;
+pub(crate) use gpu::counter as gpu_counter;
 use tasks::Tasks;
 pub(crate) use tasks::{RankSeat, Seats};
-use unseen::Unseen;
 pub(crate) use unseen::CallsSeen;
+use unseen::Unseen;
 
 /// Where names come from: the processes themselves, or a test.
 pub(crate) trait Naming {
@@ -75,9 +80,10 @@ struct KnownObject {
 /// Turns batches of events into rows of one capture.
 #[derive(Debug)]
 pub(crate) struct Assembler<W: Write, N: Naming> {
-    writer: CaptureWriter<W>,
+    ingest: Ingest<W>,
     naming: N,
     tasks: Tasks,
+    gpus: Gpus,
     held: Vec<Event>,
     stacks: HashMap<u64, StackFrames>,
     stack_ids: HashMap<(u64, u64), StackId>,
@@ -99,9 +105,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     pub(crate) fn new(mut writer: CaptureWriter<W>, mut naming: N, seats: Seats) -> Self {
         let tasks = Tasks::new(&mut writer, &mut naming, seats);
         Self {
-            writer,
+            ingest: Ingest::new(writer),
             naming,
             tasks,
+            gpus: Gpus::default(),
             held: Vec::new(),
             stacks: HashMap::new(),
             stack_ids: HashMap::new(),
@@ -117,7 +124,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
 
     /// The capture under construction, for labels, clocks and losses.
     pub(crate) fn writer(&mut self) -> &mut CaptureWriter<W> {
-        &mut self.writer
+        self.ingest.writer()
     }
 
     /// Where names come from.
@@ -139,7 +146,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let mut rest = Vec::with_capacity(events.len());
         for event in events {
             match event {
-                Event::Task(task) => self.tasks.begin(&mut self.writer, &mut self.naming, &task),
+                Event::Task(task) => self.tasks.begin(self.ingest.writer(), &mut self.naming, &task),
                 Event::Stack(stack) => self.define_stack(stack),
                 Event::Object(object) => self.define_object(&object),
                 other => rest.push(other),
@@ -159,10 +166,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     /// [`WriteError`] when the output refuses.
     pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
         for (thread, span) in self.tasks.spans_so_far() {
-            self.writer.push_thread_span(thread, span)?;
+            self.ingest.writer().push_thread_span(thread, span)?;
         }
         self.naming.tidy();
-        self.writer.flush()
+        self.ingest.writer().flush()
     }
 
     /// Ends the capture.
@@ -173,20 +180,37 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let rest = std::mem::take(&mut self.held);
         self.write_rows(rest)?;
         self.flush()?;
-        Ok((self.writer.finish()?.0, self.losses))
+        Ok((self.ingest.finish()?.0, self.losses))
     }
 
     /// Counts what was lost, in the capture and for whoever asked for the recording.
     pub(crate) fn count(&mut self, loss: LossCounter, count: u64) {
         if count > 0 {
             *self.losses.entry(loss).or_default() += count;
-            self.writer.count_loss(loss, count);
+            self.ingest.writer().count_loss(loss, count);
         }
     }
 
     /// The probes on collective calls were taken off or put on.
     pub(crate) fn calls_seen(&mut self, change: CallsSeen) {
         self.unseen.change(change);
+    }
+
+    /// Takes in what the agents told.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the output refuses.
+    pub(crate) fn told(&mut self, told: Told) -> Result<(), WriteError> {
+        match told {
+            Told::Events { pid, events } => {
+                for event in events {
+                    self.gpus.event(&mut self.ingest, &mut self.tasks, pid, event)?;
+                }
+                Ok(())
+            }
+            Told::Observed { pid, from, to, .. } => self.gpus.observed(&mut self.ingest, pid, from, to),
+            Told::On { .. } | Told::Losses { .. } | Told::Ended { .. } => Ok(()),
+        }
     }
 
     fn define_stack(&mut self, stack: StackFrames) {
@@ -203,7 +227,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             return;
         }
         let named = self.naming.object(object);
-        let text = self.writer.intern(&named.text);
+        let text = self.ingest.writer().intern(&named.text);
         self.objects.insert(object.id, KnownObject { kind: named.kind, text, peer_pid: named.peer_pid });
     }
 
@@ -217,10 +241,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                     let unseen = self.unseen.end(end.head.task, end.time_ns);
                     self.calls_unseen(end.head.task, unseen)?;
                     if let Some((thread, span)) = self.tasks.end(&mut self.naming, &end) {
-                        self.writer.push_thread_span(thread, span)?;
+                        self.ingest.writer().push_thread_span(thread, span)?;
                     }
                 }
-                Event::Exec(exec) => self.tasks.exec(&mut self.writer, &mut self.naming, &exec),
+                Event::Exec(exec) => self.tasks.exec(self.ingest.writer(), &mut self.naming, &exec),
                 Event::Loss(loss) => {
                     let end_ns = loss.start_ns.saturating_add(loss.duration_ns);
                     // The kernel half counts them itself: here only the stretch is of interest.
@@ -229,13 +253,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                         loss_flag::LOSS_PAUSED => LossCounter::CallsPaused,
                         _ => LossCounter::RingFull,
                     };
-                    self.lost_stretch(
-                        why,
-                        loss.head.task,
-                        loss.start_ns,
-                        end_ns,
-                        loss.records,
-                    )?;
+                    self.lost_stretch(why, loss.head.task, loss.start_ns, end_ns, loss.records)?;
                 }
                 Event::Faults(faults) => self.faults(&faults)?,
                 Event::BlockIo(io) => self.block_io(&io)?,
@@ -280,8 +298,8 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         self.count(LossCounter::SymbolMissing, named.unnamed);
         let mut id = StackId(0);
         for frame in &named.frames {
-            let name = self.writer.intern(frame);
-            id = self.writer.intern_frame(id, name);
+            let name = self.ingest.writer().intern(frame);
+            id = self.ingest.writer().intern_frame(id, name);
         }
         if self.stack_ids.len() < MAX_STACKS {
             self.stack_ids.insert((user, kernel), id);
@@ -295,7 +313,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             return name;
         }
         let text = syscalls::Sysno::new(at).map_or_else(|| format!("syscall_{at}"), |s| s.name().to_owned());
-        let name = self.writer.intern(&text);
+        let name = self.ingest.writer().intern(&text);
         // Numbers beyond the table are hostile or of a newer kernel: they are named without being remembered.
         if at < 1024 {
             if self.calls.len() <= at {
@@ -351,7 +369,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             result: wait.result,
             peer: peer_pid.and_then(|pid| self.tasks.process(pid)),
         };
-        self.writer.push_thread_wait(thread, row)
+        self.ingest.writer().push_thread_wait(thread, row)
     }
 
     fn preempt(&mut self, preempt: &wire::Preempt) -> Result<(), WriteError> {
@@ -365,7 +383,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             preemptor: self.other(preempt.preemptor),
             kind: WaitKind::from_id(preempt.kind.into()).unwrap_or(WaitKind::Preempted),
         };
-        self.writer.push_thread_preempt(thread, row)
+        self.ingest.writer().push_thread_preempt(thread, row)
     }
 
     fn sample(&mut self, sample: &wire::Sample) -> Result<(), WriteError> {
@@ -373,7 +391,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         self.tasks.seen(sample.head.task, sample.time_ns);
         let stack = self.stack(sample.head.task, sample.stack, sample.kernel_stack);
         let row = CpuSample { start: time(sample.time_ns), duration_ns: sample.period_ns, stack };
-        self.writer.push_cpu_sample(thread, row)
+        self.ingest.writer().push_cpu_sample(thread, row)
     }
 
     fn faults(&mut self, faults: &wire::Faults) -> Result<(), WriteError> {
@@ -384,7 +402,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             minor: faults.minor,
             major: faults.major,
         };
-        self.writer.push_page_faults(thread, row)
+        self.ingest.writer().push_page_faults(thread, row)
     }
 
     fn block_io(&mut self, io: &wire::BlockIo) -> Result<(), WriteError> {
@@ -393,7 +411,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             Some(&device) => device,
             None => {
                 let name = self.naming.device(io.device);
-                let device = self.writer.intern(&name);
+                let device = self.ingest.writer().intern(&name);
                 self.devices.insert(io.device, device);
                 device
             }
@@ -409,7 +427,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             sector: io.sector,
             error: u64::from(io.error.unsigned_abs()),
         };
-        self.writer.push_block_io(thread, row)
+        self.ingest.writer().push_block_io(thread, row)
     }
 
     fn call(&mut self, call: &wire::Call) -> Result<(), WriteError> {
@@ -431,14 +449,14 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let row = CollectiveCall {
             start: time(named.start_ns),
             duration_ns: named.duration_ns,
-            name: self.writer.intern(&named.name),
+            name: self.ingest.writer().intern(&named.name),
             library: named.library,
             operation: named.operation,
             bytes: named.bytes,
             elements: named.elements,
-            datatype: self.writer.intern(named.datatype),
-            reduction: self.writer.intern(named.reduction),
-            group: self.writer.intern(&named.group),
+            datatype: self.ingest.writer().intern(named.datatype),
+            reduction: self.ingest.writer().intern(named.reduction),
+            group: self.ingest.writer().intern(&named.group),
             group_size: named.group_size,
             rank: named.rank,
             peer: named.peer,
@@ -448,7 +466,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             flags: named.flags,
             stack: self.stack(task, named.stack, 0),
         };
-        self.writer.push_collective_call(thread, row)
+        self.ingest.writer().push_collective_call(thread, row)
     }
 
     fn file_io(&mut self, io: &wire::FileIo) -> Result<(), WriteError> {
@@ -466,7 +484,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             writes: io.writes,
             written_bytes: io.written_bytes,
         };
-        self.writer.push_file_io(process, row)
+        self.ingest.writer().push_file_io(process, row)
     }
 
     /// Connections are reported by totals: a row is what came since the report before, the first sets the mark.
@@ -484,7 +502,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             rtt_ns: now.rtt_ns,
             segments: u64::from(now.segments.saturating_sub(before.segments)),
         };
-        self.writer.push_connection(process, row)
+        self.ingest.writer().push_connection(process, row)
     }
 
     fn calls_unseen(&mut self, task: u32, stretch: Option<(u64, u64)>) -> Result<(), WriteError> {
@@ -515,7 +533,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let Some(thread) = self.thread(task) else { return Ok(()) };
         let duration_ns = end_ns.saturating_sub(start_ns);
         let row = ThreadLoss { start: time(start_ns), duration_ns, counter: why.id(), records };
-        self.writer.push_thread_loss(thread, row)
+        self.ingest.writer().push_thread_loss(thread, row)
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Tasks {
     tasks: HashMap<u32, Task>,
     processes: HashMap<u32, Known>,
     outsiders: HashMap<u32, ThreadId>,
+    /// Threads of the job by tid: the last that had it.
+    by_tid: HashMap<u32, ThreadId>,
 }
 
 impl Tasks {
@@ -102,7 +104,7 @@ impl Tasks {
                 naming.process_seen(pid);
             }
         }
-        Self { seats, tasks: HashMap::new(), processes, outsiders: HashMap::new() }
+        Self { seats, tasks: HashMap::new(), processes, outsiders: HashMap::new(), by_tid: HashMap::new() }
     }
 
     pub(super) fn begin_ns(&self) -> u64 {
@@ -126,6 +128,7 @@ impl Tasks {
             self.outsiders.insert(number, thread);
             return;
         }
+        self.by_tid.insert(task.tid, thread);
         let from = task.time_ns;
         self.tasks
             .insert(number, Task { thread, pid: task.pid, written_until: from, known_until: from, leader });
@@ -183,6 +186,27 @@ impl Tasks {
             Some(task) => Some(task.thread),
             None => self.outsiders.get(&task).copied(),
         }
+    }
+
+    /// The thread of a followed process that has this tid. One that was never met is made known.
+    pub(super) fn thread_of_tid<W: Write>(
+        &mut self,
+        writer: &mut CaptureWriter<W>,
+        pid: u32,
+        tid: u32,
+    ) -> Option<ThreadId> {
+        if let Some(&thread) = self.by_tid.get(&tid) {
+            return Some(thread);
+        }
+        let process = self.process(pid)?;
+        let thread = writer.add_thread(Thread { process, tid: tid.into(), name: String::new() });
+        self.by_tid.insert(tid, thread);
+        Some(thread)
+    }
+
+    /// Where all of this comes from.
+    pub(super) fn source(&self) -> SourceId {
+        self.seats.source
     }
 
     pub(super) fn pid(&self, task: u32) -> Option<u32> {

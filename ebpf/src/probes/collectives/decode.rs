@@ -5,6 +5,7 @@
 //! arguments are another program's memory, and the layout of a C++ object is that of one version.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, call_flags};
 use stallscope_schemas::wire::Call;
@@ -105,7 +106,7 @@ struct Group {
 /// Decodes the calls of all processes of a recording.
 #[derive(Debug)]
 pub struct Decoder {
-    table: Table,
+    table: &'static Table,
     groups: HashMap<GroupKey, Group>,
     names: HashMap<u32, HashMap<u64, &'static str>>,
     worlds: HashMap<u32, (u32, u64)>,
@@ -113,7 +114,9 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { table: Table::new(), groups: HashMap::new(), names: HashMap::new(), worlds: HashMap::new() }
+        // The same for all, and of more than a thousand rows.
+        static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
+        Self { table: &TABLE, groups: HashMap::new(), names: HashMap::new(), worlds: HashMap::new() }
     }
 }
 
@@ -288,6 +291,7 @@ impl Decoder {
         match library {
             CollectiveLibrary::Mpi => handles::mpi_type(self.mpi(pid, values.function, handle), handle),
             CollectiveLibrary::Nccl | CollectiveLibrary::Rccl => handles::nccl_type(handle),
+            CollectiveLibrary::OneCcl => handles::oneccl_type(values.function.binding == Binding::C, handle),
             // Gloo knows sizes only. Larger elements than complex numbers of 16 bytes each are not reduced.
             _ if values.function.flags.element && (1..=32).contains(&handle) => {
                 DataType { name: "", bytes: handle }
@@ -301,6 +305,9 @@ impl Decoder {
         match library {
             CollectiveLibrary::Mpi => handles::mpi_operation(self.mpi(pid, values.function, handle), handle),
             CollectiveLibrary::Nccl | CollectiveLibrary::Rccl => handles::nccl_operation(handle),
+            CollectiveLibrary::OneCcl => {
+                handles::oneccl_operation(values.function.binding == Binding::C, handle)
+            }
             _ => "",
         }
     }

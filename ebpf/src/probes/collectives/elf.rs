@@ -270,8 +270,18 @@ enum Wanted {
 /// What every symbol of the table begins with, `P` aside, and the data that is handles. A name may be the end of
 /// another one in the file (linkers fold `MPI_Send` into `PMPI_Send`): they are searched for everywhere, and count where
 /// they end with the name.
-const BEGINS: [&str; 7] =
-    ["nccl", "MPI_", "mpi_", "_ZN4gloo", "_ZN4c10d", "__cxa_begin_catch", handles::PREFIX];
+const BEGINS: [&str; 10] = [
+    "nccl",
+    "MPI_",
+    "mpi_",
+    "_ZN4gloo",
+    "_ZN4c10d",
+    "oneccl",
+    "_ZN3ccl",
+    "_ZN8ccl_comm",
+    "__cxa_begin_catch",
+    handles::PREFIX,
+];
 
 /// Streams a table of names. Offsets of those that are wanted.
 fn wanted_names(

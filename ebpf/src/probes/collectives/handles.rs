@@ -1,6 +1,6 @@
 //! What the handles of data types, reductions and communicators stand for.
 //!
-//! NCCL's are small numbers. Those of MPICH and its relatives are integers that hold a type's size. Open MPI's are the
+//! NCCL's and oneCCL's are small numbers. Those of MPICH and its relatives are integers that hold a type's size. Open MPI's are the
 //! addresses of objects that the library exports, and small numbers in Fortran.
 
 /// What the symbols of Open MPI's predefined objects begin with.
@@ -207,9 +207,44 @@ pub(crate) fn nccl_operation(number: u64) -> &'static str {
     found.copied().unwrap_or("")
 }
 
+/// What a oneCCL data type is: the C functions have NCCL's numbers, those of C++ their own.
+pub(crate) fn oneccl_type(c: bool, number: u64) -> DataType {
+    const CPP: [(&str, u64); 12] = [
+        ("int8", 1),
+        ("uint8", 1),
+        ("int16", 2),
+        ("uint16", 2),
+        ("int32", 4),
+        ("uint32", 4),
+        ("int64", 8),
+        ("uint64", 8),
+        ("float16", 2),
+        ("float32", 4),
+        ("float64", 8),
+        ("bfloat16", 2),
+    ];
+    if c {
+        return nccl_type(number);
+    }
+    let found = usize::try_from(number).ok().and_then(|n| CPP.get(n));
+    found.map_or(DataType::default(), |&(name, bytes)| DataType { name, bytes })
+}
+
+/// The name of a oneCCL reduction. What 4 is in C++ depends on the version: it has no name.
+pub(crate) fn oneccl_operation(c: bool, number: u64) -> &'static str {
+    if c {
+        return nccl_operation(number);
+    }
+    let found = usize::try_from(number).ok().and_then(|n| ["sum", "prod", "min", "max"].get(n));
+    found.copied().unwrap_or("")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{MpiHandles, find, mpi_communicator, mpi_operation, mpi_type, nccl_operation, nccl_type};
+    use super::{
+        MpiHandles, find, mpi_communicator, mpi_operation, mpi_type, nccl_operation, nccl_type,
+        oneccl_operation, oneccl_type,
+    };
 
     #[test]
     fn handles_of_open_mpi_are_addresses_in_c_and_numbers_in_fortran() {
@@ -248,5 +283,13 @@ mod tests {
         assert_eq!((nccl_type(9).name, nccl_type(9).bytes), ("bfloat16", 2));
         assert_eq!(nccl_type(12).bytes, 0);
         assert_eq!((nccl_operation(4), nccl_operation(5)), ("avg", ""));
+    }
+
+    #[test]
+    fn numbers_of_oneccl_are_not_the_same_in_c_and_in_cpp() {
+        assert_eq!([true, false].map(|c| oneccl_type(c, 7).name), ["float32", "uint64"]);
+        assert_eq!([true, false].map(|c| oneccl_type(c, 12).bytes), [0, 0]);
+        assert_eq!([true, false].map(|c| oneccl_operation(c, 2)), ["max", "min"]);
+        assert_eq!([true, false].map(|c| oneccl_operation(c, 4)), ["avg", ""]);
     }
 }

@@ -225,7 +225,7 @@ fn rows(line: &str) -> Result<Vec<Function>, String> {
         }
         "c++" => braces(name)
             .into_iter()
-            .map(|name| function(mangled(&name), name, Binding::Cpp, &values))
+            .map(|name| function(mangled(&name), parameters(&name).0.to_owned(), Binding::Cpp, &values))
             .collect(),
         other => return Err(format!("unknown binding {other}")),
     })
@@ -251,10 +251,17 @@ fn braces(name: &str) -> Vec<String> {
     choices.split(',').flat_map(|choice| braces(&format!("{before}{choice}{after}"))).collect()
 }
 
+/// A qualified name, and what the mangled parameters begin with.
+fn parameters(name: &str) -> (&str, &str) {
+    let (name, types) = name.split_once('(').unwrap_or((name, ""));
+    (name, types.trim_end_matches(')'))
+}
+
 /// What the symbols of all overloads of a qualified name begin with, in the Itanium ABI.
 fn mangled(name: &str) -> String {
+    let (name, types) = parameters(name);
     let parts: String = name.split("::").map(|part| format!("{}{part}", part.len())).collect();
-    format!("_ZN{parts}E")
+    format!("_ZN{parts}E{types}")
 }
 
 fn named<T: Copy>(all: &[T], name: &str, of: fn(T) -> &'static str) -> Result<T, String> {
@@ -383,6 +390,15 @@ mod tests {
         let group =
             "_ZN4c10d16ProcessGroupGloo9allreduceERSt6vectorIN2at6TensorESaIS3_EERKNS_16AllreduceOptionsE";
         assert_eq!(name(group), Some(("c10d::ProcessGroupGloo::allreduce", Binding::Cpp)));
+        // Overloads that have their arguments in other places are told by their parameters.
+        let count = |symbol: &str| {
+            let row = table.function(table.find(symbol.as_bytes())?)?;
+            (row.name == "ccl::v1::broadcast").then(|| row.values[0].1.argument)
+        };
+        let behind =
+            "NS0_8datatypeEiRKNS0_12communicatorERKNS0_14broadcast_attrERKSt6vectorINS0_5eventESaISA_EE";
+        assert_eq!(count(&format!("_ZN3ccl2v19broadcastEPvm{behind}")), Some(2));
+        assert_eq!(count(&format!("_ZN3ccl2v19broadcastEPvS1_m{behind}")), Some(3));
         for other in
             ["ncclAllReduceX", "_ZN4gloo9allreduceERKNS_16AllreduceOptionsE.cold", "_ZN4gloo9allreduce3fooEv"]
         {

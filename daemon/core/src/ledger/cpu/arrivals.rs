@@ -224,3 +224,50 @@ fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
     let name = names.into_iter().max_by_key(|(_, count)| *count)?.0;
     Some(Arrivals { name, calls, ranks: seen })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Arrival, Arrivals, CollectiveOp, Mark, StringId, TimeNs, matched};
+
+    fn calls(spans: &[(i64, i64)]) -> Vec<Mark> {
+        let mark = |&(start, end): &(i64, i64)| Mark {
+            start: TimeNs(start),
+            end: TimeNs(end),
+            operation: CollectiveOp::AllReduce,
+            name: StringId(7),
+        };
+        spans.iter().map(mark).collect()
+    }
+
+    fn of(ranks: &[&[(i64, i64)]]) -> Arrivals {
+        let marks: Vec<Vec<Mark>> = ranks.iter().map(|spans| calls(spans)).collect();
+        let sequences: Vec<_> = marks.iter().map(Vec::as_slice).enumerate().collect();
+        matched(&sequences).unwrap()
+    }
+
+    #[test]
+    fn time_in_which_a_rank_waits_in_two_calls_counts_once() {
+        // Two buckets of gradients are handed over together: rank 0 waits in both from 0 on, rank 1 in the second from
+        // 600 on. Rank 2 begins the first at 1000 and the second at 1010.
+        let arrivals = of(&[
+            &[(0, 1020), (10, 1040), (2000, 2200)],
+            &[(300, 1020), (600, 1040), (2000, 2200)],
+            &[(1000, 1020), (1010, 1040), (2000, 2200)],
+        ]);
+        let rank = |ledger, last, caused_ns, waited_ns| Arrival { ledger, last, caused_ns, waited_ns };
+        assert_eq!(arrivals.ranks, [rank(0, 0, 0, 1010), rank(1, 0, 0, 710), rank(2, 2, 1720, 0)]);
+        assert_eq!(arrivals.calls, 3);
+    }
+
+    #[test]
+    fn what_the_later_of_two_overlapping_calls_adds_is_caused_by_who_was_late_for_it() {
+        // Rank 1 is late for the first call, rank 2 for the second; rank 0 waits through both without a break.
+        let arrivals = of(&[&[(0, 110), (50, 310)], &[(100, 110), (105, 310)], &[(0, 110), (300, 310)]]);
+        let of = |rank: usize| arrivals.ranks[rank];
+        assert_eq!((of(1).caused_ns, of(2).caused_ns), (200, 200 + 195));
+        assert_eq!((of(0).waited_ns, of(1).waited_ns, of(2).waited_ns), (300, 195, 100));
+        // What is waited is what is caused.
+        let sum = |of: fn(&Arrival) -> u64| arrivals.ranks.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|a| a.caused_ns), sum(|a| a.waited_ns));
+    }
+}

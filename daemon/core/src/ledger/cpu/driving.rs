@@ -23,6 +23,8 @@ struct Layers {
 pub(super) struct Threads {
     pub(super) followed: Vec<ThreadId>,
     pub(super) driving: Vec<ThreadId>,
+    /// Whether any of them enters c10d.
+    pub(super) process_groups: bool,
 }
 
 /// Finds the threads of a rank.
@@ -53,7 +55,7 @@ pub(super) fn threads<S: ReadAt>(capture: &Capture<S>, device: &Device) -> Threa
     if driving.is_empty() {
         driving.extend(main_thread(capture, device, &followed));
     }
-    Threads { followed, driving }
+    Threads { followed, driving, process_groups: has_outer.values().any(|&outer| outer) }
 }
 
 /// The main thread of the rank's own process, or where it was not followed the thread with the least id.

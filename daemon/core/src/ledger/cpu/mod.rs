@@ -5,10 +5,13 @@
 //! wait that another thread of the job ended to what that thread did meanwhile ([`walk`]).
 
 pub mod arrivals;
+mod beneath;
 pub mod calls;
 pub mod causes;
+mod charge;
 mod cursor;
 mod driving;
+pub mod idle;
 pub mod io;
 pub mod leaf;
 pub(crate) mod wait;
@@ -18,14 +21,16 @@ use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
 
 use super::{NotConserved, Options};
 use crate::capture::{Capture, ReadAt};
-use crate::timeline::thread::{State, Stretch};
+use crate::timeline::thread::Stretch;
+use beneath::Beneath;
 use calls::Calls;
-use causes::{CpuCause, CpuCauses};
+use causes::CpuCauses;
+use charge::{Leaves, charge, leaves};
 pub(crate) use cursor::Cursor;
 use io::Io;
 pub use leaf::{CpuLeaf, CpuSums};
-use wait::{Waits, in_collective, queue_leaf};
-use walk::{Book, Walker, bare, own};
+use wait::Waits;
+use walk::{Book, Walker};
 
 /// The ledger of one thread of a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +92,14 @@ pub fn cpu_ledger<S: ReadAt>(
         return Ok(None);
     }
     let job = device.processes.first().and_then(|&p| tables.process(p)).map_or("", |p| p.job.as_str());
+    let beneath =
+        if threads.process_groups { Beneath::of(capture, &threads.followed) } else { Beneath::default() };
     let mut rank = Rank {
         capture,
         device: id,
         waits: Waits::new(capture, job),
         book: Book { waker_stacks: options.waker_stacks, ..Book::default() },
+        beneath,
         calls: Calls::default(),
     };
     let mut ledger = CpuLedger {
@@ -143,6 +151,7 @@ struct Rank<'a, S: ReadAt> {
     device: DeviceId,
     waits: Waits<'a>,
     book: Book,
+    beneath: Beneath,
     calls: Calls,
 }
 
@@ -164,35 +173,7 @@ impl Seen {
     }
 }
 
-/// The leaves of a stretch.
-struct Leaves {
-    /// What the stretch is for the most part.
-    leaf: CpuLeaf,
-    /// Of a wait, its leaf without regard to collectives.
-    own: CpuLeaf,
-    /// Of a preempted stretch, how the time in which the thread did not run counts, and how long that was.
-    queue: CpuLeaf,
-    queue_ns: u64,
-}
-
 impl<S: ReadAt> Rank<'_, S> {
-    fn leaves(&mut self, thread: ThreadId, stretch: &Stretch, cursor: &Cursor<'_, S>) -> Leaves {
-        let running = if stretch.in_call { CpuLeaf::CommOnCpu } else { CpuLeaf::Compute };
-        let only = |leaf| Leaves { leaf, own: leaf, queue: CpuLeaf::RunQueue, queue_ns: 0 };
-        match stretch.state {
-            State::Ran => only(running),
-            State::Preempted { run_queue_ns } => {
-                Leaves { queue: queue_leaf(cursor.preempt().kind), queue_ns: run_queue_ns, ..only(running) }
-            }
-            State::Queued => only(queue_leaf(cursor.wait().kind)),
-            State::Lost => only(CpuLeaf::Unknown),
-            State::Waited => {
-                let own = self.waits.leaf(thread, cursor.wait());
-                Leaves { own, ..only(if stretch.in_call { in_collective(own) } else { own }) }
-            }
-        }
-    }
-
     /// The ledgers of a driving thread.
     fn driving(&mut self, thread: ThreadId) -> Result<Option<ThreadLedger>, NotConserved> {
         let mut cursor = Cursor::new(self.capture, thread, TimeNs(i64::MIN));
@@ -201,39 +182,21 @@ impl<S: ReadAt> Rank<'_, S> {
         self.book.root = CpuSums::default();
         while let Some(stretch) = cursor.next() {
             seen.pass(&stretch);
-            let Leaves { leaf, own: own_leaf, queue, queue_ns } = self.leaves(thread, &stretch, &cursor);
+            let found = leaves(&mut self.waits, thread, &stretch, &cursor);
+            let Leaves { leaf, queue, queue_ns, .. } = found;
             let ns = stretch.ns().saturating_sub(queue_ns);
             seen.direct.add(leaf, ns);
             seen.direct.add(queue, queue_ns);
             let mut collective = StringId(0);
             if stretch.in_call {
-                let call = cursor.call();
+                let call = self.beneath.joined(thread, cursor.call());
                 collective = call.name;
                 let on_cpu = if leaf == CpuLeaf::CommOnCpu { ns } else { 0 };
                 let blocked = if leaf == CpuLeaf::CommBlocked { ns } else { 0 };
-                self.calls.add(thread, call, stretch.ns(), on_cpu, blocked);
+                self.calls.add(thread, &call, stretch.ns(), on_cpu, blocked);
             }
-            let cause = bare(thread, leaf, collective);
-            match stretch.state {
-                State::Ran => self.book.ran(cause, ns, (stretch.from, stretch.to), &mut cursor),
-                State::Preempted { .. } => {
-                    let by = *cursor.preempt();
-                    let queued = CpuCause { preemptor: by.preemptor, ..bare(thread, queue, collective) };
-                    self.book.add(queued, queue_ns, by.start, by.times);
-                    self.book.ran(cause, ns, (stretch.from, stretch.to), &mut cursor);
-                }
-                State::Queued => {
-                    let wait = cursor.wait();
-                    let queued = CpuCause { preemptor: wait.preemptor, ..cause };
-                    self.book.add(queued, ns, wait.start, 1);
-                }
-                State::Lost => self.book.add(cause, ns, stretch.from, 1),
-                State::Waited => {
-                    let wait = cursor.wait();
-                    let cause = own(thread, leaf, collective, wait);
-                    walker.wait(&mut self.waits, &mut self.book, &stretch, (wait, own_leaf), cause);
-                }
-            }
+            let place = (&mut self.waits, &mut self.book, &mut walker);
+            charge(place, thread, collective, (&stretch, found), &mut cursor);
         }
         let root = self.book.root;
         self.close(thread, &seen, cursor.wall_ns(), Some(root))
@@ -245,7 +208,7 @@ impl<S: ReadAt> Rank<'_, S> {
         let mut seen = Seen::new();
         while let Some(stretch) = cursor.next() {
             seen.pass(&stretch);
-            let Leaves { leaf, queue, queue_ns, .. } = self.leaves(thread, &stretch, &cursor);
+            let Leaves { leaf, queue, queue_ns, .. } = leaves(&mut self.waits, thread, &stretch, &cursor);
             seen.direct.add(leaf, stretch.ns().saturating_sub(queue_ns));
             seen.direct.add(queue, queue_ns);
         }

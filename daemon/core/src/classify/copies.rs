@@ -1,11 +1,14 @@
 //! Between what a copy moved data: CUPTI's numbers, which are the same in every version, as kinds and names.
 //!
+//! Kinds of memory are numbered as Nsight Systems exports them: one less than CUPTI's own.
+//!
 //! Names are spelled as PyTorch's traces spell them, so that one copy has one name whatever recorded it.
 
 use stallscope_schemas::record::CopyKind;
 
 /// Kinds of memory (`srcKind`, `dstKind`, `memKind`).
-pub(super) fn memory_kind(kind: Option<i64>) -> &'static str {
+#[must_use]
+pub fn memory_kind(kind: Option<i64>) -> &'static str {
     match kind {
         Some(0) => "Pageable",
         Some(1) => "Pinned",
@@ -19,12 +22,8 @@ pub(super) fn memory_kind(kind: Option<i64>) -> &'static str {
 }
 
 /// What a copy is to the ledger: which way it went, and whether the host side was page-locked.
-pub(super) fn copy_kind(
-    kind: Option<i64>,
-    from: Option<i64>,
-    to: Option<i64>,
-    two_devices: bool,
-) -> CopyKind {
+#[must_use]
+pub fn copy_kind(kind: Option<i64>, from: Option<i64>, to: Option<i64>, two_devices: bool) -> CopyKind {
     match kind {
         // To the device or to an array on it; 11 is a migration of managed memory.
         Some(1 | 3 | 11) => match from {
@@ -45,7 +44,8 @@ pub(super) fn copy_kind(
 }
 
 /// `Memcpy HtoD (Pageable -> Device)`.
-pub(super) fn copy_name(kind: Option<i64>, from: &str, to: &str) -> String {
+#[must_use]
+pub fn copy_name(kind: Option<i64>, from: &str, to: &str) -> String {
     let way = match kind {
         Some(1) => "HtoD",
         Some(2) => "DtoH",
@@ -70,7 +70,8 @@ pub(super) fn copy_name(kind: Option<i64>, from: &str, to: &str) -> String {
 }
 
 /// `Memset (Device)`.
-pub(super) fn memset_name(kind: &str) -> String {
+#[must_use]
+pub fn memset_name(kind: &str) -> String {
     format!("Memset ({kind})")
 }
 

@@ -1,0 +1,312 @@
+//! The agent in one process, from looking for it to its rest.
+//!
+//! ```text
+//! no CUDA yet ─▶ found | put in ─▶ collect ─▶ on: read the ring, say that we are there ─▶ rest ─▶ read what is left
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use stallscope_cupti_inject::{Options, Payload, Refusal, find_agent, inject};
+use stallscope_cupti_wire::{Command, NameBuffer, Reader, Ring, State, ring_bytes};
+
+use crate::control::{self, Standing, Wanted};
+use crate::decode::{Decoder, Event};
+use crate::memory::Memory;
+use crate::process::{Threads, cupti_for, lives, mapped};
+use crate::{Told, Why};
+
+/// Slots of a ring: 4 MiB. At 3 M records a second that is 22 ms; we look every 5 ms while records come.
+const SLOTS: u32 = 1 << 16;
+/// How often the ring is looked at while records come, and while none do.
+const LOOK: Duration = Duration::from_millis(5);
+const LOOK_IDLE: Duration = Duration::from_millis(25);
+/// How often a process without CUDA is looked at.
+const LOOK_FOR_CUDA: Duration = Duration::from_secs(1);
+/// How long an agent may take to attach: enabling CUPTI late has been seen to take seconds.
+const ATTACH_WITHIN: Duration = Duration::from_secs(20);
+/// How long it may take to go to rest.
+const REST_WITHIN: Duration = Duration::from_secs(5);
+/// Events handed over at once.
+const BATCH: usize = 1 << 13;
+
+/// Where an agent and its process stand when the recording ends.
+pub(crate) struct Settings<'a> {
+    pub(crate) image: &'a [u8],
+    pub(crate) wanted: Wanted,
+    pub(crate) demangle: fn(&str) -> std::sync::Arc<str>,
+}
+
+/// Follows the GPU work of one process until `stop`, and hands out what its agent tells.
+pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &AtomicBool, tell: &dyn Fn(Told)) {
+    let tell_end = |why: Why| tell(Told::Ended { pid, why });
+    // A process that has not loaded the driver has nothing to tell, and is left alone.
+    let mapped = loop {
+        match mapped(pid) {
+            Some(mapped) if mapped.cuda => break mapped,
+            Some(_) if lives(pid) => {}
+            _ => return tell_end(Why::ProcessEnded),
+        }
+        if wait(stop, LOOK_FOR_CUDA) {
+            return tell_end(Why::NoCuda);
+        }
+    };
+    let cupti =
+        if mapped.cupti { None } else { cupti_for(pid, &mapped).and_then(|path| File::open(path).ok()) };
+    let begun = Instant::now();
+    let (memory, new) = match enter(pid, settings.image, cupti.as_ref()) {
+        Ok(entered) => entered,
+        Err(why) => return tell_end(why),
+    };
+    let ring = match memory.ring() {
+        Ok(ring) => ring,
+        Err(error) => return tell_end(Why::Ring(error)),
+    };
+    tell_end(Visit { pid, ring, settings, stop, tell, begun, new }.run());
+}
+
+/// Waits; returns whether the recording has ended.
+fn wait(stop: &AtomicBool, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    while !stop.load(Ordering::Relaxed) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(left.min(LOOK_IDLE));
+    }
+    true
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let ns = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
+    u64::try_from(ns).unwrap_or(0)
+}
+
+/// The ring of the agent in a process: of one that is there, or of one that is put in now. Says whether it is new.
+fn enter(pid: u32, image: &[u8], cupti: Option<&File>) -> Result<(Memory, bool), Why> {
+    let target = i32::try_from(pid).map_err(|_| Why::ProcessEnded)?;
+    let map = |fd: &OwnedFd, bytes: usize| Memory::map(fd, bytes).map_err(Why::Memory);
+    match find_agent(target) {
+        Ok(Some(found)) => {
+            let bytes = usize::try_from(found.ring_bytes).unwrap_or(usize::MAX);
+            return Ok((map(&found.ring, bytes.min(ring_bytes(stallscope_cupti_wire::MAX_SLOTS)))?, false));
+        }
+        Ok(None) => {}
+        Err(refusal) => return Err(Why::Refused(refusal)),
+    }
+    let bytes = ring_bytes(SLOTS);
+    let prepare = |fd: &OwnedFd| -> io::Result<()> {
+        let memory = Memory::map(fd, bytes)?;
+        let ring = memory.create(SLOTS).map_err(io::Error::other)?;
+        control::heartbeat(ring.header(), monotonic_ns());
+        Ok(())
+    };
+    let payload =
+        Payload { image, ring_bytes: bytes as u64, prepare: &prepare, cupti, flags: 0, unload: false };
+    let injected = inject(target, &payload, Options::default()).map_err(Why::Refused)?;
+    Ok((map(&injected.ring, bytes)?, true))
+}
+
+/// One recording of one agent.
+struct Visit<'a> {
+    pid: u32,
+    ring: Ring<'a>,
+    settings: &'a Settings<'a>,
+    stop: &'a AtomicBool,
+    tell: &'a dyn Fn(Told),
+    begun: Instant,
+    new: bool,
+}
+
+impl Visit<'_> {
+    fn run(&self) -> Why {
+        let header = self.ring.header();
+        let lost_before = control::lost(header);
+        let mut reader = if self.new { Reader::from_start(self.ring) } else { Reader::new(self.ring) };
+        let mut out = Out::new(self.pid, self.settings, self.tell);
+        control::heartbeat(header, monotonic_ns());
+        control::command(header, Command::Collect, Some(&self.settings.wanted));
+        let end = match self.until_on(&mut reader, &mut out) {
+            Ok(standing) => {
+                let from = monotonic_ns();
+                let attach = self.begun.elapsed();
+                (self.tell)(Told::On {
+                    pid: self.pid,
+                    attach,
+                    cupti_version: standing.cupti_version,
+                    new: self.new,
+                });
+                let end = self.collect(&mut reader, &mut out);
+                let (to, begun) = (monotonic_ns(), Instant::now());
+                self.rest(&mut reader, &mut out);
+                out.finish();
+                (self.tell)(Told::Observed { pid: self.pid, from, to, detach: begun.elapsed() });
+                end
+            }
+            Err(why) => {
+                control::command(header, Command::Rest, None);
+                out.finish();
+                why
+            }
+        };
+        let mut lost = control::lost_since(&control::lost(header), &lost_before);
+        let faults = reader.faults();
+        let malformed = out.decoder.malformed() + faults.unknown + faults.names + faults.jumps;
+        if malformed > 0 {
+            lost.push((stallscope_cupti_wire::Lost::Malformed, malformed));
+        }
+        let clock_error_ns = out.decoder.clock().error_ns();
+        (self.tell)(Told::Losses { pid: self.pid, lost, clock_error_ns });
+        end
+    }
+
+    /// Waits until records flow.
+    fn until_on(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) -> Result<Standing, Why> {
+        let begun = Instant::now();
+        loop {
+            control::heartbeat(self.ring.header(), monotonic_ns());
+            out.read(reader);
+            let standing = control::standing(self.ring.header());
+            match standing.state {
+                State::On if standing.answered => return Ok(standing),
+                State::Gone => return Err(Why::AgentGone),
+                // It looks again by itself where CUDA is still to come.
+                State::Refused
+                    if standing.answered && standing.reason != stallscope_cupti_wire::Reason::NoCuda =>
+                {
+                    return Err(Why::Agent(standing));
+                }
+                _ => {}
+            }
+            if !lives(self.pid) {
+                return Err(Why::ProcessEnded);
+            }
+            if begun.elapsed() > ATTACH_WITHIN && standing.state != State::Refused {
+                return Err(Why::Silent(standing));
+            }
+            if wait(self.stop, LOOK) {
+                return Err(if standing.state == State::Refused {
+                    Why::Agent(standing)
+                } else {
+                    Why::TooShort
+                });
+            }
+        }
+    }
+
+    /// Reads until the recording ends, or the agent stops by itself.
+    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) -> Why {
+        let mut looked = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            control::heartbeat(self.ring.header(), monotonic_ns());
+            let read = out.read(reader);
+            let standing = control::standing(self.ring.header());
+            if standing.state != State::On {
+                return Why::Agent(standing);
+            }
+            if looked.elapsed() > LOOK_FOR_CUDA {
+                looked = Instant::now();
+                if !lives(self.pid) {
+                    return Why::ProcessEnded;
+                }
+            }
+            if read == 0 {
+                wait(self.stop, LOOK_IDLE);
+            } else if read < BATCH {
+                wait(self.stop, LOOK);
+            }
+        }
+        Why::Asked
+    }
+
+    /// Puts the agent to rest and reads what it still had.
+    fn rest(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) {
+        let header = self.ring.header();
+        control::command(header, Command::Rest, None);
+        let begun = Instant::now();
+        while begun.elapsed() < REST_WITHIN && lives(self.pid) {
+            out.read(reader);
+            let standing = control::standing(header);
+            let resting =
+                matches!(standing.state, State::Dormant | State::Idle | State::Refused | State::Gone);
+            if resting && standing.answered {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        while out.read(reader) > 0 {}
+    }
+}
+
+/// Decodes, translates and hands over.
+struct Out<'a> {
+    pid: u32,
+    decoder: Decoder,
+    threads: Threads,
+    text: NameBuffer,
+    events: Vec<Event>,
+    tell: &'a dyn Fn(Told),
+}
+
+impl<'a> Out<'a> {
+    fn new(pid: u32, settings: &Settings<'_>, tell: &'a dyn Fn(Told)) -> Self {
+        let decoder = Decoder::new(settings.demangle);
+        Self {
+            pid,
+            decoder,
+            threads: Threads::new(pid),
+            text: NameBuffer::default(),
+            events: Vec::new(),
+            tell,
+        }
+    }
+
+    /// Reads what is there, at most a batch. Returns how many items that were.
+    fn read(&mut self, reader: &mut Reader<'_>) -> usize {
+        let mut read = 0;
+        let events = &mut self.events;
+        while read < BATCH
+            && let Some(item) = reader.next(&mut self.text)
+        {
+            self.decoder.item(item, &mut |event| events.push(event));
+            read += 1;
+        }
+        reader.release();
+        if read < BATCH || self.events.len() >= BATCH {
+            self.hand_over();
+        }
+        read
+    }
+
+    fn finish(&mut self) {
+        let events = &mut self.events;
+        self.decoder.finish(&mut |event| events.push(event));
+        self.hand_over();
+    }
+
+    fn hand_over(&mut self) {
+        if self.events.is_empty() {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.events);
+        for event in &mut events {
+            if let Event::Call { tid, .. } | Event::Range { tid, .. } = event {
+                *tid = self.threads.outer(*tid);
+            }
+        }
+        (self.tell)(Told::Events { pid: self.pid, events });
+    }
+}
+
+/// What the injector refused, as a reason.
+impl From<Refusal> for Why {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}

@@ -1,0 +1,149 @@
+//! What is to be known of a process before and while an agent is in it.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// Threads of a process whose numbers are remembered.
+const MAX_THREADS: usize = 1 << 16;
+
+/// Files of a process that it has mapped to run, by name: what matters to CUDA.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    /// `libcuda.so` is there.
+    pub(crate) cuda: bool,
+    /// `libcupti.so` is there.
+    pub(crate) cupti: bool,
+    /// Folders of CUDA's libraries, as the process names them.
+    pub(crate) folders: Vec<PathBuf>,
+}
+
+/// What a process has mapped; `None` where it is gone or nobody may look.
+pub(crate) fn mapped(pid: u32) -> Option<Mapped> {
+    let maps = BufReader::new(File::open(format!("/proc/{pid}/maps")).ok()?);
+    let mut found = Mapped::default();
+    for line in maps.split(b'\n').map_while(Result::ok) {
+        let Some(at) = line.iter().position(|&b| b == b'/') else { continue };
+        let path = String::from_utf8_lossy(&line[at..]);
+        let path = Path::new(path.strip_suffix(" (deleted)").unwrap_or(&path));
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
+        found.cuda |= name.starts_with("libcuda.so");
+        found.cupti |= name.starts_with("libcupti.so");
+        let of_cuda = ["libcudart.so", "libcublas.so", "libnvrtc.so", "libcudnn.so"];
+        if of_cuda.iter().any(|of| name.starts_with(of))
+            && let Some(folder) = path.parent()
+            && !found.folders.iter().any(|known| known == folder)
+        {
+            found.folders.push(folder.to_owned());
+        }
+    }
+    Some(found)
+}
+
+/// A CUPTI for a process that has none mapped: beside the CUDA libraries that it uses, as PyPI's packages lay them out and
+/// as the toolkit does, in its own file system; else the toolkit's on this host.
+pub(crate) fn cupti_for(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for folder in &mapped.folders {
+        let inside = root.join(folder.strip_prefix("/").unwrap_or(folder));
+        // …/nvidia/cuda_runtime/lib → …/nvidia/cuda_cupti/lib; …/cuda/lib64 → …/cuda/extras/CUPTI/lib64
+        folders.push(inside.join("../../cuda_cupti/lib"));
+        folders.push(inside.join("../extras/CUPTI/lib64"));
+        folders.push(inside.join("../../../extras/CUPTI/lib64"));
+        folders.push(inside);
+    }
+    for root in [root.as_path(), Path::new("/")] {
+        folders.push(root.join("usr/local/cuda/extras/CUPTI/lib64"));
+        folders.push(root.join("usr/lib/x86_64-linux-gnu"));
+    }
+    folders.iter().find_map(|folder| {
+        let mut there: Vec<PathBuf> = fs::read_dir(folder)
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("libcupti.so"))
+            })
+            .collect();
+        // The longest name is the file itself, the others are links to it.
+        there.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
+        there.into_iter().next()
+    })
+}
+
+/// Whether a process is there and has not ended.
+pub(crate) fn lives(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|letter| !matches!(letter, 'Z' | 'X'))
+}
+
+/// Threads of a process in another pid namespace: its numbers to ours.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    pid: u32,
+    /// Whether the process sees other numbers than we do.
+    translate: bool,
+    known: HashMap<u32, u32>,
+}
+
+/// The innermost number of a thread, and whether that is another one than ours.
+fn innermost(status: &str) -> Option<(u32, bool)> {
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let numbers: Vec<u32> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    Some((*numbers.last()?, numbers.len() > 1))
+}
+
+impl Threads {
+    pub(crate) fn new(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let translate = innermost(&status).is_some_and(|(_, nested)| nested);
+        Self { pid, translate, known: HashMap::new() }
+    }
+
+    /// Our number of a thread. One that is gone already keeps the process's number for it.
+    pub(crate) fn outer(&mut self, inner: u32) -> u32 {
+        if !self.translate {
+            return inner;
+        }
+        if let Some(&outer) = self.known.get(&inner) {
+            return outer;
+        }
+        if self.known.len() >= MAX_THREADS {
+            return inner;
+        }
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        for task in tasks {
+            let Some(outer) = task.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            if let Some((number, _)) = innermost(&status) {
+                self.known.entry(number).or_insert(outer);
+            }
+        }
+        *self.known.entry(inner).or_insert(inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Threads, innermost, lives, mapped};
+
+    #[test]
+    fn the_innermost_number_is_the_processs_own() {
+        assert_eq!(innermost("Name:\tx\nNSpid:\t4242\t17\n"), Some((17, true)));
+        assert_eq!(innermost("NSpid:\t4242\n"), Some((4242, false)));
+        assert_eq!(innermost("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_process_of_this_namespace_needs_no_translation() {
+        let own = std::process::id();
+        assert!(lives(own));
+        assert_eq!(Threads::new(own).outer(77), 77);
+        assert_eq!(mapped(own).map(|m| m.cuda), Some(false));
+    }
+}

@@ -1,0 +1,103 @@
+//! What findings about ranks on CPUs must not say.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::{Host, MS};
+use stallscope_core::findings::Finding;
+use stallscope_core::ledger::{CpuLeaf, Ledgers, Options, cpu_ledgers};
+use stallscope_core::report::Report;
+use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp};
+
+const ALL_REDUCE: (&str, CollectiveLibrary, CollectiveOp) =
+    ("MPI_Allreduce", CollectiveLibrary::Mpi, CollectiveOp::AllReduce);
+
+/// Two ranks that take turns on one CPU. Each computes for 20 ms of every 100 and is in an all-reduce for the rest, in
+/// which both yield: each is runnable for half of it. Outside of collectives rank 0 waits for a CPU for `queued`.
+fn yielding(queued: u64) -> Host {
+    let mut host = Host::new();
+    let processes = [10, 11].map(|pid| host.process(pid, "python3", u32::try_from(pid - 10).ok()));
+    let mains: Vec<_> = processes
+        .iter()
+        .zip([10, 11])
+        .map(|(&process, tid)| {
+            host.rank(&format!("rank {}", tid - 10), &[process]);
+            host.thread(process, tid, "main", 0, 1000 * MS)
+        })
+        .collect();
+    for at in (0..10).map(|step| step * 100 * MS) {
+        let (name, library, operation) = ALL_REDUCE;
+        for (rank, &main) in mains.iter().enumerate() {
+            let peer = mains[1 - rank];
+            let mut preempt = |from, to, ns| host.preempt(main, at + from * MS, at + to * MS, ns, Some(peer));
+            if rank == 0 && queued > 0 {
+                preempt(5, 15, queued / 10);
+            }
+            preempt(25, 95, 35 * MS.unsigned_abs());
+            let (begin, end) = (at + 20 * MS, at + 100 * MS);
+            host.call_of(main, begin, end, name, library, operation, "MPI_COMM_WORLD", 0);
+        }
+    }
+    host
+}
+
+fn findings(host: Host) -> Vec<Finding> {
+    let capture = host.capture();
+    Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap()).findings
+}
+
+fn of<'a>(findings: &'a [Finding], rule: &str) -> Vec<&'a Finding> {
+    findings.iter().filter(|f| f.rule == rule).collect()
+}
+
+#[test]
+fn ranks_that_yield_while_they_wait_for_each_other_do_not_want_for_cpus() {
+    let ledgers = cpu_ledgers(&yielding(0).capture(), Options::default()).unwrap();
+    assert_eq!(ledgers[0].root.get(CpuLeaf::RunQueue), 350 * MS.unsigned_abs(), "the ledger says what was");
+    let findings = findings(yielding(0));
+    assert!(of(&findings, "rank-run-queue").is_empty(), "{findings:?}");
+    assert_eq!(of(&findings, "rank-collective").len(), 2);
+    for finding in of(&findings, "rank-collective") {
+        assert_eq!((finding.ns, finding.share), (800 * MS.unsigned_abs(), 0.8));
+        assert!(finding.evidence.contains("43.8 % of it runnable while others ran"), "{}", finding.evidence);
+        let pointer = finding.pointer.as_ref().unwrap();
+        assert_eq!(pointer.call.as_deref(), Some("MPI_Allreduce"), "{pointer:?}");
+    }
+}
+
+#[test]
+fn run_queue_time_outside_of_collectives_is_a_want_of_cpus() {
+    let findings = findings(yielding(60 * MS.unsigned_abs()));
+    let [finding] = of(&findings, "rank-run-queue")[..] else { panic!("{findings:?}") };
+    assert_eq!((finding.device.as_str(), finding.ns), ("rank 0", 60 * MS.unsigned_abs()));
+    // Three times in each of ten steps, and nothing of what its peer ran in collectives.
+    assert!(finding.evidence.contains("60.0 ms while main (tid 11) ran, 30 times"), "{}", finding.evidence);
+}
+
+#[test]
+fn a_late_rank_is_not_late_because_of_what_it_does_in_collectives() {
+    // Rank 1 begins each call 30 ms late because it sleeps; once inside it yields more than rank 0 does.
+    let mut host = Host::new();
+    let processes = [10, 11].map(|pid| host.process(pid, "python3", u32::try_from(pid - 10).ok()));
+    host.rank("rank 0", &processes[..1]);
+    host.rank("rank 1", &processes[1..]);
+    let mains =
+        [0, 1].map(|at| host.thread(processes[at], 10 + i64::try_from(at).unwrap(), "main", 0, 1000 * MS));
+    for at in (0..10).map(|step| step * 100 * MS) {
+        let (name, library, operation) = ALL_REDUCE;
+        for (rank, &main) in mains.iter().enumerate() {
+            let begin = at + if rank == 0 { 20 * MS } else { 50 * MS };
+            host.call_of(main, begin, at + 100 * MS, name, library, operation, "MPI_COMM_WORLD", 0);
+        }
+        host.wait(mains[1], at + 20 * MS, at + 50 * MS, "clock_nanosleep", |_, _| {});
+        host.preempt(mains[1], at + 50 * MS, at + 100 * MS, 45 * MS.unsigned_abs(), Some(mains[0]));
+    }
+    let findings = findings(host);
+    let [late] = of(&findings, "rank-late")[..] else { panic!("{findings:?}") };
+    assert_eq!((late.device.as_str(), late.share), ("rank 1", 0.3));
+    assert!(
+        late.evidence.contains("rank 1 spends 30.0 % of its time in sleep (300.0 ms)"),
+        "{}",
+        late.evidence
+    );
+}

@@ -1,0 +1,198 @@
+//! What a launching thread did while its GPU had nothing to do: GPU records and host records in one capture.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::Host;
+use stallscope_core::capture::{Capture, Device};
+use stallscope_core::ledger::{CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, Leaf, Options, all_ledgers};
+use stallscope_core::rows::{DeviceWindow, GpuOp, Launch};
+use stallscope_core::weights;
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, wait_flags};
+use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, ThreadId, TimeNs};
+
+/// A job of one rank: a main thread that launches, a worker process that reads files and its feeder thread.
+struct Job {
+    host: Host,
+    gpu: DeviceId,
+    main: ThreadId,
+    worker: ThreadId,
+    feeder: ThreadId,
+}
+
+impl Job {
+    fn new() -> Self {
+        let mut host = Host::new();
+        let process = host.process(10, "python", Some(2));
+        let helper = host.helper(20, "pt_data_worker");
+        let main = host.thread(process, 10, "MainThread", 0, 1000);
+        let worker = host.thread(helper, 20, "pt_data_worker", 0, 1000);
+        let feeder = host.thread(helper, 21, "QueueFeeder", 0, 1000);
+        let gpu = Self::gpu(&mut host, process);
+        Self { host, gpu, main, worker, feeder }
+    }
+
+    fn gpu(host: &mut Host, process: ProcessId) -> DeviceId {
+        let device = Device { id: "GPU-1".into(), processes: vec![process], ..Device::default() };
+        host.writer.add_device(device)
+    }
+
+    /// A kernel in `[start, end)` that `thread` launched in `[from, to)`.
+    fn kernel(&mut self, (start, end): (i64, i64), thread: ThreadId, (from, to): (i64, i64)) {
+        let name = self.host.writer.intern("gemm");
+        let call = self.host.writer.intern("cuLaunchKernel");
+        let launch =
+            Launch { thread, start: TimeNs(from), duration_ns: (to - from).unsigned_abs(), name: call };
+        let op = GpuOp {
+            start: TimeNs(start),
+            duration_ns: (end - start).unsigned_abs(),
+            name,
+            stream: 7,
+            kind: OpKind::Kernel,
+            flags: 0,
+            correlation: CorrelationId(start.unsigned_abs() + 1),
+            bytes: 0,
+            copy_kind: CopyKind::Unknown,
+            launch: Some(launch),
+        };
+        self.host.writer.push_gpu_op(self.gpu, op).unwrap();
+    }
+
+    /// A gap in `[90, 750)` that ends with a kernel which `main` launched in `[740, 745)`.
+    fn gap(mut self) -> Capture<Vec<u8>> {
+        let main = self.main;
+        self.kernel((10, 90), main, (1, 5));
+        self.kernel((750, 990), main, (740, 745));
+        self.host.capture()
+    }
+}
+
+fn ledger(capture: &Capture<Vec<u8>>) -> DeviceLedger {
+    all_ledgers(capture, Options::default()).unwrap().remove(0)
+}
+
+fn leaves(sums: &CpuSums) -> Vec<(CpuLeaf, u64)> {
+    CpuLeaf::ALL.iter().map(|&l| (l, sums.get(l))).filter(|(_, ns)| *ns > 0).collect()
+}
+
+#[test]
+fn a_gap_is_followed_through_the_launching_thread_to_the_file_that_a_worker_read() {
+    let mut job = Job::new();
+    let (feeder, worker, main) = (job.feeder, job.worker, job.main);
+    let at = job.host.stack(&["train.py(10): main", "dataloader.py(631): __next__"]);
+    job.host.wait(main, 100, 700, "read", |w, _| {
+        (w.object_kind, w.waker, w.stack) = (ObjectKind::Pipe, Some(feeder), at);
+    });
+    job.host.woken(feeder, 0, 690, "futex", worker);
+    let open = job.host.stack(&["data.py(42): read_sample"]);
+    job.host.wait(worker, 150, 650, "read", |w, host| {
+        (w.object_kind, w.stack) = (ObjectKind::File, open);
+        w.object = host.writer.intern("/data/shard-0017");
+        w.flags = wait_flags::IRQ_WAKER;
+    });
+    let capture = job.gap();
+    let ledger = ledger(&capture);
+    assert_eq!((ledger.sums.idle(IdleLeaf::Host), ledger.sums.idle(IdleLeaf::Launch)), (650, 5));
+    let work = &ledger.host_work;
+    assert_eq!(leaves(&work.direct), [(CpuLeaf::Compute, 50), (CpuLeaf::Ipc, 600)]);
+    assert_eq!(leaves(&work.root), [(CpuLeaf::Compute, 150), (CpuLeaf::BlockIo, 500)]);
+    let (cause, amount) = work.causes.ranked()[0];
+    assert_eq!((cause.thread, cause.root, amount.ns), (main, CpuLeaf::BlockIo, 500));
+    assert_eq!(capture.tables().string(cause.object), "/data/shard-0017");
+    let chain: Vec<ThreadId> = work.causes.chains.links(cause.chain).iter().map(|l| l.thread).collect();
+    assert_eq!(chain, [feeder, worker]);
+
+    let folded = weights::gpu_idle(&[ledger], capture.tables());
+    let lines: Vec<(String, u64)> = folded.iter().map(|(f, ns)| (f.join(";"), ns)).collect();
+    assert_eq!(lines.iter().map(|(_, ns)| ns).sum::<u64>(), 660);
+    let line = lines.iter().find(|(line, _)| line.contains("shard-0017")).unwrap();
+    assert!(line.0.contains("host;blocked I/O;") && line.0.contains("__next__"), "{line:?}");
+    assert!(line.0.contains("waits for") && line.0.ends_with("[read] /data/shard-0017"), "{line:?}");
+    assert_eq!(line.1, 500);
+}
+
+#[test]
+fn a_decoy_that_the_launching_thread_did_not_wait_for_gets_nothing() {
+    let mut job = Job::new();
+    let (main, worker) = (job.main, job.worker);
+    job.host.on(worker, 100, 700, "read", ObjectKind::File, "/data/decoy");
+    let capture = job.gap();
+    let work = ledger(&capture).host_work;
+    assert_eq!(leaves(&work.root), [(CpuLeaf::Compute, 650)], "main ran all the while");
+    assert_eq!(work.causes.ranked()[0].0.thread, main);
+}
+
+#[test]
+fn what_is_not_recorded_of_the_launching_thread_is_unknown_and_still_the_hosts() {
+    let mut job = Job::new();
+    let process = job.host.process(30, "python", None);
+    let late = job.host.thread(process, 31, "late", 400, 1000);
+    job.kernel((10, 90), late, (1, 5));
+    job.kernel((750, 990), late, (740, 745));
+    let capture = job.host.capture();
+    let ledger = ledger(&capture);
+    assert_eq!(ledger.sums.idle(IdleLeaf::Host), 650);
+    assert_eq!(leaves(&ledger.host_work.direct), [(CpuLeaf::Compute, 340), (CpuLeaf::Unknown, 310)]);
+    assert_eq!(ledger.sums.total(), ledger.end.since(ledger.start));
+    assert_eq!(ledger.sums.get(Leaf::Idle), 660);
+}
+
+#[test]
+fn gaps_of_a_thread_that_was_not_followed_stay_as_they_were() {
+    let mut job = Job::new();
+    let process = job.host.process(30, "python", None);
+    let other = job.host.outsider(process, 31, "other");
+    job.kernel((10, 90), other, (1, 5));
+    job.kernel((750, 990), other, (740, 745));
+    let capture = job.host.capture();
+    let ledger = ledger(&capture);
+    assert_eq!(ledger.host_work.direct.total(), 0);
+    let host: u64 =
+        ledger.causes.ranked().iter().filter(|(c, _)| c.leaf == IdleLeaf::Host).map(|(_, a)| a.ns).sum();
+    assert_eq!(host, 650);
+}
+
+#[test]
+fn a_device_that_is_observed_is_idle_before_its_first_operation_and_after_its_last() {
+    let mut job = Job::new();
+    let main = job.main;
+    job.host.on(main, 500, 900, "read", ObjectKind::File, "/data/slow");
+    job.kernel((300, 400), main, (290, 295));
+    let window = DeviceWindow { start: TimeNs(100), duration_ns: 800 };
+    job.host.writer.push_device_window(job.gpu, window).unwrap();
+    let ledger = ledger(&job.host.capture());
+    assert_eq!((ledger.start, ledger.end), (TimeNs(100), TimeNs(900)));
+    assert_eq!((ledger.sums.get(Leaf::Compute), ledger.sums.get(Leaf::Idle)), (100, 700));
+    // 190 before the launch, 100 from the end of the kernel to the read, 400 in it.
+    assert_eq!(
+        leaves(&ledger.host_work.direct),
+        [(CpuLeaf::Compute, 290), (CpuLeaf::BlockIo, 400)],
+        "{:?}",
+        ledger.sums
+    );
+}
+
+#[test]
+fn a_device_without_any_operation_is_idle_as_long_as_it_is_observed() {
+    let mut job = Job::new();
+    let window = DeviceWindow { start: TimeNs(100), duration_ns: 800 };
+    job.host.writer.push_device_window(job.gpu, window).unwrap();
+    let ledger = ledger(&job.host.capture());
+    assert_eq!((ledger.sums.get(Leaf::Idle), ledger.sums.idle(IdleLeaf::Unknown)), (800, 800));
+}
+
+#[test]
+fn between_two_observations_nothing_is_known() {
+    let mut job = Job::new();
+    let main = job.main;
+    for start in [100, 600] {
+        let window = DeviceWindow { start: TimeNs(start), duration_ns: 200 };
+        job.host.writer.push_device_window(job.gpu, window).unwrap();
+    }
+    job.kernel((150, 250), main, (140, 145));
+    job.kernel((650, 750), main, (640, 645));
+    let ledger = ledger(&job.host.capture());
+    assert_eq!((ledger.start, ledger.end), (TimeNs(100), TimeNs(800)));
+    assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.sums.get(Leaf::Compute)), (300, 200));
+    assert_eq!(ledger.sums.get(Leaf::Idle), 200);
+}

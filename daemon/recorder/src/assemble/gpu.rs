@@ -1,0 +1,229 @@
+//! What the agents tell: operations with their launches, ranges, orders between streams, losses.
+//!
+//! Processes number their devices and threads as they see them; here devices are known by UUID and threads by the tid of
+//! the recorder's own pid namespace (the team of agents has translated it).
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use stallscope_agents::{Copied, Event, Op, What};
+use stallscope_core::capture::{Device, WriteError};
+use stallscope_core::classify::copies::{copy_kind, copy_name, memory_kind, memset_name};
+use stallscope_core::ingest::{Ingest, Scope};
+use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, HostSpan, LossWindow, StreamWait};
+use stallscope_cupti_wire::Lost;
+use stallscope_schemas::loss::LossCounter;
+use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, device_kind, op_flags};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StackId};
+
+use super::tasks::Tasks;
+use super::time;
+
+/// Devices of one process. A host has at most some dozens, with MIG some hundreds.
+const MAX_DEVICES: usize = 1024;
+
+/// GPUs of the job.
+#[derive(Debug, Default)]
+pub(super) struct Gpus {
+    /// By UUID.
+    known: HashMap<String, DeviceId>,
+    /// By process and its own number.
+    numbers: HashMap<(u32, u32), DeviceId>,
+}
+
+/// The counter of a loss that an agent reports.
+pub(crate) fn counter(why: Lost) -> LossCounter {
+    match why {
+        Lost::RingFull => LossCounter::AgentRingFull,
+        Lost::CuptiDropped => LossCounter::CuptiDropped,
+        Lost::NoBuffer => LossCounter::AgentNoBuffer,
+        Lost::Malformed => LossCounter::AgentMalformed,
+        Lost::NameLost => LossCounter::AgentNameLost,
+        Lost::Unfinished => LossCounter::OperationUnfinished,
+        Lost::RangeLost => LossCounter::RangeLost,
+    }
+}
+
+impl Gpus {
+    pub(super) fn event<W: Write>(
+        &mut self,
+        ingest: &mut Ingest<W>,
+        tasks: &mut Tasks,
+        pid: u32,
+        event: Event,
+    ) -> Result<(), WriteError> {
+        let duration = |start: u64, end: u64| end.saturating_sub(start);
+        match event {
+            Event::Device(info) => {
+                self.device(ingest, tasks, pid, info.number, &info.uuid, &info.model);
+                Ok(())
+            }
+            Event::Op(op) => self.op(ingest, tasks, pid, &op),
+            Event::Call { tid, name, correlation, start, end } => {
+                let Some(thread) = tasks.thread_of_tid(ingest.writer(), pid, tid) else { return Ok(()) };
+                let call = ApiCall {
+                    start: time(start),
+                    duration_ns: duration(start, end),
+                    name: ingest.writer().intern(&name),
+                    correlation: CorrelationId(correlation.into()),
+                };
+                ingest.api_call(Scope(pid), thread, call, false)
+            }
+            Event::StreamWait { stream, correlation, start, end } => {
+                let row = StreamWait {
+                    start: time(start),
+                    duration_ns: duration(start, end),
+                    stream: stream.into(),
+                    on_stream: None,
+                    correlation: CorrelationId(correlation.into()),
+                };
+                for device in self.devices_of(pid) {
+                    ingest.writer().push_stream_wait(device, row)?;
+                }
+                Ok(())
+            }
+            Event::Range { tid, name, start, end } => {
+                let Some(thread) = tasks.thread_of_tid(ingest.writer(), pid, tid) else { return Ok(()) };
+                let row = HostSpan {
+                    start: time(start),
+                    duration_ns: duration(start, end),
+                    name: ingest.writer().intern(&name),
+                    kind: SpanKind::Annotation,
+                    stack: StackId(0),
+                };
+                ingest.writer().push_host_span(thread, row)
+            }
+            Event::Loss { start, end, why, .. } => {
+                let row = LossWindow {
+                    start: time(start),
+                    duration_ns: duration(start, end),
+                    counter: counter(why).id(),
+                };
+                for device in self.devices_of(pid) {
+                    ingest.writer().push_loss_window(device, row)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The devices of a process were observed in `[from, to)`.
+    pub(super) fn observed<W: Write>(
+        &mut self,
+        ingest: &mut Ingest<W>,
+        pid: u32,
+        from: u64,
+        to: u64,
+    ) -> Result<(), WriteError> {
+        let window = DeviceWindow { start: time(from), duration_ns: to.saturating_sub(from) };
+        for device in self.devices_of(pid) {
+            ingest.writer().push_device_window(device, window)?;
+        }
+        Ok(())
+    }
+
+    fn devices_of(&self, pid: u32) -> Vec<DeviceId> {
+        self.numbers.iter().filter(|((of, _), _)| *of == pid).map(|(_, device)| *device).collect()
+    }
+
+    fn device<W: Write>(
+        &mut self,
+        ingest: &mut Ingest<W>,
+        tasks: &Tasks,
+        pid: u32,
+        number: u32,
+        uuid: &str,
+        model: &str,
+    ) -> Option<DeviceId> {
+        if let Some(&device) = self.numbers.get(&(pid, number)) {
+            return Some(device);
+        }
+        if self.numbers.len() >= MAX_DEVICES {
+            return None;
+        }
+        let process = tasks.process(pid);
+        let device = *self.known.entry(uuid.to_owned()).or_insert_with(|| {
+            ingest.writer().add_device(Device {
+                source: tasks.source(),
+                kind: device_kind::GPU,
+                id: uuid.to_owned(),
+                ordinal: number,
+                model: model.to_owned(),
+                processes: Vec::new(),
+            })
+        });
+        if let Some(process) = process {
+            ingest.writer().update_device(device, |d| {
+                if !d.processes.contains(&process) {
+                    d.processes.push(process);
+                }
+            });
+        }
+        self.numbers.insert((pid, number), device);
+        Some(device)
+    }
+
+    fn op<W: Write>(
+        &mut self,
+        ingest: &mut Ingest<W>,
+        tasks: &Tasks,
+        pid: u32,
+        op: &Op,
+    ) -> Result<(), WriteError> {
+        // One whose introduction was lost is known by its number alone.
+        let made_up = || format!("pid {pid} device {}", op.device);
+        let device = match self.numbers.get(&(pid, op.device)) {
+            Some(&device) => Some(device),
+            None => self.device(ingest, tasks, pid, op.device, &made_up(), ""),
+        };
+        let Some(device) = device else {
+            ingest.writer().count_loss(LossCounter::TableFull, 1);
+            return Ok(());
+        };
+        let (kind, name, copy) = described(&op.what);
+        let name = ingest.writer().intern(&name);
+        let mut flags = 0;
+        if op.graph_node {
+            flags |= op_flags::GRAPH_NODE;
+        }
+        if op.end.is_none() {
+            flags |= op_flags::END_UNKNOWN;
+        }
+        let row = GpuOp {
+            start: time(op.start),
+            duration_ns: op.end.unwrap_or(op.start).saturating_sub(op.start),
+            name,
+            stream: op.stream.into(),
+            kind,
+            flags,
+            correlation: CorrelationId(op.correlation.into()),
+            bytes: op.bytes,
+            copy_kind: copy,
+            launch: None,
+        };
+        ingest.gpu_op(Scope(pid), device, row)
+    }
+}
+
+fn described(what: &What) -> (OpKind, Arc<str>, CopyKind) {
+    match what {
+        What::Kernel(name) => (OpKind::Kernel, Arc::clone(name), CopyKind::Unknown),
+        What::Graph => (OpKind::Other, Arc::from("CUDA graph"), CopyKind::Unknown),
+        What::Copy(copied) => {
+            let Copied { kind, from, to, peer } = *copied;
+            let (kind, from, to) = (Some(i64::from(kind)), memory(from), memory(to));
+            let name = copy_name(kind, memory_kind(from), memory_kind(to));
+            (OpKind::Memcpy, Arc::from(name), copy_kind(kind, from, to, peer))
+        }
+        What::Fill(filled) => {
+            let name = memset_name(memory_kind(memory(filled.to)));
+            (OpKind::Memset, Arc::from(name), CopyKind::Unknown)
+        }
+    }
+}
+
+/// CUPTI's number of a kind of memory as Nsight Systems has it.
+fn memory(kind: u8) -> Option<i64> {
+    i64::from(kind).checked_sub(1).filter(|&k| k >= 0)
+}
