@@ -5,7 +5,10 @@ mod common;
 
 use common::Host;
 use stallscope_core::capture::{Capture, Device};
-use stallscope_core::ledger::{CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, Leaf, Options, all_ledgers};
+use stallscope_core::ledger::{
+    CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, Leaf, Ledgers, Options, all_ledgers,
+};
+use stallscope_core::report::Report;
 use stallscope_core::rows::{DeviceWindow, GpuOp, Launch};
 use stallscope_core::weights;
 use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, wait_flags};
@@ -101,6 +104,19 @@ fn a_gap_is_followed_through_the_launching_thread_to_the_file_that_a_worker_read
     assert_eq!(capture.tables().string(cause.object), "/data/shard-0017");
     let chain: Vec<ThreadId> = work.causes.chains.links(cause.chain).iter().map(|l| l.thread).collect();
     assert_eq!(chain, [feeder, worker]);
+
+    let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+    let finding = report.findings.iter().find(|f| f.rule == "idle-block-io").unwrap();
+    assert_eq!((finding.device.as_str(), finding.ns), ("GPU-1", 500));
+    assert!(
+        finding.summary.contains("because of its host, which waits in read() of /data/shard-0017"),
+        "{finding:?}"
+    );
+    assert!(
+        finding.evidence.contains("waits at dataloader.py:631 in __next__ for QueueFeeder (tid 21)"),
+        "{finding:?}"
+    );
+    assert!(finding.evidence.contains("pt_data_worker (tid 20) in read() of /data/shard-0017 at data.py:42"));
 
     let folded = weights::gpu_idle(&[ledger], capture.tables());
     let lines: Vec<(String, u64)> = folded.iter().map(|(f, ns)| (f.join(";"), ns)).collect();

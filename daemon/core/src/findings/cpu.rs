@@ -1,4 +1,5 @@
-//! Findings of a rank on CPUs: what its time is charged to, by rule, with the largest single cause as evidence.
+//! Findings of a rank on CPUs: what its time is charged to, by rule, with the largest single cause as evidence. The same of
+//! the thread that a GPU waits for.
 //!
 //! A rank that waits in a collective may do so by yielding: it is runnable, and others run, for as long as its peers are
 //! not there. That is no want of CPUs, so run-queue time inside collectives counts as time in collectives.
@@ -13,7 +14,10 @@ use super::frames::user_frame;
 use super::{Finding, Found};
 use crate::capture::Tables;
 use crate::ledger::cpu::arrivals::Arrivals;
-use crate::ledger::cpu::causes::{CpuAmount, CpuCause};
+use crate::ledger::cpu::calls::Calls;
+use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
+use crate::ledger::cpu::idle::HostWork;
+use crate::ledger::cpu::io::Io;
 use crate::ledger::{CpuLeaf, CpuLedger};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::report::{ThreadName, thread_name};
@@ -54,6 +58,23 @@ struct Group {
     top: Option<(CpuCause, CpuAmount)>,
 }
 
+/// Time of threads by cause, and what else is known of them.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    causes: &'a CpuCauses,
+    calls: Option<&'a Calls>,
+    io: Option<&'a Io>,
+}
+
+/// Whose time is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loser {
+    /// A rank's.
+    Rank,
+    /// That of a GPU, which waits for its launching thread.
+    Gpu,
+}
+
 /// Adds time and number of pieces.
 fn add(sum: &mut (u64, u64), amount: &CpuAmount) {
     *sum = (sum.0.saturating_add(amount.ns), sum.1.saturating_add(amount.count));
@@ -86,6 +107,24 @@ fn rule_of(cause: &CpuCause) -> Option<&'static str> {
     })
 }
 
+/// The rule that speaks of idle time of a GPU where [`rule_of`] has this one for a rank's.
+fn idle_rule(rule: &'static str) -> &'static str {
+    match rule {
+        "rank-other-thread" => "idle-other-thread",
+        "rank-collective" => "idle-collective-call",
+        "rank-run-queue" => "idle-run-queue",
+        "rank-throttled" => "idle-throttled",
+        "rank-lock" => "idle-lock",
+        "rank-page-fault" => "idle-page-fault",
+        "rank-block-io" => "idle-block-io",
+        "rank-network" => "idle-network",
+        "rank-ipc" => "idle-ipc",
+        "rank-sleep" => "idle-sleep",
+        "rank-stopped" => "idle-stopped",
+        _ => "idle-syscall",
+    }
+}
+
 fn what_of(rule: &str) -> &'static str {
     match rule {
         "rank-other-thread" => "work of another thread",
@@ -105,14 +144,30 @@ fn what_of(rule: &str) -> &'static str {
 
 /// All findings of one rank by itself, unranked.
 pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, found: &mut Found<'_>) {
+    let work = Work { causes: &ledger.causes, calls: Some(&ledger.calls), io: Some(&ledger.io) };
+    of_work(&work, Loser::Rank, tables, found);
+    let unknown = ledger.root.get(CpuLeaf::Unknown);
+    let wall = found.wall;
+    found.add("capture-unknown", "missing records", unknown, || {
+        let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
+        (summary, "records of this time are missing or damaged".to_owned())
+    });
+}
+
+/// Findings of a GPU whose launching threads were followed, but for what these computed themselves.
+pub(super) fn of_idle(work: &HostWork, tables: &Tables, found: &mut Found<'_>) {
+    of_work(&Work { causes: &work.causes, calls: None, io: None }, Loser::Gpu, tables, found);
+}
+
+fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>) {
     let mut groups: BTreeMap<&'static str, Group> = BTreeMap::new();
-    for (cause, amount) in ledger.causes.ranked() {
+    for (cause, amount) in work.causes.ranked() {
         let Some(rule) = rule_of(&cause) else { continue };
         let group = groups.entry(rule).or_default();
         group.ns = group.ns.saturating_add(amount.ns);
         group.longest_ns = group.longest_ns.max(amount.longest_ns);
         group.top.get_or_insert((cause, amount));
-        add(group.parts.entry((blamed(ledger, &cause), cause.call, cause.object)).or_default(), &amount);
+        add(group.parts.entry((blamed(work, &cause), cause.call, cause.object)).or_default(), &amount);
         if cause.root == CpuLeaf::RunQueue {
             add(group.queued.entry(cause.preemptor).or_default(), &amount);
         }
@@ -122,24 +177,23 @@ pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, found: &mut Found<'_>
     for (rule, group) in groups {
         let before = found.out.len();
         let (id, wall) = (found.id, found.wall);
-        found.add(rule, what_of(rule), group.ns, || {
-            (summary(rule, ledger, tables, &group, id, wall), evidence(rule, ledger, tables, &group))
+        let named = if loser == Loser::Gpu { idle_rule(rule) } else { rule };
+        found.add(named, what_of(rule), group.ns, || {
+            let summary = match loser {
+                Loser::Rank => summary(rule, work, tables, &group, id, wall),
+                Loser::Gpu => idle_summary(rule, work, tables, &group, wall),
+            };
+            (summary, evidence(rule, work, tables, &group))
         });
         if let Some(finding) = found.out.get_mut(before) {
-            finding.pointer = group.top.map(|(cause, amount)| pointer(ledger, tables, &cause, &amount));
+            finding.pointer = group.top.map(|(cause, amount)| pointer(work, tables, &cause, &amount));
         }
     }
-    let unknown = ledger.root.get(CpuLeaf::Unknown);
-    let wall = found.wall;
-    found.add("capture-unknown", "missing records", unknown, || {
-        let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
-        (summary, "records of this time are missing or damaged".to_owned())
-    });
 }
 
 /// The thread at the end of a cause's chain.
-fn blamed(ledger: &CpuLedger, cause: &CpuCause) -> ThreadId {
-    ledger.causes.chains.links(cause.chain).last().map_or(cause.thread, |link| link.thread)
+fn blamed(work: &Work<'_>, cause: &CpuCause) -> ThreadId {
+    work.causes.chains.links(cause.chain).last().map_or(cause.thread, |link| link.thread)
 }
 
 fn name(thread: ThreadId, tables: &Tables) -> String {
@@ -175,7 +229,27 @@ fn objects(group: &Group, cause: &CpuCause, tables: &Tables) -> String {
     }
 }
 
-fn summary(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group, id: &str, wall: u64) -> String {
+/// Why a GPU is idle, in a sentence.
+fn idle_summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, wall: u64) -> String {
+    let share = percent(group.ns, wall);
+    let Some((cause, _)) = &group.top else { return String::new() };
+    let why = match rule {
+        "rank-collective" => "whose launching thread is in a collective".to_owned(),
+        "rank-run-queue" => "whose launching thread waits for a CPU while others run".to_owned(),
+        "rank-throttled" => "whose cgroup's CPU time is used up".to_owned(),
+        "rank-stopped" => "which is stopped by a signal".to_owned(),
+        "rank-page-fault" => "whose launching thread waits in page faults".to_owned(),
+        "rank-sleep" => "whose launching thread sleeps".to_owned(),
+        "rank-lock" => "whose launching thread waits for locks and conditions".to_owned(),
+        "rank-other-thread" => {
+            format!("whose launching thread waits for {}, which computes", name(blamed(work, cause), tables))
+        }
+        _ => format!("which waits in {}", objects(group, cause, tables)),
+    };
+    format!("the device is idle for {share} of the time because of its host, {why}")
+}
+
+fn summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, id: &str, wall: u64) -> String {
     let share = percent(group.ns, wall);
     let Some((cause, _)) = &group.top else { return String::new() };
     match rule {
@@ -191,19 +265,19 @@ fn summary(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group, id: &
         "rank-other-thread" => {
             format!(
                 "{id} waits {share} of its time for {}, which computes",
-                name(blamed(ledger, cause), tables)
+                name(blamed(work, cause), tables)
             )
         }
         _ => format!("{id} spends {share} of its time waiting in {}", objects(group, cause, tables)),
     }
 }
 
-fn evidence(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group) -> String {
+fn evidence(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group) -> String {
     let mut text =
         format!("{} in all, at most {} at a stretch", duration(group.ns), duration(group.longest_ns));
     let Some((cause, _)) = &group.top else { return text };
     if rule == "rank-collective" {
-        collectives(ledger, tables, group, &mut text);
+        collectives(work, tables, group, &mut text);
         return text;
     }
     if rule == "rank-run-queue" {
@@ -216,7 +290,7 @@ fn evidence(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group) -> S
         }
         return text;
     }
-    let chain = ledger.causes.chains.links(cause.chain);
+    let chain = work.causes.chains.links(cause.chain);
     let at = user_frame(cause.waiting_stack, tables);
     text.push_str(&format!("; {}", name(cause.thread, tables)));
     if !chain.is_empty() {
@@ -234,22 +308,23 @@ fn evidence(rule: &str, ledger: &CpuLedger, tables: &Tables, group: &Group) -> S
     if let Some(place) = place {
         text.push_str(&format!(" at {}", place.text));
     }
-    let key = (blamed(ledger, cause), cause.call, cause.object);
+    let key = (blamed(work, cause), cause.call, cause.object);
     let (ns, count) = group.parts.get(&key).copied().unwrap_or_default();
     if count > 0 && !cause.root.is_on_cpu() {
         text.push_str(&format!("; {}, {} each", times(count), duration(ns / count)));
     }
-    devices(ledger, tables, cause, &mut text);
-    if rule == "rank-page-fault" {
-        let faults = ledger.io.faults;
+    devices(work, tables, cause, &mut text);
+    if let ("rank-page-fault", Some(io)) = (rule, work.io) {
+        let faults = io.faults;
         text.push_str(&format!("; {} faults without and {} with I/O", faults.minor, faults.major));
     }
     text
 }
 
 /// What the block devices under the cause's file say, where requests could be joined with it.
-fn devices(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, text: &mut String) {
-    let of_file = ledger.io.device_files.iter().filter(|((_, file), _)| *file == cause.object && file.0 != 0);
+fn devices(work: &Work<'_>, tables: &Tables, cause: &CpuCause, text: &mut String) {
+    let Some(io) = work.io else { return };
+    let of_file = io.device_files.iter().filter(|((_, file), _)| *file == cause.object && file.0 != 0);
     let Some(((device, _), tally)) = of_file.max_by_key(|(key, tally)| (tally.requests, **key)) else {
         return;
     };
@@ -261,12 +336,12 @@ fn devices(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, text: &mut Str
     ));
 }
 
-fn collectives(ledger: &CpuLedger, tables: &Tables, group: &Group, text: &mut String) {
+fn collectives(work: &Work<'_>, tables: &Tables, group: &Group, text: &mut String) {
     let queued = group.queued.values().fold(0u64, |sum, (ns, _)| sum.saturating_add(*ns));
     if queued > 0 {
         text.push_str(&format!(", {} of it runnable while others ran", percent(queued, group.ns)));
     }
-    for (kind, tally) in ledger.calls.ranked().into_iter().take(2) {
+    for (kind, tally) in work.calls.map(Calls::ranked).unwrap_or_default().into_iter().take(2) {
         text.push_str(&format!(
             "; {}: {}, {} in all, median {}, {} of it on a CPU",
             short_name(tables.string(kind.name), 40),
@@ -278,13 +353,13 @@ fn collectives(ledger: &CpuLedger, tables: &Tables, group: &Group, text: &mut St
     }
 }
 
-fn pointer(ledger: &CpuLedger, tables: &Tables, cause: &CpuCause, amount: &CpuAmount) -> Pointer {
-    let chain = ledger.causes.chains.links(cause.chain);
+fn pointer(work: &Work<'_>, tables: &Tables, cause: &CpuCause, amount: &CpuAmount) -> Pointer {
+    let chain = work.causes.chains.links(cause.chain);
     let text = |id: StringId| Some(tables.string(id).to_owned()).filter(|t| !t.is_empty());
     let call = if is_collective(cause) { cause.collective } else { cause.call };
     let waits = !chain.is_empty();
     Pointer {
-        thread: Some(thread_name(blamed(ledger, cause), tables)),
+        thread: Some(thread_name(blamed(work, cause), tables)),
         waiting_thread: waits.then(|| thread_name(cause.thread, tables)),
         wakers: chain.iter().map(|link| thread_name(link.thread, tables)).collect(),
         call: text(call).map(|t| crate::report::text::printable(&t).into_owned()),

@@ -17,7 +17,7 @@ use crate::classify::{OpClass, communication_library};
 use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::cpu::arrivals::arrivals;
 use crate::ledger::device::Tally;
-use crate::ledger::{CpuLedger, DeviceLedger, IdleLeaf, Leaf};
+use crate::ledger::{CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
@@ -190,6 +190,8 @@ impl Found<'_> {
 }
 
 fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    cpu::of_idle(&ledger.host_work, tables, found);
+    computing(ledger, tables, found);
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (cause, amount) in ledger.causes.ranked() {
         let ids = ledger.tree.names(cause.node);
@@ -234,6 +236,39 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
                 ),
             };
             (summary, idle_evidence(ledger, tables, &group, &of_idle))
+        });
+    }
+}
+
+/// What followed launching threads were busy with while their device was idle, by the stacks of samples.
+fn computing(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let mut kinds: BTreeMap<&'static str, (u64, &'static str, String)> = BTreeMap::new();
+    for (cause, amount) in ledger.host_work.causes.ranked() {
+        let unknown = cause.root == CpuLeaf::Unknown;
+        if !unknown && (cause.root != CpuLeaf::Compute || cause.direct != CpuLeaf::Compute) {
+            continue;
+        }
+        let ids = tables.stack_names(cause.stack);
+        let names: Vec<&str> = ids.iter().map(|&n| tables.string(n)).collect();
+        let (work, frame) = host_work(&names);
+        let frame = frame.or(names.last().copied()).unwrap_or("");
+        let of_kind = kinds.entry(work.kind).or_insert_with(|| (0, work.what, frame.to_owned()));
+        of_kind.0 = of_kind.0.saturating_add(amount.ns);
+    }
+    let wall = found.wall;
+    for (kind, (ns, what, frame)) in kinds {
+        found.add(&format!("idle-{kind}"), what, ns, || {
+            let share = percent(ns, wall);
+            let summary = if frame.is_empty() {
+                format!("the device waits {share} of the time for the host, which no sample has met on a CPU")
+            } else {
+                format!("the device waits {share} of the time for the host, which is busy with {what}")
+            };
+            let mut evidence = format!("{} in all, by samples of the launching thread", duration(ns));
+            if !frame.is_empty() {
+                evidence.push_str(&format!("; most in {}", short_name(&frame, 90)));
+            }
+            (summary, evidence)
         });
     }
 }

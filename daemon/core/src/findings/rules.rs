@@ -52,6 +52,28 @@ rules! {
         "the host cannot launch the backward pass fast enough: torch.compile, CUDA graphs or a larger batch give the device more work per launch";
     "idle-framework" "idle" [0.02, 0.05, 0.20]
         "the host cannot launch fast enough: torch.compile (mode=\"reduce-overhead\"), CUDA graphs or a larger batch give the device more work per launch";
+    "idle-block-io" "idle" [0.02, 0.05, 0.20]
+        "read ahead in more workers (num_workers, prefetch_factor), keep the data on a faster or local disk, and write checkpoints asynchronously";
+    "idle-network" "idle" [0.02, 0.05, 0.20]
+        "look at the peer: the host waits for it before it can launch; fetch ahead in another thread";
+    "idle-run-queue" "idle" [0.02, 0.05, 0.20]
+        "the launching thread cannot get a CPU: lower OMP_NUM_THREADS and num_workers, pin ranks apart, and move other work off the host";
+    "idle-throttled" "idle" [0.01, 0.03, 0.10]
+        "raise the CPU limit of the container (cpu.max), or start fewer threads: a rank that may not run cannot launch";
+    "idle-lock" "idle" [0.02, 0.05, 0.20]
+        "find out who holds it: the evidence names the thread that ended the wait, flamegraph --weight gpu-idle what it did";
+    "idle-other-thread" "idle" [0.02, 0.05, 0.20]
+        "the work of that thread is on the way to the next launch: start more of its kind, or make it cheaper";
+    "idle-page-fault" "idle" [0.02, 0.05, 0.20]
+        "keep the launching thread's memory resident: reuse buffers, avoid swap, raise memory.high";
+    "idle-ipc" "idle" [0.02, 0.05, 0.20]
+        "look at the process at the other end of the pipe or socket: it was not recorded, or does not belong to the job";
+    "idle-sleep" "idle" [0.02, 0.05, 0.20]
+        "the launching thread asks for this time: wait for the event in place of polling for it";
+    "idle-syscall" "idle" [0.02, 0.05, 0.20]
+        "the stack shows what asks for the call";
+    "idle-stopped" "idle" [0.01, 0.03, 0.10]
+        "someone stops the process: a debugger, a checkpointer, a job scheduler, or SIGSTOP by hand";
     "idle-host-unseen" "idle" [0.02, 0.05, 0.20]
         "nothing was recorded on the launching thread then: profile with with_stack=True, or record on the host";
     "idle-launch" "idle" [0.02, 0.10, 0.30]
