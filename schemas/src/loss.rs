@@ -103,6 +103,7 @@ loss_counters! {
     36 AgentNameLost "agent_name_lost" "There was no room for the name of a kernel or a range.";
     37 OperationUnfinished "operation_unfinished" "CUPTI returned an operation without its end; its time is UNKNOWN.";
     38 RangeLost "range_lost" "A range of the user's was left out: too many were open, or its begin was not seen.";
+    39 AgentYielded "agent_yielded" "The agent stepped aside for a profiler in the job; the time of the devices is UNKNOWN until it collected again.";
 }
 
 #[cfg(test)]

@@ -182,6 +182,7 @@ pub fn corpus() -> anyhow::Result<Vec<(&'static str, &'static str, Vec<u8>)>> {
         ("capture", "one-device.stall", crate::big_capture::write(Vec::new(), 1, 9)?),
         ("capture", "two-ranks.stall", host_capture::write(6)?),
         ("wire", "each-type.bin", wire::sample()),
+        ("wire", "calls.bin", wire::calls()),
     ])
 }
 

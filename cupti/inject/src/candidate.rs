@@ -36,7 +36,7 @@ const FUTEX_COMMAND_BITS: u64 = 0x7f;
 
 /// Whether a thread that waits in this call may be borrowed, and how well the call takes it.
 ///
-/// `restarted` says what `restart_syscall` continues, which its number does not tell.
+/// `restarted` says what `restart_syscall` continues, which its own number does not tell.
 pub(crate) fn rank(
     number: u32,
     arguments: &[u64; 6],
@@ -66,18 +66,26 @@ pub(crate) fn rank(
     })
 }
 
-/// What a call is that goes on after an interruption, from the kernel's function that it sleeps in.
-fn restarted(wait_channel: &str) -> Option<Call> {
-    let any = |names: &[&str]| names.iter().any(|name| wait_channel.contains(name));
-    if any(&["nanosleep"]) {
-        Some(Call::Sleep)
-    } else if any(&["poll"]) {
-        Some(Call::Poll)
-    } else if any(&["futex"]) {
-        Some(Call::Futex)
-    } else {
-        None
+/// What a call is that goes on after an interruption: what the code before the instruction says, else the kernel's
+/// function that it sleeps in. Either alone is not enough: the number may come from elsewhere (`syscall()`), and a sleep
+/// that goes on shows as the entry of system calls.
+pub(crate) fn restarted(process: &Process, tid: i32, instruction: u64) -> Option<Call> {
+    let mut code = [0; CODE_BYTES];
+    let before = instruction.saturating_sub((arch::SYSCALL.len() + CODE_BYTES) as u64);
+    let read = process.peek(before, &mut code);
+    let by_code = read.is_ok_and(|read| read == CODE_BYTES).then(|| arch::number_loaded(&code)).flatten();
+    match by_code.and_then(arch::call) {
+        Some(call @ (Call::Sleep | Call::Poll | Call::Futex)) => Some(call),
+        _ => by_wait_channel(&process.read(&format!("task/{tid}/wchan")).ok()?),
     }
+}
+
+/// How far before the system call its number is loaded, at most.
+const CODE_BYTES: usize = 24;
+
+fn by_wait_channel(function: &str) -> Option<Call> {
+    let calls = [("nanosleep", Call::Sleep), ("poll", Call::Poll), ("futex", Call::Futex)];
+    calls.into_iter().find(|(part, _)| function.contains(part)).map(|(_, call)| call)
 }
 
 /// The threads that could be borrowed now, the best first; the others are counted.
@@ -95,8 +103,7 @@ pub(crate) fn candidates(process: &Process, tally: &mut Tally) -> std::io::Resul
 
 fn candidate(process: &Process, tid: i32) -> Result<Candidate, UnsafePoint> {
     let waiting = process.waiting(tid).map_err(|_| UnsafePoint::Moved)?.ok_or(UnsafePoint::Running)?;
-    let channel = || process.read(&format!("task/{tid}/wchan")).ok();
-    let rank = rank(waiting.number, &waiting.arguments, || restarted(&channel()?))?;
+    let rank = rank(waiting.number, &waiting.arguments, || restarted(process, tid, waiting.instruction))?;
     if matches!(arch::call(waiting.number), Some(Call::Read)) && reads_file(process, waiting.arguments[0]) {
         return Err(UnsafePoint::File);
     }
@@ -111,7 +118,7 @@ fn reads_file(process: &Process, fd: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Rank, rank, restarted};
+    use super::{Rank, by_wait_channel, rank};
     use crate::arch::Call;
     use crate::unsafe_point::UnsafePoint;
 
@@ -141,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_restarted_call_is_judged_by_what_it_continues() {
-        let futex = || restarted("futex_do_wait");
+        let futex = || by_wait_channel("futex_do_wait");
         assert_eq!(rank(219, &[0, PRIVATE_WAIT, 0, 0, 0, 0], futex), Err(UnsafePoint::Lock));
         assert_eq!(rank(219, &[0; 6], || Some(Call::Sleep)), Ok(Rank::Timed));
         assert_eq!(of(219, [0; 6]), Err(UnsafePoint::OtherCall));
-        assert_eq!(restarted("hrtimer_nanosleep"), Some(Call::Sleep));
-        assert_eq!(restarted("0"), None);
+        assert_eq!(by_wait_channel("hrtimer_nanosleep"), Some(Call::Sleep));
+        assert_eq!(by_wait_channel("0"), None);
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub fn inject(pid: i32, payload: &Payload<'_>, options: Options<'_>) -> Result<I
     observer.step(Step::CodeWritten);
     let plan =
         Plan { process: &process, facts, library: &library, room: &room, within: options.safe_point_within };
-    let planted = match on_its_own_thread(|| plant(&plan, &mut observer)) {
+    let planted = match plant(&plan, &mut observer) {
         Ok(planted) => planted,
         Err(refusal) => return Err(undo(&process, &room, refusal)),
     };
@@ -132,14 +132,6 @@ pub fn inject(pid: i32, payload: &Payload<'_>, options: Options<'_>) -> Result<I
             Err(refusal)
         }
     }
-}
-
-/// The kernel lets go of what a thread traces when it ends, whatever state that is in.
-fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| match scope.spawn(work).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
 }
 
 /// Takes the code away again, where no thread can be in it.

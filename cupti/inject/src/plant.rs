@@ -1,7 +1,7 @@
 //! The borrowed thread: chosen, stopped, sent to the seed, and put back.
 //!
-//! All of it runs on one thread of the injector, which ends with it: the kernel lets go of whatever that thread still
-//! traces. The steps, and what the target does if the injector dies after one of them, are in the crate's head.
+//! A thread is borrowed on a thread of the injector that is there for it: when that ends, the kernel lets go of whatever
+//! it still traces. The steps, and what the target does if the injector dies after one of them, are in the crate's head.
 
 use std::io;
 use std::thread;
@@ -91,7 +91,7 @@ pub(crate) fn plant(plan: &Plan<'_>, observer: &mut Observer<'_>) -> Result<Plan
             }
             attempts += 1;
             tried.push((candidate.tid, Instant::now()));
-            match borrow(plan, &candidate, observer) {
+            match on_its_own_thread(|| borrow(plan, &candidate, observer)) {
                 Ok((region, stopped)) => {
                     return Ok(Planted { region, victim: candidate.tid, stopped, attempts });
                 }
@@ -108,6 +108,14 @@ pub(crate) fn plant(plan: &Plan<'_>, observer: &mut Observer<'_>) -> Result<Plan
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(10));
     }
+}
+
+/// The kernel lets go of what a thread traces when it ends, whatever state that is in.
+fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 /// A thread that this one traces.

@@ -185,41 +185,30 @@ pub(crate) enum Event {
 ///
 /// That it ended is looked at and left for its parent to be told, which may be this very process.
 pub(crate) fn poll_event(tid: i32) -> io::Result<Option<Event>> {
-    if let Some(status) = wait(tid, libc::WSTOPPED)? {
-        return Ok(Some(match status {
-            Waited::Nobody => Event::Ended,
-            Waited::Status(status) => Event::Stopped { signal: status & 0xff, event: status >> 8 },
-        }));
-    }
-    Ok(wait(tid, libc::WEXITED | libc::WNOWAIT)?.map(|_| Event::Ended))
+    let looked = wait(tid, libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT)?;
+    if matches!(looked, Some(Event::Stopped { .. })) { wait(tid, libc::WSTOPPED) } else { Ok(looked) }
 }
 
-enum Waited {
-    /// The thread is not traced, or not there.
-    Nobody,
-    Status(i32),
-}
-
-fn wait(tid: i32, what: i32) -> io::Result<Option<Waited>> {
+fn wait(tid: i32, what: i32) -> io::Result<Option<Event>> {
     // SAFETY: a siginfo_t may be all zeros.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let flags = what | libc::WNOHANG | libc::__WALL;
     // SAFETY: the kernel writes one siginfo_t to `info`.
     let waited = unsafe { libc::waitid(libc::P_PID, tid.unsigned_abs(), &raw mut info, flags) };
-    match check(waited.into()) {
-        Ok(_) => {
-            // SAFETY: waitid fills these fields, or leaves them zero.
-            let changed = unsafe { info.si_pid() };
-            // SAFETY: as before.
-            let status = unsafe { info.si_status() };
-            Ok((changed != 0).then_some(Waited::Status(status)))
-        }
-        Err(error) => match error.raw_os_error() {
-            Some(libc::ECHILD) => Ok(Some(Waited::Nobody)),
+    if let Err(error) = check(waited.into()) {
+        return match error.raw_os_error() {
+            Some(libc::ECHILD) => Ok(Some(Event::Ended)),
             Some(libc::EINTR) => Ok(None),
             _ => Err(error),
-        },
+        };
     }
+    // SAFETY: waitid fills this field, or leaves it zero.
+    let status = unsafe { info.si_status() };
+    Ok(match info.si_code {
+        0 => None,
+        libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED => Some(Event::Ended),
+        _ => Some(Event::Stopped { signal: status & 0xff, event: status >> 8 }),
+    })
 }
 
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {

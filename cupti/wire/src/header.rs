@@ -127,6 +127,8 @@ numbers! {
         Unfinished = 5 "without an end",
         /// Ranges of the user that were open when there was no room to remember them, or whose start was not seen.
         RangeLost = 6 "range lost",
+        /// Records that came back after another profiler had come.
+        Yielded = 7 "given up to another profiler",
     }
 }
 

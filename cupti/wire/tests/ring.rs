@@ -109,6 +109,32 @@ fn a_head_that_jumps_costs_what_was_unread_and_is_counted() {
     );
 }
 
+#[test]
+fn a_name_that_says_more_than_there_is_or_can_be_is_counted_and_passed_over() {
+    let longest = name::MAX_BYTES as u64;
+    for (bytes, slots_behind) in
+        [(longest + 1, 100), (u64::from(u32::MAX), 100), (65, 1), (longest, 63), (1, 0)]
+    {
+        let memory = Memory::new(SLOTS);
+        let mut reader = Reader::new(memory.ring());
+        let mut writer = Writer::new(memory.ring());
+        let mut text = NameBuffer::default();
+        let mut lie = Record::of(Kind::Name, 0, 0);
+        lie.0[name::NUMBER_BYTES] = 7 | (bytes << 32);
+        assert!(writer.push(&lie));
+        for value in 0..slots_behind {
+            assert!(writer.push(&record(value)));
+        }
+        writer.publish();
+        for value in 0..slots_behind {
+            let next = reader.next(&mut text);
+            assert_eq!(next, Some(Item::Record(Kind::Kernel, record(value))), "{bytes} bytes");
+        }
+        assert_eq!(reader.next(&mut text), None);
+        assert_eq!(reader.faults().names, 1);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Push(u64),
@@ -219,7 +245,8 @@ fn a_job_that_scribbles_while_the_reader_reads_cannot_stop_it() {
             for round in 0..ROUNDS {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let word = (state >> 33) as usize;
-                memory.scribble(word, if state.is_multiple_of(3) { state } else { (state % 16) | (200 << 32) });
+                memory
+                    .scribble(word, if state.is_multiple_of(3) { state } else { (state % 16) | (200 << 32) });
                 memory.ring_header_head(round * 3);
             }
             done.store(true, Ordering::Relaxed);

@@ -116,7 +116,7 @@ impl Naming for Names {
     }
 
     fn stack(&mut self, pid: u32, user: Option<&StackFrames>, kernel: Option<&StackFrames>) -> NamedStack {
-        let pid = if user.is_none() || self.answers(pid) { pid } else { NOBODY };
+        let pid = if user.is_some() && self.answers(pid) { pid } else { NOBODY };
         if self.unseen.remove(&pid) {
             let _ = self.symbolizer.process_seen(pid);
         }

@@ -2,6 +2,8 @@
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 int main(int argc, char **argv)
@@ -20,10 +22,27 @@ int main(int argc, char **argv)
 	if (!(cupti = dlopen(argv[2], RTLD_NOW)))
 		return 4;
 	launch = (uint32_t(*)(uint32_t, const char *const *, uint32_t))dlsym(cupti, "fake_launch");
-	do {
+	for (;;) {
 		printf("%u\n", launch(100, names, 2));
 		fflush(stdout);
-		byte = getchar();
-	} while (byte == '\n');
-	return 0;
+		switch (byte = getchar()) {
+		case '\n':
+			break;
+		case 'f': {
+			/* A child has no agent, but all of its memory, and what was registered for the end. */
+			int status = -1;
+			pid_t child = fork();
+
+			if (!child)
+				exit(launch(1, names, 2) ? 0 : 5);
+			if (waitpid(child, &status, 0) != child || status)
+				return 6;
+			break;
+		}
+		default:
+			/* The last kernels, for which no flush comes any more. */
+			launch(100, names, 2);
+			exit(0);
+		}
+	}
 }

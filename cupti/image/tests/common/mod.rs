@@ -54,6 +54,9 @@ pub(crate) fn compile(source: &str, output: &Path, executable: bool) -> PathBuf 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Library(NonNull<c_void>);
 
+// SAFETY: a handle is a number for the loader, which any thread may ask.
+unsafe impl Send for Library {}
+
 impl Library {
     pub(crate) fn open(path: &Path) -> Self {
         let path = CString::new(path.to_str().expect("text")).expect("no zero");
@@ -105,14 +108,12 @@ impl Daemon {
         let base = NonNull::new(base.cast::<u8>())
             .filter(|base| base.as_ptr().addr() != usize::MAX)
             .expect("memory");
-        // SAFETY: mapped until the process ends, not cut by anybody, reached by rings only.
-        let ring = unsafe {
-            match slots {
-                Some(slots) => Ring::create(base, bytes, slots),
-                None => Ring::from_raw(base, bytes),
-            }
+        if let Some(slots) = slots {
+            // SAFETY: mapped until the process ends, zeroed, not cut by anybody, reached by rings only.
+            unsafe { Ring::create(base, bytes, slots) }.expect("a ring");
         }
-        .expect("a ring");
+        // SAFETY: as above, but for the zeros.
+        let ring = unsafe { Ring::from_raw(base, bytes) }.expect("a ring");
         let reader = if slots.is_some() { Reader::new(ring) } else { Reader::from_start(ring) };
         Self { header: ring.header(), reader, text: NameBuffer::default(), names: Vec::new() }
     }

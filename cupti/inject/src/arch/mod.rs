@@ -11,7 +11,7 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{
     AUDIT_ARCH, Block, Context, ELF_MACHINE, OnSignal, Registers, Request, SYSCALL, Seed, TEXT_BYTES, Target,
-    block_at, call, frame_of_signal, number, seed,
+    block_at, call, frame_of_signal, number, number_loaded, seed,
 };
 
 #[cfg(not(target_arch = "x86_64"))]

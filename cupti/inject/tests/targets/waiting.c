@@ -137,6 +137,12 @@ int main(int argc, char **argv)
 			long n = epoll_wait(epoll, &event, 1, -1);
 			EXPECT(n == 1, "epoll_wait returned %ld errno %d", n, errno);
 			take();
+		} else if (IS("epoll-or-eintr")) {
+			long n;
+			while ((n = epoll_wait(epoll, &event, 1, -1)) == -1 && errno == EINTR)
+				say("eintr\n");
+			EXPECT(n == 1, "epoll_wait returned %ld errno %d", n, errno);
+			take();
 		} else if (IS("select")) {
 			fd_set set;
 			FD_ZERO(&set);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a process per device, a track per stream | kernels, copies, fills |
 //! | … a track "ranges" and a track "lost records" | ranges on the device's time line, loss windows |
+//! | … a counter track per counter; a process per host with those of the host | values (`counters`) |
 //! | a process per process, a track per thread | ranges, calls and waits, nested |
 //!
 //! A flow leads from every launching call to what it launched. Packets are streamed: memory is bounded by the names, the
@@ -92,6 +93,8 @@ pub struct PerfettoSummary {
     pub slices: u64,
     /// Records that did not fit: too many at once on one track, too deeply nested, or on too many tracks.
     pub left_out: u64,
+    /// Values of counters written.
+    pub values: u64,
     /// Added to every time, ns: 0 where the capture's times are Unix times.
     pub shift_ns: i64,
 }
@@ -220,17 +223,35 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
     /// Draws everything on one device, and notes which threads launched to it.
     fn device(&mut self, key: u32, launchers: &mut HashMap<u32, BTreeSet<u32>>) -> io::Result<()> {
         let Some(device) = self.tables().devices().get(key as usize) else { return Ok(()) };
-        if device.kind == device_kind::CPU {
+        let gpu = !matches!(device.kind, device_kind::CPU | device_kind::HOST);
+        if !gpu && !self.capture.keys(RecordKind::Counter).contains(&key) {
             // What a rank on CPUs does is on its threads' tracks.
             return Ok(());
         }
         let model = if device.model.is_empty() { String::new() } else { format!(" {}", device.model) };
-        let name = format!("GPU {}{model} {}", device.ordinal, device.id);
+        let name = match device.kind {
+            device_kind::CPU => device.id.clone(),
+            device_kind::HOST => format!("host {}", device.id),
+            _ => format!("GPU {}{model} {}", device.ordinal, device.id),
+        };
         let pid = FIRST_MADE_UP_ID.saturating_add_unsigned(key);
         let parent = self.describe(TrackDescriptor {
             process: Some(ProcessDescriptor { pid: Some(pid), process_name: Some(name) }),
             ..TrackDescriptor::default()
         })?;
+        if gpu {
+            self.operations(key, parent, launchers)?;
+            self.device_ranges(key, parent)?;
+        }
+        self.counters(key, parent)
+    }
+
+    fn operations(
+        &mut self,
+        key: u32,
+        parent: u64,
+        launchers: &mut HashMap<u32, BTreeSet<u32>>,
+    ) -> io::Result<()> {
         let mut streams: HashMap<u64, Track> = HashMap::new();
         for op in self.capture.rows::<GpuOp>(key) {
             if let Some(launch) = &op.launch {
@@ -247,10 +268,7 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
         }
         let mut streams: Vec<(u64, Track)> = streams.into_iter().collect();
         streams.sort_unstable_by_key(|(stream, _)| *stream);
-        for (_, track) in streams {
-            self.close(track)?;
-        }
-        self.device_ranges(key, parent)
+        streams.into_iter().try_for_each(|(_, track)| self.close(track))
     }
 
     fn device_ranges(&mut self, key: u32, parent: u64) -> io::Result<()> {
@@ -370,6 +388,7 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
                 category_iids: vec![slice.category],
                 flow_ids: slice.flow.into_iter().collect(),
                 debug_annotations: slice.values,
+                ..TrackEvent::default()
             }),
             ..TracePacket::default()
         })
@@ -498,5 +517,6 @@ fn span_category(kind: SpanKind) -> u64 {
     }
 }
 
+mod counters;
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,7 @@ pub(super) mod sequence_flags {
 pub(super) mod event_type {
     pub(in super::super) const SLICE_BEGIN: i32 = 1;
     pub(in super::super) const SLICE_END: i32 = 2;
+    pub(in super::super) const COUNTER: i32 = 4;
 }
 
 /// One packet. The members after `sequence_flags` are alternatives.
@@ -49,6 +50,15 @@ pub(super) struct TrackDescriptor {
     pub(super) thread: Option<ThreadDescriptor>,
     #[prost(uint64, optional, tag = "5")]
     pub(super) parent_uuid: Option<u64>,
+    /// Its events are values.
+    #[prost(message, optional, tag = "8")]
+    pub(super) counter: Option<CounterDescriptor>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CounterDescriptor {
+    #[prost(string, optional, tag = "6")]
+    pub(super) unit_name: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -69,7 +79,7 @@ pub(super) struct ThreadDescriptor {
     pub(super) thread_name: Option<String>,
 }
 
-/// The beginning or the end of a slice.
+/// The beginning or the end of a slice, or a value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TrackEvent {
     #[prost(uint64, repeated, packed = "false", tag = "3")]
@@ -85,6 +95,10 @@ pub(super) struct TrackEvent {
     /// For names that are not worth interning.
     #[prost(string, optional, tag = "23")]
     pub(super) name: Option<String>,
+    #[prost(int64, optional, tag = "30")]
+    pub(super) counter_value: Option<i64>,
+    #[prost(double, optional, tag = "44")]
+    pub(super) double_counter_value: Option<f64>,
     #[prost(fixed64, repeated, packed = "false", tag = "47")]
     pub(super) flow_ids: Vec<u64>,
 }

@@ -42,6 +42,7 @@ pub(crate) fn counter(why: Lost) -> LossCounter {
         Lost::NameLost => LossCounter::AgentNameLost,
         Lost::Unfinished => LossCounter::OperationUnfinished,
         Lost::RangeLost => LossCounter::RangeLost,
+        Lost::Yielded => LossCounter::AgentYielded,
     }
 }
 

@@ -145,20 +145,21 @@ impl Decoder {
     /// Decodes a record of a process.
     pub fn decode(&mut self, pid: u32, call: &Call) -> Decoded {
         let row = u16::try_from(call.function & 0xffff).unwrap_or(u16::MAX);
-        let Some(function) = self.table.function(row).cloned() else { return Decoded::Unknown };
+        let table: &'static Table = self.table;
+        let Some(function) = table.function(row) else { return Decoded::Unknown };
         let library = CollectiveLibrary::from_id(u64::from(call.function >> 16 & 0xff))
             .filter(|l| *l != CollectiveLibrary::Other)
             .unwrap_or(function.library);
-        let values = Values { call, function: &function };
+        let values = Values { call, function };
         self.take_in(pid, library, &values);
         if function.flags.query {
             return Decoded::Learnt;
         }
         let handle = values.get(Meaning::Comm).or(values.get(Meaning::Made));
         let key =
-            handle.map(|handle| GroupKey { pid, library, handle: self.canonical(pid, &function, handle) });
+            handle.map(|handle| GroupKey { pid, library, handle: self.canonical(pid, function, handle) });
         let known = key.and_then(|key| self.groups.get(&key)).cloned().unwrap_or_default();
-        let name = key.zip(handle).map(|(key, handle)| self.group_name(key, &function, handle));
+        let name = key.zip(handle).map(|(key, handle)| self.group_name(key, function, handle));
         let world = key.is_some_and(|key| key.library == CollectiveLibrary::Mpi && key.handle == MPI_WORLD);
         let world = world.then(|| self.worlds.get(&pid)).flatten();
         let size = known.size.or(world.map(|w| w.1)).unwrap_or(0);
@@ -171,7 +172,7 @@ impl Decoder {
             duration_ns: call.duration_ns,
             library,
             operation: function.operation,
-            bytes: bytes(&function, elements, datatype, size),
+            bytes: bytes(function, elements, datatype, size),
             elements: if function.flags.bytes { 0 } else { elements },
             datatype: datatype.name,
             reduction: self.reduction(pid, library, &values),
@@ -189,7 +190,7 @@ impl Decoder {
                 & (call_flags::NESTED | call_flags::OPEN | call_flags::ASYNC | call_flags::RETURNED),
             left,
             stack: call.stack,
-            name: function.name,
+            name: function.name.clone(),
         };
         if function.flags.frees
             && let Some(key) = key

@@ -180,9 +180,27 @@ pub(crate) fn frame_of_signal(words: &[u64]) -> bool {
         .any(|pair| matches!(*pair, [flags, SELECTORS] if flags & ALWAYS == ALWAYS && flags < LARGEST_FLAG))
 }
 
+/// The number that code loads which goes on with a system call: the last `mov eax, imm32`.
+pub(crate) fn number_loaded(code: &[u8]) -> Option<u32> {
+    const MOV_EAX: u8 = 0xb8;
+    code.windows(5).rev().find_map(|bytes| match *bytes {
+        [MOV_EAX, a, b, c, d] => {
+            Some(u32::from_le_bytes([a, b, c, d])).filter(|number| call(*number).is_some())
+        }
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Registers, frame_of_signal};
+    use super::{Registers, frame_of_signal, number_loaded};
+
+    #[test]
+    fn the_number_of_a_call_is_read_from_its_code() {
+        let code = [0xb8, 7, 0, 0, 0, 0x44, 0x89, 0xe7, 0xb8, 0xe6, 0, 0, 0, 0x90];
+        assert_eq!(number_loaded(&code), Some(230));
+        assert_eq!(number_loaded(&[0x48, 0x89, 0xf8, 0x90, 0x90, 0x90]), None);
+    }
 
     #[test]
     fn registers_have_the_size_that_the_kernel_gives() {

@@ -5,7 +5,7 @@ use std::io;
 
 use prost::Message;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{CopyKind, OpKind, SpanKind};
+use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, device_kind};
 use stallscope_schemas::units::{
     CorrelationId, DeviceId, ProcessId, SourceId, StackId, StringId, ThreadId, TimeNs,
 };
@@ -13,7 +13,7 @@ use stallscope_schemas::units::{
 use super::super::perfetto_proto::{TracePacket, TrackDescriptor, event_type};
 use super::{PerfettoSummary, write_perfetto};
 use crate::capture::{Capture, CaptureWriter, Device, Process, Thread, WriterOptions};
-use crate::rows::{ApiCall, DeviceSpan, GpuOp, HostSpan, Launch, LossWindow};
+use crate::rows::{ApiCall, Counter, DeviceSpan, GpuOp, HostSpan, Launch, LossWindow};
 
 /// `Trace` as a whole.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -37,6 +37,8 @@ struct Seen {
 
 struct Read {
     slices: Vec<Seen>,
+    /// Track, when, value.
+    values: Vec<(u64, i64, f64)>,
     tracks: Vec<TrackDescriptor>,
     summary: PerfettoSummary,
 }
@@ -45,6 +47,21 @@ impl Read {
     fn on(&self, track: &str) -> Vec<(&str, i64, i64, usize)> {
         let on = self.slices.iter().filter(|s| s.track == track);
         on.map(|s| (s.name.as_str(), s.start, s.end, s.depth)).collect()
+    }
+
+    fn track(&self, uuid: Option<u64>) -> &TrackDescriptor {
+        self.tracks.iter().find(|t| t.uuid == uuid).expect("the track is described")
+    }
+
+    /// Process, counter and unit, then when and which value.
+    fn counters(&self) -> Vec<(&str, &str, Option<&str>, i64, f64)> {
+        let seen = |&(uuid, at, value): &(u64, i64, f64)| {
+            let track = self.track(Some(uuid));
+            let process = self.track(track.parent_uuid).process.as_ref().and_then(|p| p.process_name.as_deref());
+            let unit = track.counter.as_ref().expect("a counter's track").unit_name.as_deref();
+            (process.unwrap_or_default(), track.name.as_deref().unwrap_or_default(), unit, at, value)
+        };
+        self.values.iter().map(seen).collect()
     }
 
     fn named(&self, name: &str) -> Option<&Seen> {
@@ -98,11 +115,19 @@ fn replay(trace: &Trace, summary: PerfettoSummary) -> io::Result<Read> {
     events.sort_by_key(|(at, ..)| *at);
     let mut open: BTreeMap<u64, Vec<Seen>> = BTreeMap::new();
     let mut slices = Vec::new();
+    let mut values = Vec::new();
     for (at, event, name) in events {
         let at = i64::try_from(at).map_err(io::Error::other)? - summary.shift_ns;
         let uuid = event.track_uuid.unwrap_or(0);
         let track =
             tracks.get(&uuid).cloned().ok_or_else(|| io::Error::other("an event before its track"))?;
+        assert_eq!(event.kind == Some(event_type::COUNTER), track.counter.is_some(), "values and slices are apart");
+        if event.kind == Some(event_type::COUNTER) {
+            #[allow(clippy::cast_precision_loss, reason = "the tests' values are small")]
+            let whole = event.counter_value.map(|value| value as f64);
+            values.push((uuid, at, whole.or(event.double_counter_value).expect("a value")));
+            continue;
+        }
         let stack = open.entry(uuid).or_default();
         if event.kind == Some(event_type::SLICE_BEGIN) {
             let thread = track.thread.and_then(|t| t.thread_name);
@@ -134,7 +159,8 @@ fn replay(trace: &Trace, summary: PerfettoSummary) -> io::Result<Read> {
     assert!(open.values().all(Vec::is_empty), "every slice ends");
     slices.sort_by(|a, b| (&a.track, a.start, a.depth).cmp(&(&b.track, b.start, b.depth)));
     assert_eq!(slices.len() as u64, summary.slices);
-    Ok(Read { slices, tracks: tracks.into_values().collect(), summary })
+    assert_eq!(values.len() as u64, summary.values);
+    Ok(Read { slices, values, tracks: tracks.into_values().collect(), summary })
 }
 
 fn op(name: StringId, start: i64, duration_ns: u64, stream: u64, launch: Option<Launch>) -> GpuOp {
@@ -307,6 +333,56 @@ fn processes_of_equal_pids_stay_apart() -> io::Result<()> {
     for thread in read.tracks.iter().filter_map(|t| t.thread.as_ref()) {
         assert!(thread.pid.is_some_and(|pid| pids.contains(&pid)), "a thread's process is described");
     }
+    Ok(())
+}
+
+fn counter(name: StringId, start: i64, duration_ns: u64, value: u64) -> Counter {
+    Counter { start: TimeNs(start), duration_ns, name, value }
+}
+
+#[test]
+fn values_of_a_moment_are_drawn_as_they_are_and_growth_as_growth_a_second() -> io::Result<()> {
+    let read = read(|w| {
+        let (clock, bytes, plain) = (w.intern("sm clock (MHz)"), w.intern("pcie sent (bytes)"), w.intern("odd"));
+        for (start, value) in [(10, 1980), (20, 300), (30, u64::MAX)] {
+            w.push_counter(GPU, counter(clock, start, 0, value))?;
+        }
+        w.push_counter(GPU, counter(bytes, 10, 500_000_000, 30))?;
+        w.push_counter(GPU, counter(plain, 40, 0, 7))?;
+        w.push_counter(GPU, counter(plain, 50, 2_000_000_000, 7))
+    })?;
+    let gpu = "GPU 0 GPU-x";
+    assert_eq!(
+        read.counters(),
+        [
+            (gpu, "sm clock", Some("MHz"), 10, 1980.0),
+            (gpu, "pcie sent", Some("bytes/s"), 10, 60.0),
+            (gpu, "sm clock", Some("MHz"), 20, 300.0),
+            (gpu, "sm clock", Some("MHz"), 30, 2f64.powi(64)),
+            (gpu, "odd", None, 40, 7.0),
+            (gpu, "odd", Some("/s"), 50, 3.5),
+        ]
+    );
+    assert_eq!(read.tracks.iter().filter(|t| t.counter.is_some()).count(), 4, "a track a counter");
+    Ok(())
+}
+
+#[test]
+fn counters_of_a_host_lie_below_it_and_a_device_without_any_has_no_process() -> io::Result<()> {
+    let read = read(|w| {
+        let mut device = |kind, id: &str| {
+            w.add_device(Device { kind, id: id.to_owned(), ..Device::default() })
+        };
+        let host = device(device_kind::HOST, "node7");
+        device(device_kind::HOST, "silent");
+        device(device_kind::CPU, "rank 0");
+        let name = w.intern("cpu pressure some (us)");
+        w.push_counter(host, counter(name, 10, 1_000_000_000, 250))
+    })?;
+    assert_eq!(read.counters(), [("host node7", "cpu pressure some", Some("us/s"), 10, 250.0)]);
+    let processes: Vec<&str> =
+        read.tracks.iter().filter_map(|t| t.process.as_ref()?.process_name.as_deref()).collect();
+    assert_eq!(processes, ["GPU 0 GPU-x", "host node7"]);
     Ok(())
 }
 

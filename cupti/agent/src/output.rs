@@ -1,0 +1,92 @@
+//! Where records go: the ring, or a count of what was lost.
+
+use core::sync::atomic::Ordering;
+
+use stallscope_cupti_wire::{Kind, Lost, Record, Ring, Writer, op};
+
+/// A stretch in which records were lost.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    since_ns: u64,
+    count: u64,
+}
+
+/// The ring's writing end, with the losses.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    ring: Ring<'a>,
+    writer: Writer<'a>,
+    /// Records that did not fit, not reported yet.
+    gap: Option<Gap>,
+    /// CLOCK_MONOTONIC, about.
+    now_ns: u64,
+}
+
+impl<'a> Output<'a> {
+    pub(crate) fn new(ring: Ring<'a>) -> Self {
+        Self { ring, writer: Writer::new(ring), gap: None, now_ns: 0 }
+    }
+
+    /// Puts a record into the ring, or counts it.
+    pub(crate) fn record(&mut self, record: &Record) {
+        if self.gap.is_some() {
+            self.report_gap();
+        }
+        if !self.writer.push(record) {
+            self.count(Lost::RingFull, 1);
+            let since_ns = self.now_ns;
+            self.gap.get_or_insert(Gap { since_ns, count: 0 }).count += 1;
+        }
+    }
+
+    /// Puts a name into the ring; false, and counted, where it does not fit.
+    pub(crate) fn name(&mut self, number: u32, text: &[u8]) -> bool {
+        let written = self.writer.push_name(number, text);
+        if !written {
+            self.count(Lost::NameLost, 1);
+        }
+        written
+    }
+
+    /// Counts what was lost somewhere else, and says between which moments.
+    pub(crate) fn lose(&mut self, what: Lost, count: u64, since_ns: u64) {
+        if count > 0 {
+            self.count(what, count);
+            // No gap in a gap: that this did not fit is in the count.
+            self.writer.push(&loss(what, since_ns, self.now_ns, count));
+        }
+    }
+
+    /// Counts what was lost, without a record.
+    pub(crate) fn count(&self, what: Lost, count: u64) {
+        if let Some(counter) = self.ring.header().lost.get(what.id() as usize) {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells the output what time it is, and the daemon of everything that was written.
+    pub(crate) fn publish(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        if self.gap.is_some() {
+            self.report_gap();
+        }
+        self.writer.publish();
+    }
+
+    fn report_gap(&mut self) {
+        if let Some(gap) = self.gap
+            && self.writer.push(&loss(Lost::RingFull, gap.since_ns, self.now_ns, gap.count))
+        {
+            self.gap = None;
+        }
+    }
+}
+
+fn loss(what: Lost, since_ns: u64, until_ns: u64, count: u64) -> Record {
+    let mut record = Record::of(Kind::Loss, 0, 0);
+    record.0[op::START] = since_ns;
+    record.0[op::END] = until_ns;
+    record.0[3] = count;
+    record.0[4] = what.id().into();
+    record
+}

@@ -1,0 +1,103 @@
+//! Which activity kinds are enabled, and how.
+
+use stallscope_cupti_abi::{ActivityKind, CuptiResult, DRIVER_CALLS, code};
+use stallscope_cupti_wire::Reason;
+
+use super::Session;
+use crate::Refusal;
+
+/// Kinds that can be asked for, in the order in which they are enabled. Devices first, so that they are known when the
+/// first operation comes; kernels last, so that what explains them is on before.
+const KINDS: [ActivityKind; 11] = [
+    ActivityKind::Device,
+    ActivityKind::Overhead,
+    ActivityKind::Marker,
+    ActivityKind::Driver,
+    ActivityKind::Runtime,
+    ActivityKind::Synchronization,
+    ActivityKind::Copy,
+    ActivityKind::PeerCopy,
+    ActivityKind::Fill,
+    ActivityKind::GraphTrace,
+    ActivityKind::Kernel,
+];
+
+/// Kinds that other profilers enable for themselves as a rule, and disable when they stop.
+pub(super) const SHARED: u64 = ActivityKind::Driver.bit()
+    | ActivityKind::Runtime.bit()
+    | ActivityKind::Overhead.bit()
+    | ActivityKind::Copy.bit()
+    | ActivityKind::PeerCopy.bit()
+    | ActivityKind::Fill.bit()
+    | ActivityKind::Kernel.bit();
+
+/// Kinds without which there is no reason to be attached.
+const NEEDED: u64 = ActivityKind::Kernel.bit() | ActivityKind::GraphTrace.bit();
+
+impl Session {
+    /// Enables what is wanted and not on, disables what is on and not wanted. A kind that this CUPTI does not have is left
+    /// out, unless it is one that is needed.
+    pub(super) fn follow_kinds(&mut self, wanted: u64) -> Result<(), Refusal> {
+        self.disable(!wanted);
+        for kind in KINDS.into_iter().filter(|kind| wanted & kind.bit() != 0) {
+            if self.enabled & kind.bit() != 0 {
+                continue;
+            }
+            match self.enable(kind) {
+                code::SUCCESS => self.enabled |= kind.bit(),
+                result if NEEDED & kind.bit() != 0 => return Err(Refusal::new(Reason::Cupti, result)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Disables those kinds of `which` that are on.
+    pub(super) fn disable(&mut self, which: u64) {
+        // The reverse of the order in which they were enabled.
+        for kind in KINDS.into_iter().rev().filter(|kind| which & kind.bit() != 0) {
+            if self.enabled & kind.bit() == 0 {
+                continue;
+            }
+            if kind == ActivityKind::Driver && self.has_driver_filter {
+                self.set_driver_calls(false);
+                self.has_driver_filter = false;
+            } else {
+                // SAFETY: takes a number. An error leaves nothing to do.
+                let _ = unsafe { (self.functions.disable)(kind.id()) };
+            }
+            self.enabled &= !kind.bit();
+        }
+    }
+
+    fn enable(&mut self, kind: ActivityKind) -> CuptiResult {
+        match kind {
+            ActivityKind::Driver if self.set_driver_calls(true) => {
+                self.has_driver_filter = true;
+                self.converter.filter_driver = false;
+                code::SUCCESS
+            }
+            ActivityKind::Driver => {
+                self.converter.filter_driver = true;
+                // SAFETY: takes a number.
+                unsafe { (self.functions.enable)(kind.id()) }
+            }
+            // Devices were there before us.
+            // SAFETY: takes a number; buffers are registered.
+            ActivityKind::Device => unsafe { (self.functions.enable_and_dump)(kind.id()) },
+            // SAFETY: takes a number.
+            _ => unsafe { (self.functions.enable)(kind.id()) },
+        }
+    }
+
+    /// Enables or disables the calls of the driver that are recorded, one by one; false where this CUPTI cannot.
+    fn set_driver_calls(&self, on: bool) -> bool {
+        let Some(set) = self.functions.enable_driver_api else { return false };
+        let mut any = false;
+        for call in DRIVER_CALLS {
+            // SAFETY: takes numbers. A version that does not know the call refuses it.
+            any |= unsafe { set(call.id, on.into()) } == code::SUCCESS;
+        }
+        any
+    }
+}

@@ -1,0 +1,169 @@
+//! The injector is killed after every single step, and at random moments: the target must not notice, and the next
+//! injection must succeed.
+//!
+//! Needs root and a C compiler; without them the tests are skipped, with the reason printed.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use stallscope_cupti_inject::{Options, Step, inject};
+use support::{Target, can_run, eventually, inject_and_leave, payload, steps};
+
+const TARGET: &str = "STALLSCOPE_TEST_TARGET";
+const LAST_STEP: &str = "STALLSCOPE_TEST_LAST_STEP";
+
+/// Not a test: the injector that dies, in a process of its own.
+#[test]
+#[ignore = "run by the other tests"]
+fn injector() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let Some(pid) = number(TARGET) else { return };
+    let last = number(LAST_STEP).unwrap_or(i32::MAX);
+    let mut taken = 0;
+    let mut observe = |step| {
+        taken += 1;
+        if taken == last {
+            eprintln!("dies after {step:?}");
+            // SAFETY: a signal to oneself.
+            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        }
+    };
+    let _ = inject(pid, &payload(0), Options { observe: Some(&mut observe), ..Options::default() });
+}
+
+fn injector_for(target: &Target) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["injector", "--exact", "--ignored"])
+        .env(TARGET, target.pid().to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Runs an injector that dies after so many steps.
+fn die_after(target: &Target, step: usize) {
+    use std::os::unix::process::ExitStatusExt;
+    let status = injector_for(target).env(LAST_STEP, step.to_string()).status().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGKILL), "the injector did not die after step {step}");
+}
+
+/// What the target says after a death, given the step: "ok".
+fn dies_everywhere(arguments: &[&str], check: impl Fn(&mut Target, Step)) {
+    if !can_run() {
+        return;
+    }
+    let mut target = Target::waiting(arguments);
+    let (result, steps) = steps(&target, &payload(0));
+    result.unwrap();
+    check(&mut target, Step::Started);
+    eventually("the first agent ends", || target.threads() == 1);
+    let before = target.belongings();
+    for (index, step) in steps.iter().enumerate() {
+        target.settle();
+        die_after(&target, index + 1);
+        check(&mut target, *step);
+        target.settle();
+        inject_and_leave(&target).unwrap_or_else(|refusal| panic!("after {step:?}: {refusal}"));
+        check(&mut target, Step::Started);
+    }
+    // What the dead ones had made ends by itself.
+    eventually("the threads of dead injectors end", || target.threads() == 1);
+    target.settle();
+    // One death leaves something: between the thread's last step and the word that it was the last.
+    const REGION_LEFT: usize = 1;
+    let after = target.belongings();
+    assert_eq!((after.0, after.1), (before.0, before.1), "threads, descriptors");
+    assert!(after.2 <= before.2 + REGION_LEFT + STACK_CACHE, "mappings: {before:?}, {after:?}");
+    target.kill();
+}
+
+/// Stacks that the C library keeps of threads that were there at once, and their arenas.
+const STACK_CACHE: usize = 64;
+
+fn still_well(target: &mut Target, step: Step) {
+    assert!(target.is_alive(), "dead after {step:?}");
+    target.write(b"x");
+    assert_eq!(target.line(), "ok", "after {step:?}");
+}
+
+#[test]
+fn a_thread_in_read_survives_every_death() {
+    dies_everywhere(&["registers"], still_well);
+}
+
+#[test]
+fn a_thread_in_poll_survives_every_death() {
+    dies_everywhere(&["registers-poll", "100000"], still_well);
+}
+
+#[test]
+fn a_program_that_handles_every_signal_survives_every_death() {
+    dies_everywhere(&["caught"], still_well);
+}
+
+#[test]
+fn signals_keep_coming_through_every_death() {
+    dies_everywhere(&["restarted"], still_well);
+}
+
+#[test]
+fn signals_that_end_calls_do_so_through_every_death() {
+    dies_everywhere(&["interrupted", "3"], |target, step| {
+        // Each round is a call that only a signal ends.
+        for _ in 0..3 {
+            assert_eq!(target.line(), "ok", "after {step:?}");
+        }
+    });
+}
+
+#[test]
+fn a_sleep_survives_every_death() {
+    dies_everywhere(&["nanosleep", "400"], |target, step| {
+        for _ in 0..2 {
+            assert_eq!(target.line(), "ok", "after {step:?}");
+        }
+    });
+}
+
+#[test]
+fn epoll_wait_survives_every_death_but_may_be_interrupted_by_a_stop() {
+    dies_everywhere(&["epoll-or-eintr"], |target, step| {
+        target.write(b"x");
+        let mut line = target.line();
+        // Stopped, and nobody there any more who could undo the effect.
+        let between =
+            [Step::Interrupted, Step::Stopped, Step::RegistersRead, Step::MaskRead, Step::ContextWritten];
+        if line == "eintr" && between.contains(&step) {
+            line = target.line();
+        }
+        assert_eq!(line, "ok", "after {step:?}");
+    });
+}
+
+#[test]
+fn an_injector_that_is_killed_at_any_moment_leaves_the_target_well() {
+    if !can_run() {
+        return;
+    }
+    let mut target = Target::waiting(&["registers"]);
+    // A generator of our own: the moments need no quality, and a failure should come again.
+    let mut state = 1_u64;
+    for round in 0..100 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let moment = Duration::from_micros(state >> 33 & 0x1fff);
+        let mut injector = injector_for(&target).spawn().unwrap();
+        // It takes some milliseconds to get to the point.
+        std::thread::sleep(Duration::from_millis(3) + moment);
+        injector.kill().unwrap();
+        injector.wait().unwrap();
+        target.write(b"x");
+        assert_eq!(target.line(), "ok", "after {moment:?}, round {round}");
+    }
+    target.settle();
+    inject_and_leave(&target).unwrap();
+    target.wake();
+    target.quit();
+}

@@ -1,0 +1,53 @@
+//! Names of counters, in one place: docs/counters.md lists the same, and a test compares them.
+//!
+//! A name never changes its meaning. It ends with its unit in parentheses; a count says what it counts.
+
+pub(crate) const GPU_UTILISATION: &str = "gpu utilisation (%)";
+pub(crate) const MEMORY_UTILISATION: &str = "memory utilisation (%)";
+pub(crate) const SM_CLOCK: &str = "sm clock (MHz)";
+pub(crate) const MEMORY_CLOCK: &str = "memory clock (MHz)";
+pub(crate) const THROTTLE_REASONS: &str = "clock throttle reasons (bits)";
+pub(crate) const POWER: &str = "power (mW)";
+pub(crate) const TEMPERATURE: &str = "temperature (C)";
+pub(crate) const MEMORY_USED: &str = "memory used (bytes)";
+pub(crate) const MEMORY_USED_AND_RESERVED: &str = "memory used and reserved (bytes)";
+pub(crate) const ECC_CORRECTED: &str = "ecc corrected errors (count)";
+pub(crate) const ECC_UNCORRECTED: &str = "ecc uncorrected errors (count)";
+pub(crate) const PCIE_SENT: &str = "pcie sent (bytes)";
+pub(crate) const PCIE_RECEIVED: &str = "pcie received (bytes)";
+pub(crate) const PCIE_SENT_RATE: &str = "pcie sent (KB/s)";
+pub(crate) const PCIE_RECEIVED_RATE: &str = "pcie received (KB/s)";
+pub(crate) const PCIE_REPLAYS: &str = "pcie replays (count)";
+pub(crate) const PCIE_GENERATION: &str = "pcie link generation (number)";
+pub(crate) const PCIE_GENERATION_MAX: &str = "pcie link generation max (number)";
+pub(crate) const PCIE_WIDTH: &str = "pcie link width (lanes)";
+pub(crate) const PCIE_WIDTH_MAX: &str = "pcie link width max (lanes)";
+pub(crate) const NVLINKS: &str = "nvlinks (count)";
+pub(crate) const PROCESSES: &str = "processes (count)";
+pub(crate) const XID: &str = "xid (number)";
+pub(crate) const PORT_STATE: &str = "state (number)";
+pub(crate) const PORT_RATE: &str = "rate (Mb/s)";
+
+/// Waiting of tasks in the resources of PSI, each first for `some`, then for `full`.
+pub(crate) const PRESSURE: [(&str, [&str; 2]); 3] = [
+    ("cpu", ["cpu pressure some (us)", "cpu pressure full (us)"]),
+    ("memory", ["memory pressure some (us)", "memory pressure full (us)"]),
+    ("io", ["io pressure some (us)", "io pressure full (us)"]),
+];
+
+/// The name of a counter of one NVLink.
+pub(crate) fn nvlink(link: u32, what: &str) -> String {
+    format!("nvlink {link} {what}")
+}
+
+pub(crate) const LINK_ACTIVE: &str = "active (0 or 1)";
+pub(crate) const LINK_SENT: &str = "sent (bytes)";
+pub(crate) const LINK_RECEIVED: &str = "received (bytes)";
+pub(crate) const LINK_REPLAYS: &str = "replays (count)";
+pub(crate) const LINK_RECOVERIES: &str = "recoveries (count)";
+pub(crate) const LINK_CRC_ERRORS: &str = "crc errors (count)";
+
+/// The name of the memory that one process holds.
+pub(crate) fn memory_of(pid: u32) -> String {
+    format!("memory of pid {pid} (bytes)")
+}

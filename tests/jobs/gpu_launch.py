@@ -1,0 +1,46 @@
+"""Starts the ranks of a job on this machine: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, as torchrun does.
+
+    gpu_launch.py RANKS COMMAND...
+
+Ends with the first rank that fails, and takes the others along; their process ids are printed at start.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def main():
+    world, command = int(sys.argv[1]), sys.argv[2:]
+    shared = {"WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    ranks = []
+    for rank in range(world):
+        env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        ranks.append(subprocess.Popen(command, env=env))
+    print("pids", *(r.pid for r in ranks), flush=True)
+
+    def stop(*_):
+        for rank in ranks:
+            rank.poll() is None and rank.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    worst = 0
+    while any(r.returncode is None for r in ranks):
+        pid, status = os.wait()
+        for rank in (r for r in ranks if r.pid == pid):
+            rank.returncode = os.waitstatus_to_exitcode(status)
+            if rank.returncode:
+                worst = worst or abs(rank.returncode)
+                stop()
+    sys.exit(worst)
+
+
+main()

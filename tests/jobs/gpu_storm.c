@@ -1,0 +1,117 @@
+/* Launches kernels back to back and says how many a second.
+ *
+ *   cc -O1 -g -fno-omit-frame-pointer -pthread gpu_storm.c -o gpu_storm -ldl
+ *   gpu_storm SECONDS [KERNEL_NS [THREADS [COUNTER_FILE]]]
+ *
+ * Each thread has a stream of its own and waits for it every 512 launches. COUNTER_FILE holds 8 bytes: launches of the
+ * first thread. Prints the launches of each tenth of a second of the first thread, then "total N".
+ */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef uintptr_t handle;
+static void *cuda;
+static handle context, kernel;
+static uint64_t kernel_ns = 2000, own_counter, *counter = &own_counter, end_ns;
+
+static const char PTX[] = ".version 7.0\n.target sm_70\n.address_size 64\n"
+			  ".visible .entry storm(.param .u64 duration_ns) {\n"
+			  "  .reg .pred %p; .reg .u64 %begin, %now, %wanted;\n"
+			  "  ld.param.u64 %wanted, [duration_ns];\n  mov.u64 %begin, %globaltimer;\nagain:\n"
+			  "  mov.u64 %now, %globaltimer;\n  sub.u64 %now, %now, %begin;\n"
+			  "  setp.lt.u64 %p, %now, %wanted;\n  @%p bra again;\n  ret;\n}\n";
+
+static uint64_t now_ns(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+
+static void *function(const char *name)
+{
+	void *found = dlsym(cuda, name);
+	if (!found) {
+		fprintf(stderr, "no %s\n", name);
+		exit(2);
+	}
+	return found;
+}
+
+static void check(int code, const char *what)
+{
+	if (code) {
+		fprintf(stderr, "%s: %d\n", what, code);
+		exit(3);
+	}
+}
+
+static void *storm(void *first)
+{
+	int (*launch)(handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, handle, void **,
+		      void **) = function("cuLaunchKernel");
+	int (*synchronize)(handle) = function("cuStreamSynchronize");
+	handle stream;
+	check(((int (*)(handle))function("cuCtxSetCurrent"))(context), "cuCtxSetCurrent");
+	check(((int (*)(handle *, unsigned))function("cuStreamCreate"))(&stream, 1), "cuStreamCreate");
+	void *parameters[] = {&kernel_ns};
+	uint64_t launched = 0, shown = 0, show_ns = now_ns() + 100000000;
+	while (now_ns() < end_ns) {
+		for (int i = 0; i < 512; i++)
+			check(launch(kernel, 1, 1, 1, 32, 1, 1, 0, stream, parameters, NULL), "cuLaunchKernel");
+		check(synchronize(stream), "cuStreamSynchronize");
+		launched += 512;
+		if (first) {
+			__atomic_store_n(counter, launched, __ATOMIC_RELAXED);
+			if (now_ns() >= show_ns) {
+				printf("%llu\n", (unsigned long long)(launched - shown));
+				fflush(stdout);
+				shown = launched;
+				show_ns += 100000000;
+			}
+		}
+	}
+	return (void *)(uintptr_t)launched;
+}
+
+int main(int argc, char **argv)
+{
+	double seconds = argc > 1 ? atof(argv[1]) : 1;
+	kernel_ns = argc > 2 ? strtoull(argv[2], NULL, 0) : 2000;
+	int threads = argc > 3 ? atoi(argv[3]) : 1;
+	if (argc > 4) {
+		int file = open(argv[4], O_RDWR | O_CREAT, 0644);
+		check(file < 0 || ftruncate(file, 8), argv[4]);
+		counter = mmap(NULL, 8, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+		check(counter == MAP_FAILED, argv[4]);
+	}
+	cuda = dlopen("libcuda.so.1", RTLD_NOW);
+	if (!cuda)
+		return fprintf(stderr, "%s\n", dlerror()), 2;
+	handle module;
+	check(((int (*)(unsigned))function("cuInit"))(0), "cuInit");
+	check(((int (*)(handle *, int))function("cuDevicePrimaryCtxRetain"))(&context, 0), "cuDevicePrimaryCtxRetain");
+	check(((int (*)(handle))function("cuCtxSetCurrent"))(context), "cuCtxSetCurrent");
+	check(((int (*)(handle *, const void *))function("cuModuleLoadData"))(&module, PTX), "cuModuleLoadData");
+	check(((int (*)(handle *, handle, const char *))function("cuModuleGetFunction"))(&kernel, module, "storm"),
+	      "cuModuleGetFunction");
+	end_ns = now_ns() + (uint64_t)(seconds * 1e9);
+	pthread_t others[64];
+	for (int i = 1; i < threads && i < 64; i++)
+		check(pthread_create(&others[i], NULL, storm, NULL), "pthread_create");
+	uint64_t total = (uint64_t)(uintptr_t)storm(&context);
+	for (int i = 1; i < threads && i < 64; i++) {
+		void *launched;
+		pthread_join(others[i], &launched);
+		total += (uint64_t)(uintptr_t)launched;
+	}
+	printf("total %llu\n", (unsigned long long)total);
+	return 0;
+}

@@ -1,0 +1,258 @@
+"""A trainer on CUDA and NCCL: loader, copies, forward, backward with all-reduces beside it, optimiser, sync.
+
+Start one a rank (gpu_launch.py). It runs on stand-ins for NVIDIA's libraries where those are in LD_LIBRARY_PATH.
+`--fault KIND@RANK` makes one rank do itself harm, `--dose-ms` at a time, every `--every` steps; what it really took is
+appended to STALLSCOPE_DOUBLE_TRUTH. Kinds: see HARMS, and slow-read, slow-device, more-work, tiny-kernels, sync-loop.
+"""
+
+import argparse
+import ctypes
+import json
+import mmap
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+RANK = int(os.environ.get("RANK", 0))
+WORLD = int(os.environ.get("WORLD_SIZE", 1))
+BATCH_BYTES = 1 << 20
+
+
+class Truth:
+    """Appends lines to the truth log, each in one write."""
+
+    def __init__(self):
+        path = os.environ.get("STALLSCOPE_DOUBLE_TRUTH")
+        self.file = path and os.open(path.replace("%p", str(os.getpid())), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def line(self, **fields):
+        if self.file:
+            os.write(self.file, (json.dumps({"pid": os.getpid(), "rank": RANK, **fields}) + "\n").encode())
+
+    def dose(self, what, step, begin_ns, end_ns):
+        thread = threading.get_native_id()
+        self.line(t="dose", thread=thread, step=step, what=what, begin_ns=begin_ns, end_ns=end_ns)
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--seconds", type=float, help="as long as this instead")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--forward-us", type=float, default=500)
+    parser.add_argument("--backward-us", type=float, default=1000)
+    parser.add_argument("--optimizer-us", type=float, default=300)
+    parser.add_argument("--bucket-mib", type=float, default=16)
+    parser.add_argument("--sync-every", type=int, default=1)
+    parser.add_argument("--load-ms", type=float, default=1, help="what a batch costs a loader's worker")
+    parser.add_argument("--data", help="folder whose files the loader reads")
+    parser.add_argument("--fault", default="none@0", help="KIND@RANK")
+    parser.add_argument("--dose-ms", type=float, default=10)
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--counter", help="file of 8 bytes that counts steps of rank 0")
+    args = parser.parse_args()
+    kind, rank = args.fault.split("@")
+    args.fault = kind if int(rank) == RANK else "none"
+    return args
+
+
+# The loader: a process that reads files, and for slow-read waits in read() for a late writer.
+
+
+def storage(pipe, dose_ms):
+    """Writes a byte into the pipe so much after each byte that it is sent."""
+    wanted, ready = pipe
+    while os.read(wanted, 1):
+        time.sleep(dose_ms / 1000)
+        os.write(ready, b"x")
+
+
+def worker(args, batches):
+    truth = Truth()
+    slow = args.fault == "slow-read"
+    if slow:
+        (wanted, want), (data, ready) = os.pipe(), os.pipe()
+        threading.Thread(target=storage, args=((wanted, ready), args.dose_ms), daemon=True).start()
+    files = [os.path.join(args.data, name) for name in sorted(os.listdir(args.data))] if args.data else []
+    step = 0
+    while True:
+        time.sleep(args.load_ms / 1000)
+        if files:
+            with open(files[step % len(files)], "rb") as file:
+                file.read(BATCH_BYTES)
+        if slow and step % args.every == 0:
+            begin = time.monotonic_ns()
+            os.write(want, b"x")
+            os.read(data, 1)
+            truth.dose("slow-read", step, begin, time.monotonic_ns())
+        batches.put(step)
+        step += 1
+
+
+# Harms of the main thread: each holds its caller for about dose_ms.
+
+
+def late(_gpu, dose_ms):
+    time.sleep(dose_ms / 1000)
+
+
+def busy(_gpu, dose_ms):
+    end = time.monotonic_ns() + dose_ms * 1e6
+    while time.monotonic_ns() < end:
+        sum(range(1000))
+
+
+def lock(_gpu, dose_ms):
+    """Another thread sleeps with the lock."""
+    held, mine = threading.Event(), threading.Lock()
+
+    def holder():
+        with mine:
+            held.set()
+            time.sleep(dose_ms / 1000)
+
+    threading.Thread(target=holder).start()
+    held.wait()
+    with mine:
+        pass
+
+
+def gil(_gpu, dose_ms):
+    """Another thread sleeps in C without giving the interpreter away."""
+    thread = threading.Thread(target=ctypes.PyDLL(None).usleep, args=(int(dose_ms * 1000),))
+    thread.start()
+    thread.join()
+
+
+def malloc_storm(gpu, dose_ms):
+    end = time.monotonic_ns() + dose_ms * 1e6
+    while time.monotonic_ns() < end:
+        gpu.runtime.cudaFree(gpu.alloc(1 << 20))
+
+
+def sync_copy(gpu, dose_ms):
+    """Copies from pageable memory, 6 MB a millisecond on stand-ins."""
+    size = int(dose_ms * 6e6)
+    host = (ctypes.c_char * size)()
+    memory = gpu.alloc(size)
+    gpu.runtime.cudaMemcpy(memory, host, ctypes.c_size_t(size), ctypes.c_int(1))
+    gpu.runtime.cudaFree(memory)
+
+
+def fsync(_gpu, dose_ms):
+    with tempfile.TemporaryFile(dir=".") as file:
+        end = time.monotonic_ns() + dose_ms * 1e6
+        while time.monotonic_ns() < end:
+            os.pwrite(file.fileno(), os.urandom(1 << 16), 0)
+            os.fsync(file.fileno())
+
+
+def page_faults(_gpu, dose_ms):
+    end = time.monotonic_ns() + dose_ms * 1e6
+    while time.monotonic_ns() < end:
+        with mmap.mmap(-1, 4 << 20) as memory:
+            for offset in range(0, len(memory), 4096):
+                memory[offset] = 1
+
+
+def compile_something(_gpu, dose_ms):
+    subprocess.run(["sleep", str(dose_ms / 1000)], check=True)
+
+
+HARMS = {
+    "late": late,
+    "busy": busy,
+    "lock": lock,
+    "gil": gil,
+    "malloc-storm": malloc_storm,
+    "sync-copy": sync_copy,
+    "fsync": fsync,
+    "page-faults": page_faults,
+    "subprocess": compile_something,
+}
+
+
+class Trainer:
+    def __init__(self, args):
+        from gpu_cuda import Gpu, Ranks
+
+        self.args, self.truth = args, Truth()
+        self.gpu = Gpu(int(os.environ.get("LOCAL_RANK", RANK)))
+        self.ranks = Ranks(RANK, WORLD)
+        self.compute, self.communication = self.gpu.stream(), self.gpu.stream()
+        self.backward_done, self.reduced = self.gpu.event(), self.gpu.event()
+        self.pinned, self.batch = self.gpu.pinned(BATCH_BYTES), self.gpu.alloc(BATCH_BYTES)
+        self.count = int(args.bucket_mib * (1 << 20)) // 4
+        self.gradients = self.gpu.alloc(self.count * 4)
+
+    def kernel(self, name, microseconds, harmed):
+        fault = self.args.fault if harmed else "none"
+        if fault == "more-work":
+            microseconds += self.args.dose_ms * 1000 / (2 * self.args.layers)
+        if fault == "tiny-kernels":
+            for _ in range(int(microseconds // 2)):
+                self.gpu.launch("elementwise_add", 2, self.compute)
+            return
+        self.gpu.launch(name, microseconds, self.compute)
+        if fault == "sync-loop":
+            self.gpu.runtime.cudaStreamSynchronize(self.compute)
+
+    def step(self, step, batches):
+        args, gpu = self.args, self.gpu
+        begin = time.monotonic_ns()
+        batches.get()
+        harmed = step % args.every == 0
+        if harmed and args.fault in HARMS:
+            harm = time.monotonic_ns()
+            HARMS[args.fault](gpu, args.dose_ms)
+            self.truth.dose(args.fault, step, harm, time.monotonic_ns())
+        gpu.copy(self.batch, self.pinned, BATCH_BYTES, 1, self.compute)
+        for _ in range(args.layers):
+            self.kernel("forward_gemm", args.forward_us, harmed)
+        for _ in range(args.layers):
+            self.kernel("backward_gemm", args.backward_us, harmed)
+            gpu.runtime.cudaEventRecord(self.backward_done, self.compute)
+            gpu.runtime.cudaStreamWaitEvent(self.communication, self.backward_done, 0)
+            self.ranks.all_reduce(self.gradients, self.count, self.communication)
+        gpu.runtime.cudaEventRecord(self.reduced, self.communication)
+        gpu.runtime.cudaStreamWaitEvent(self.compute, self.reduced, 0)
+        self.kernel("optimizer_step", args.optimizer_us, False)
+        if step % args.sync_every == 0:
+            gpu.runtime.cudaStreamSynchronize(self.compute)
+        self.truth.line(t="step", step=step, begin_ns=begin, end_ns=time.monotonic_ns())
+
+
+def main():
+    args = arguments()
+    if args.fault == "slow-device":
+        slow = f"gpu.slow={1 + args.dose_ms / 10}"
+        os.environ["STALLSCOPE_DOUBLE"] = ";".join(filter(None, [os.environ.get("STALLSCOPE_DOUBLE"), slow]))
+    # Before CUDA is there: what is forked must not have it.
+    batches = multiprocessing.get_context("fork").Queue(maxsize=2)
+    loader = multiprocessing.get_context("fork").Process(target=worker, args=(args, batches), daemon=True)
+    loader.start()
+    trainer = Trainer(args)
+    counter = None
+    if args.counter and RANK == 0:
+        from counter import Counter
+
+        counter = Counter(args.counter)
+    begin, step = time.monotonic(), 0
+    while time.monotonic() - begin < args.seconds if args.seconds else step < args.steps:
+        trainer.step(step, batches)
+        step += 1
+        if counter:
+            counter.add()
+    trainer.gpu.runtime.cudaDeviceSynchronize()
+    print(f"rank {RANK}: {step} steps", flush=True)
+    trainer.ranks.close()
+    loader.terminate()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    main()
