@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,11 +37,12 @@ pub(crate) enum Command {
     ///
     /// Reads /proc once, about 0.1 ms a process, and changes nothing. Without root only your own jobs are seen.
     Ps(PsArgs),
-    /// Attach to a running job, record what its threads do and wait for, and leave.
+    /// Attach to a running job, record what its threads and GPUs do and wait for, and leave.
     ///
-    /// Needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and a kernel from 5.15 on; nothing in the job is changed.
-    /// Follows all ranks of the job on this host and whatever they fork. Costs well under a microsecond for each switch
-    /// of a thread; `stallscope doctor` says what this host can show.
+    /// Needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and a kernel from 5.15 on. Follows all ranks of the job on
+    /// this host and whatever they fork. Into processes that use CUDA an agent is put, which goes to rest at the end
+    /// (--no-gpu leaves them alone); otherwise nothing in the job is changed. Costs well under a microsecond for each switch
+    /// of a thread; `stallscope doctor` says what this host can show. With `-- COMMAND` the job is started under it.
     Record(RecordArgs),
     /// Print the ledger: where each GPU's time went, then the findings, worst first.
     ///
@@ -119,11 +121,19 @@ pub(crate) struct RecordArgs {
     /// Print what was recorded as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// A command to start and record, in place of a running job. The exit code is its own.
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        required_unless_present = "TargetArgs",
+        conflicts_with = "TargetArgs"
+    )]
+    pub(crate) command: Vec<OsString>,
 }
 
-/// What to record: one of these.
+/// What to record: one of these, or a command.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(required = false, multiple = false)]
 pub(crate) struct TargetArgs {
     /// A process: of a job's, all its ranks on this host are taken; may be given more than once.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]

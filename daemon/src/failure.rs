@@ -8,6 +8,7 @@
 //! | 4 | the output cannot be written |
 //! | 5 | done, but some inputs were left out (`import` of several files) |
 //! | 6 | the job cannot be recorded: it is not there, not permitted, or this host lacks what it takes |
+//! | any | that of the command (`record -- COMMAND`); 128 and the signal where one ended it |
 //! | 70 | a defect of stallscope: a ledger that does not close |
 
 use std::io;
@@ -27,6 +28,8 @@ pub(crate) enum Outcome {
     Done,
     /// Written, without some of the inputs.
     Partial,
+    /// The command that was recorded has ended with this code.
+    Command(u8),
 }
 
 impl From<Outcome> for ExitCode {
@@ -34,6 +37,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Done => Self::SUCCESS,
             Outcome::Partial => Self::from(5),
+            Outcome::Command(code) => Self::from(code),
         }
     }
 }
@@ -66,6 +70,8 @@ pub(crate) enum Failure {
     Target(ResolveError),
     /// The recording could not begin or broke off.
     Record(RecordError),
+    /// A command that was to be recorded cannot be started.
+    Start { source: io::Error },
     /// Ctrl-C cannot be caught.
     Signals(String),
     /// The ledger does not close.
@@ -100,6 +106,7 @@ impl std::fmt::Display for Failure {
             Self::Proc { source } => write!(f, "cannot read /proc: {source}"),
             Self::Target(source) => write!(f, "{source}"),
             Self::Record(source) => write!(f, "{source}"),
+            Self::Start { source } => write!(f, "cannot start the command: {source}"),
             Self::Signals(text) => write!(f, "cannot catch Ctrl-C: {text}"),
             Self::Defect(source) => write!(f, "{source}"),
         }
@@ -135,6 +142,7 @@ impl Failure {
             | Self::Import(_)
             | Self::Defect(_)
             | Self::Signals(_)
+            | Self::Start { .. }
             | Self::Record(RecordError::Write(_) | RecordError::Writer) => None,
         }
     }
@@ -151,7 +159,9 @@ impl Failure {
             | Self::Spool { .. }
             | Self::Output { .. }
             | Self::Write { .. } => 4,
-            Self::Proc { .. } | Self::Target(_) | Self::Record(_) | Self::Signals(_) => 6,
+            Self::Proc { .. } | Self::Target(_) | Self::Record(_) | Self::Signals(_) | Self::Start { .. } => {
+                6
+            }
             Self::Defect(_) => 70,
         })
     }

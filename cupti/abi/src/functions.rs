@@ -165,5 +165,6 @@ functions! {
     }
     optional {
         enable_driver_api: "cuptiActivityEnableDriverApi" = fn(u32, u8);
+        enable_runtime_api: "cuptiActivityEnableRuntimeApi" = fn(u32, u8);
     }
 }

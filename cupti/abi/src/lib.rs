@@ -14,6 +14,7 @@ mod functions;
 mod kind;
 mod record;
 mod result;
+mod runtime_call;
 
 pub use call::{Call, DRIVER_CALLS, Group, driver_call};
 pub use functions::{
@@ -26,3 +27,4 @@ pub use record::{
     PeerCopy, RECORDS, RecordLayout, Stream, Synchronization, kind_of,
 };
 pub use result::{CuptiResult, RESULTS, code, result_name};
+pub use runtime_call::{RUNTIME_CALLS, runtime_call};

@@ -5,10 +5,10 @@
 
 use stallscope_cupti_abi::{
     ActivityKind, ApiCall, Copy, Device, Fill, GraphTrace, Kernel, Marker, Overhead, PeerCopy,
-    Synchronization, driver_call, kind_of, marker_flags, memcpy_flags, object,
+    Synchronization, driver_call, kind_of, marker_flags, memcpy_flags, object, runtime_call,
 };
 use stallscope_cupti_wire::{
-    Kind, Lost, Record, api, device, launch_flags, memory, op, op_flags, range, sync,
+    Kind, Lost, Record, api, device, launch_flags, memory, op, op_flags, overhead, range, sync,
 };
 
 use crate::names::Names;
@@ -24,6 +24,8 @@ pub(crate) struct Converter<'a> {
     pub(crate) ranges: Ranges<'a>,
     /// CUPTI reports every call of the driver, and those that are not wanted are dropped here.
     pub(crate) filter_driver: bool,
+    /// The same for the runtime.
+    pub(crate) filter_runtime: bool,
 }
 
 /// Low and high half to a word.
@@ -85,7 +87,7 @@ impl Converter<'_> {
             ActivityKind::Driver | ActivityKind::Runtime => self.api(kind, bytes, output),
             ActivityKind::Synchronization => synchronization(bytes, output),
             ActivityKind::GraphTrace => graph(bytes, output),
-            ActivityKind::Overhead => overhead(bytes, output),
+            ActivityKind::Overhead => cost(bytes, output),
             // SAFETY: as above.
             ActivityKind::Marker => unsafe { self.marker(bytes, output) },
             // SAFETY: as above.
@@ -143,7 +145,11 @@ impl Converter<'_> {
     fn api(&mut self, kind: ActivityKind, bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
         let call = ApiCall::read(bytes)?;
         let is_runtime = kind == ActivityKind::Runtime;
-        if !is_runtime && self.filter_driver && driver_call(call.callback).is_none() {
+        let is_wanted = match is_runtime {
+            true => !self.filter_runtime || runtime_call(call.callback).is_some(),
+            false => !self.filter_driver || driver_call(call.callback).is_some(),
+        };
+        if !is_wanted {
             return Some(());
         }
         if call.end != 0 && call.end < call.start {
@@ -320,16 +326,16 @@ fn synchronization(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
     Some(())
 }
 
-fn overhead(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
-    let overhead = Overhead::read(bytes)?;
-    if overhead.end < overhead.start {
+fn cost(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
+    let cost = Overhead::read(bytes)?;
+    if cost.end < cost.start {
         return None;
     }
     let mut record = Record::of(Kind::Overhead, 0, 0);
-    record.0[op::START] = overhead.start;
-    record.0[op::END] = overhead.end;
-    record.0[3] = thread_of(overhead.object_kind, overhead.object_id).into();
-    record.0[4] = overhead.overhead_kind.into();
+    record.0[overhead::START] = cost.start;
+    record.0[overhead::END] = cost.end;
+    record.0[overhead::THREAD] = thread_of(cost.object_kind, cost.object_id).into();
+    record.0[overhead::KIND] = cost.overhead_kind.into();
     output.record(&record);
     Some(())
 }

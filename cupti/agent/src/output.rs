@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use stallscope_cupti_wire::{Kind, Lost, Record, Ring, Writer, op};
+use stallscope_cupti_wire::{Kind, Lost, Record, Ring, Writer, loss};
 
 /// A stretch in which records were lost.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl<'a> Output<'a> {
         if count > 0 {
             self.count(what, count);
             // No gap in a gap: that this did not fit is in the count.
-            self.writer.push(&loss(what, since_ns, self.now_ns, count));
+            self.writer.push(&stretch(what, since_ns, self.now_ns, count));
         }
     }
 
@@ -75,18 +75,18 @@ impl<'a> Output<'a> {
 
     fn report_gap(&mut self) {
         if let Some(gap) = self.gap
-            && self.writer.push(&loss(Lost::RingFull, gap.since_ns, self.now_ns, gap.count))
+            && self.writer.push(&stretch(Lost::RingFull, gap.since_ns, self.now_ns, gap.count))
         {
             self.gap = None;
         }
     }
 }
 
-fn loss(what: Lost, since_ns: u64, until_ns: u64, count: u64) -> Record {
+fn stretch(what: Lost, since_ns: u64, until_ns: u64, count: u64) -> Record {
     let mut record = Record::of(Kind::Loss, 0, 0);
-    record.0[op::START] = since_ns;
-    record.0[op::END] = until_ns;
-    record.0[3] = count;
-    record.0[4] = what.id().into();
+    record.0[loss::SINCE] = since_ns;
+    record.0[loss::UNTIL] = until_ns;
+    record.0[loss::COUNT] = count;
+    record.0[loss::WHAT] = what.id().into();
     record
 }

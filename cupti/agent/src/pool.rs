@@ -21,7 +21,8 @@ pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
 /// Buffers that are to be had at an attach.
 pub(crate) const USUAL_BUFFERS: usize = 16;
 
-/// Buffers at most: those beyond the usual number replace what CUPTI did not give back.
+/// Buffers at most: those beyond the usual number replace what CUPTI did not give back, and come into use where the usual
+/// number was once too few (16 MiB in all).
 pub(crate) const MAX_BUFFERS: usize = 64;
 
 /// Returned buffers at which the agent's thread is woken: before that it comes by itself, at its next flush.
@@ -197,13 +198,23 @@ impl Pool {
         self.base.store(base.as_ptr(), Ordering::Release);
     }
 
+    /// Sees to it that the usual number are free.
     pub(crate) fn grow(&self) {
-        let mut grown = self.grown.load(Ordering::Relaxed);
-        while self.free_count() < USUAL_BUFFERS && grown < MAX_BUFFERS {
-            self.free.fetch_or(1 << grown, Ordering::AcqRel);
-            grown += 1;
+        self.add(USUAL_BUFFERS.saturating_sub(self.free_count()));
+    }
+
+    /// There were too few: as many again, up to the bound.
+    pub(crate) fn extend(&self) {
+        self.add(USUAL_BUFFERS);
+    }
+
+    fn add(&self, count: usize) {
+        let grown = self.grown.load(Ordering::Relaxed);
+        let enough = (grown + count).min(MAX_BUFFERS);
+        for index in grown..enough {
+            self.free.fetch_or(1 << index, Ordering::AcqRel);
         }
-        self.grown.store(grown, Ordering::Relaxed);
+        self.grown.store(enough, Ordering::Relaxed);
     }
 
     /// Gives no more buffers out, and gives the memory back if CUPTI holds none of it.

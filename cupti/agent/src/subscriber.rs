@@ -10,7 +10,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use stallscope_cupti_abi::{
-    CallbackData, CuptiResult, DRIVER_CALLS, Functions, Group, Subscriber, code, domain, site,
+    CallbackData, CuptiResult, DRIVER_CALLS, Functions, Group, RUNTIME_CALLS, Subscriber, code, domain, site,
 };
 use stallscope_cupti_wire::Reason;
 
@@ -118,9 +118,12 @@ impl Sampling {
         let subscriber = subscribe(functions)?;
         set_rate(every);
         MODE.store(SAMPLE, Ordering::Release);
-        for call in DRIVER_CALLS.iter().filter(|call| call.group == Group::Launch) {
-            // SAFETY: our own subscriber. A version that does not know the call refuses it.
-            let _ = unsafe { (functions.enable_callback)(1, subscriber, domain::DRIVER_API, call.id) };
+        // A launch through the runtime is not seen at the driver, so far as traces show.
+        for (domain, calls) in [(domain::DRIVER_API, DRIVER_CALLS), (domain::RUNTIME_API, RUNTIME_CALLS)] {
+            for call in calls.iter().filter(|call| call.group == Group::Launch) {
+                // SAFETY: our own subscriber. A version that does not know the call refuses it.
+                let _ = unsafe { (functions.enable_callback)(1, subscriber, domain, call.id) };
+            }
         }
         Ok(Self { subscriber })
     }
@@ -156,7 +159,7 @@ pub(crate) enum Finalized {
     Stuck,
 }
 
-/// Calls `cuptiFinalize` at the exit of the next call that the job makes into the driver, if there is one in time.
+/// Calls `cuptiFinalize` at the exit of the next call that the job makes into CUDA, if there is one in time.
 pub(crate) fn finalize(functions: &Functions, window_ns: u64) -> Finalized {
     let subscriber = match subscribe(functions) {
         Ok(subscriber) => subscriber,
@@ -166,8 +169,13 @@ pub(crate) fn finalize(functions: &Functions, window_ns: u64) -> Finalized {
     FINALIZE.store(functions.finalize as *mut c_void, Ordering::Release);
     RESULT.store(code::UNKNOWN, Ordering::Relaxed);
     MODE.store(ARMED, Ordering::Release);
-    // SAFETY: our own subscriber.
-    let enabled = unsafe { (functions.enable_domain)(1, subscriber, domain::DRIVER_API) };
+    // Whatever the job calls first.
+    let enabled = [domain::DRIVER_API, domain::RUNTIME_API]
+        // SAFETY: our own subscriber.
+        .map(|domain| unsafe { (functions.enable_domain)(1, subscriber, domain) })
+        .into_iter()
+        .find(|result| *result != code::SUCCESS)
+        .unwrap_or(code::SUCCESS);
     let deadline = sys::monotonic_ns() + if enabled == code::SUCCESS { window_ns } else { 0 };
     wait_for(DONE, deadline);
     if MODE.compare_exchange(ARMED, OFF, Ordering::AcqRel, Ordering::Relaxed).is_ok() {

@@ -21,9 +21,9 @@ fn cpu_ns(thread: u32) -> u64 {
     text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
 }
 
-fn lost(daemon: &Daemon) -> u64 {
-    let counters = [Lost::RingFull, Lost::NoBuffer, Lost::CuptiDropped];
-    counters.iter().map(|what| daemon.header.lost[what.id() as usize].load(Relaxed)).sum()
+/// Records for which the ring had no room, and those for which there was no buffer.
+fn lost(daemon: &Daemon) -> [u64; 2] {
+    [Lost::RingFull, Lost::CuptiDropped].map(|what| daemon.header.lost[what.id() as usize].load(Relaxed))
 }
 
 fn names(bytes: usize) -> Vec<CString> {
@@ -60,10 +60,11 @@ fn measure(
     }
     records += daemon.read().len();
     println!(
-        "{what}: {} ns a record, {:.2} M records/s, {} lost",
+        "{what}: {} ns a record, {:.2} M records/s, lost {} by the ring, {} for want of a buffer",
         (cpu_ns(agent) - begin_ns) / records.max(1) as u64,
         records as f64 / took.as_secs_f64() / 1e6,
-        lost(daemon) - lost_before,
+        lost(daemon)[0] - lost_before[0],
+        lost(daemon)[1] - lost_before[1],
     );
 }
 

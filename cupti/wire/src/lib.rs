@@ -25,8 +25,8 @@ pub use header::{
 };
 pub use reader::{Faults, Item, NameBuffer, Reader};
 pub use record::{
-    Kind, Record, SLOT_BYTES, TEXT_BYTES, api, clock, device, graph, halves, launch_flags, memory, name, op,
-    op_flags, range, sync,
+    Kind, Record, SLOT_BYTES, TEXT_BYTES, api, clock, device, graph, halves, launch_flags, loss, memory,
+    name, op, op_flags, overhead, range, sync,
 };
 pub use ring::{MAX_SLOTS, MIN_SLOTS, Ring, RingError, ring_bytes};
 pub use start::{ENTRY, RING_NAME, StartArguments, start_flags};

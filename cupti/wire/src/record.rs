@@ -51,7 +51,7 @@ pub enum Kind {
     Sync = 5,
     /// A graph replay as one record: see [`op`]; word 5 is [`graph`].
     Graph = 6,
-    /// Time that CUPTI says it cost: start and end as in [`op`].
+    /// Time that CUPTI says it cost: see [`overhead`].
     Overhead = 7,
     /// CUPTI's clock beside ours: see [`clock`].
     Clock = 8,
@@ -61,8 +61,7 @@ pub enum Kind {
     Device = 10,
     /// A range that the user marked (NVTX): see [`range`].
     Range = 11,
-    /// A stretch in which records were lost: start and end as in [`op`] but in CLOCK_MONOTONIC, number in word 3,
-    /// a `Lost` in word 4.
+    /// A stretch in which records were lost: see [`loss`].
     Loss = 12,
 }
 
@@ -181,6 +180,30 @@ pub mod range {
 pub mod graph {
     /// Graph in the low half.
     pub const GRAPH: usize = 6;
+}
+
+/// Words of a stretch that CUPTI, or the driver, took for itself.
+pub mod overhead {
+    /// Start.
+    pub const START: usize = 1;
+    /// End.
+    pub const END: usize = 2;
+    /// Thread that it held up in the low half, 0 where it held up none.
+    pub const THREAD: usize = 3;
+    /// `CUpti_ActivityOverheadKind`: 65536 flush, 131072 instrumentation, 393216 command buffer full ….
+    pub const KIND: usize = 4;
+}
+
+/// Words of a stretch in which records were lost.
+pub mod loss {
+    /// CLOCK_MONOTONIC of the last moment at which none had been lost.
+    pub const SINCE: usize = 1;
+    /// CLOCK_MONOTONIC of the first moment at which no more were lost.
+    pub const UNTIL: usize = 2;
+    /// How many, as far as is known.
+    pub const COUNT: usize = 3;
+    /// A [`crate::Lost`].
+    pub const WHAT: usize = 4;
 }
 
 /// Words of a clock pair.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use stallscope_cupti_inject::{Options, Payload, Refusal, find_agent, inject};
-use stallscope_cupti_wire::{Command, NameBuffer, Reader, Ring, State, ring_bytes};
+use stallscope_cupti_wire::{Command, NameBuffer, Reader, Reason, Ring, State, ring_bytes};
 
 use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
@@ -25,12 +25,15 @@ const SLOTS: u32 = 1 << 16;
 /// How often the ring is looked at while records come, and while none do.
 const LOOK: Duration = Duration::from_millis(5);
 const LOOK_IDLE: Duration = Duration::from_millis(25);
-/// How often a process without CUDA is looked at.
+/// How often a process without CUDA is looked at: one that has just begun may load it any moment.
 const LOOK_FOR_CUDA: Duration = Duration::from_secs(1);
+const LOOK_FOR_CUDA_FIRST: Duration = Duration::from_millis(20);
 /// How long an agent may take to attach: enabling CUPTI late has been seen to take seconds.
 const ATTACH_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take to go to rest.
 const REST_WITHIN: Duration = Duration::from_secs(5);
+/// How long a process may take to end once its agent has heard of that.
+const EXIT_WITHIN: Duration = Duration::from_secs(1);
 /// Events handed over at once.
 const BATCH: usize = 1 << 13;
 
@@ -45,15 +48,17 @@ pub(crate) struct Settings<'a> {
 pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &AtomicBool, tell: &dyn Fn(Told)) {
     let tell_end = |why: Why| tell(Told::Ended { pid, why });
     // A process that has not loaded the driver has nothing to tell, and is left alone.
+    let mut patience = LOOK_FOR_CUDA_FIRST;
     let mapped = loop {
         match mapped(pid) {
             Some(mapped) if mapped.cuda => break mapped,
             Some(_) if lives(pid) => {}
             _ => return tell_end(Why::ProcessEnded),
         }
-        if wait(stop, LOOK_FOR_CUDA) {
+        if wait(stop, patience) {
             return tell_end(Why::NoCuda);
         }
+        patience = (patience * 5 / 4).min(LOOK_FOR_CUDA);
     };
     let cupti =
         if mapped.cupti { None } else { cupti_for(pid, &mapped).and_then(|path| File::open(path).ok()) };
@@ -128,7 +133,9 @@ impl Visit<'_> {
     fn run(&self) -> Why {
         let header = self.ring.header();
         let lost_before = control::lost(header);
-        let mut reader = if self.new { Reader::from_start(self.ring) } else { Reader::new(self.ring) };
+        // An agent that the job was started with may have told something already, which nobody has read.
+        let unread = self.new || header.tail.load(Ordering::Relaxed) == 0;
+        let mut reader = if unread { Reader::from_start(self.ring) } else { Reader::new(self.ring) };
         let mut out = Out::new(self.pid, self.settings, self.tell);
         control::heartbeat(header, monotonic_ns());
         control::command(header, Command::Collect, Some(&self.settings.wanted));
@@ -177,9 +184,7 @@ impl Visit<'_> {
                 State::On if standing.answered => return Ok(standing),
                 State::Gone => return Err(Why::AgentGone),
                 // It looks again by itself where CUDA is still to come.
-                State::Refused
-                    if standing.answered && standing.reason != stallscope_cupti_wire::Reason::NoCuda =>
-                {
+                State::Refused if standing.answered && standing.reason != Reason::NoCuda => {
                     return Err(Why::Agent(standing));
                 }
                 _ => {}
@@ -208,7 +213,7 @@ impl Visit<'_> {
             let read = out.read(reader);
             let standing = control::standing(self.ring.header());
             if standing.state != State::On {
-                return Why::Agent(standing);
+                return self.stopped(standing);
             }
             if looked.elapsed() > LOOK_FOR_CUDA {
                 looked = Instant::now();
@@ -223,6 +228,21 @@ impl Visit<'_> {
             }
         }
         Why::Asked
+    }
+
+    /// Why an agent stopped by itself: nearly always because its process ends, of which it hears before we do.
+    fn stopped(&self, standing: Standing) -> Why {
+        if standing.reason != Reason::None {
+            return Why::Agent(standing);
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < EXIT_WITHIN {
+            if !lives(self.pid) {
+                return Why::ProcessEnded;
+            }
+            std::thread::sleep(LOOK);
+        }
+        Why::AgentGone
     }
 
     /// Puts the agent to rest and reads what it still had.

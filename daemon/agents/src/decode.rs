@@ -6,9 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use stallscope_cupti_abi::driver_call;
+use stallscope_cupti_abi::{driver_call, runtime_call};
 use stallscope_cupti_wire::{
-    Item, Kind, Lost, Record, api, clock, device, halves, memory, op, op_flags, range, sync,
+    Item, Kind, Lost, Record, api, clock, device, halves, launch_flags, memory, op, op_flags, range, sync,
 };
 
 use crate::clock::{Clock, Reading};
@@ -136,7 +136,7 @@ pub enum Event {
 pub struct Decoder {
     clock: Clock,
     names: HashMap<u32, Arc<str>>,
-    calls: HashMap<u32, Arc<str>>,
+    calls: HashMap<(bool, u32), Arc<str>>,
     held: VecDeque<(Kind, Record)>,
     demangle: fn(&str) -> Arc<str>,
     malformed: u64,
@@ -225,10 +225,17 @@ impl Decoder {
         self.names.get(&number).cloned().unwrap_or_else(|| Arc::from("<name lost>"))
     }
 
-    fn call_name(&mut self, id: u32) -> Arc<str> {
-        let make =
-            || driver_call(id).map_or_else(|| Arc::from(format!("driver call {id}")), |c| Arc::from(c.name));
-        if self.calls.len() >= 4096 { make() } else { self.calls.entry(id).or_insert_with(make).clone() }
+    fn call_name(&mut self, runtime: bool, id: u32) -> Arc<str> {
+        let make = || {
+            let known = if runtime { runtime_call(id) } else { driver_call(id) };
+            let layer = if runtime { "runtime" } else { "driver" };
+            known.map_or_else(|| Arc::from(format!("{layer} call {id}")), |call| Arc::from(call.plain_name()))
+        };
+        if self.calls.len() >= 4096 {
+            make()
+        } else {
+            self.calls.entry((runtime, id)).or_insert_with(make).clone()
+        }
     }
 
     /// Both ends in CLOCK_MONOTONIC; `None` where they make no sense.
@@ -246,7 +253,8 @@ impl Decoder {
             Kind::Api => {
                 let (start, end) = self.times(record)?;
                 let [tid, id] = halves(words[api::THREAD_CALLBACK]);
-                Some(Event::Call { tid, name: self.call_name(id), correlation, start, end })
+                let runtime = words[0] >> 8 & launch_flags::RUNTIME != 0;
+                Some(Event::Call { tid, name: self.call_name(runtime, id), correlation, start, end })
             }
             Kind::Sync => {
                 // 2: a stream waits for an event. The others are calls, which are recorded as such.

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use clock::{Clock, Reading};
 pub use control::{Standing, Wanted};
 pub use decode::{Copied, Decoder, DeviceInfo, Event, Op, What};
+pub use process::cupti_for_launch;
 use stallscope_cupti_abi::ActivityKind;
 use stallscope_cupti_inject::Refusal;
 use stallscope_cupti_wire::{Lost, RingError};
@@ -118,6 +119,8 @@ fn code(standing: &Standing) -> String {
 #[must_use]
 pub fn everything() -> Wanted {
     let kinds = [
+        ActivityKind::Device,
+        ActivityKind::Runtime,
         ActivityKind::Kernel,
         ActivityKind::Copy,
         ActivityKind::PeerCopy,

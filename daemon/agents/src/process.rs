@@ -58,19 +58,42 @@ pub(crate) fn cupti_for(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
         folders.push(root.join("usr/local/cuda/extras/CUPTI/lib64"));
         folders.push(root.join("usr/lib/x86_64-linux-gnu"));
     }
-    folders.iter().find_map(|folder| {
-        let mut there: Vec<PathBuf> = fs::read_dir(folder)
-            .ok()?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| {
-                path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("libcupti.so"))
-            })
-            .collect();
-        // The longest name is the file itself, the others are links to it.
-        there.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
-        there.into_iter().next()
-    })
+    folders.iter().find_map(|folder| cupti_in(folder))
+}
+
+/// A CUPTI for a process that is still to be started: where its loader will look, in its Python environment, in the
+/// toolkit.
+pub fn cupti_for_launch() -> Option<PathBuf> {
+    let mut folders: Vec<PathBuf> = Vec::new();
+    if let Some(paths) = std::env::var_os("LD_LIBRARY_PATH") {
+        folders.extend(std::env::split_paths(&paths));
+    }
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(std::env::var_os);
+    for environment in environments {
+        let pythons = fs::read_dir(Path::new(&environment).join("lib")).into_iter().flatten().flatten();
+        for python in pythons.map(|entry| entry.path().join("site-packages/nvidia")) {
+            let packages = fs::read_dir(python).into_iter().flatten().flatten();
+            folders.extend(packages.map(|package| package.path().join("lib")));
+        }
+    }
+    folders.push("/usr/local/cuda/extras/CUPTI/lib64".into());
+    folders.push("/usr/lib/x86_64-linux-gnu".into());
+    folders.iter().find_map(|folder| cupti_in(folder))
+}
+
+/// The CUPTI in a folder.
+fn cupti_in(folder: &Path) -> Option<PathBuf> {
+    let mut there: Vec<PathBuf> = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("libcupti.so"))
+        })
+        .collect();
+    // The longest name is the file itself, the others are links to it.
+    there.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
+    there.into_iter().next()
 }
 
 /// Whether a process is there and has not ended.

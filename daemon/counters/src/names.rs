@@ -51,3 +51,31 @@ pub(crate) const LINK_CRC_ERRORS: &str = "crc errors (count)";
 pub(crate) fn memory_of(pid: u32) -> String {
     format!("memory of pid {pid} (bytes)")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Every literal of this file that looks like a name, as the documentation writes it.
+    fn names() -> BTreeSet<String> {
+        let source = include_str!("names.rs");
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        let mut names = BTreeSet::new();
+        for line in source.lines() {
+            for literal in line.split('"').skip(1).step_by(2).filter(|l| l.contains(" (") && l.ends_with(')'))
+            {
+                let prefix = if line.contains("const LINK_") { "nvlink N " } else { "" };
+                names.insert(format!("{prefix}{}", literal.replace("{pid}", "N")));
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn the_documentation_lists_every_name_and_no_other() {
+        let page = include_str!("../../../docs/counters.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let documented: BTreeSet<String> = rows.map(str::to_owned).collect();
+        assert_eq!(documented, names());
+    }
+}

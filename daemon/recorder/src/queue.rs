@@ -23,6 +23,8 @@ pub(crate) struct Batch {
     pub(crate) malformed: u64,
     /// Stretches that were left out for want of room, by task.
     pub(crate) left_out: Vec<LeftOut>,
+    /// Records of no stretch that were left out.
+    pub(crate) left_out_plain: u64,
     /// What libraries of processes call their predefined handles.
     pub(crate) handles: Vec<ProcessHandles>,
     /// The probes on collective calls were taken off or put on.
@@ -90,6 +92,9 @@ fn stretch(event: &Event) -> Option<(u32, u64, u64)> {
     }
 }
 
+/// What others refer to goes into the queue beyond its capacity, up to so many times of it: a job may define without end.
+const DEFINITIONS: usize = 2;
+
 impl Sender {
     /// Adds what was read; empties `batch`.
     pub(crate) fn send(&self, batch: &mut Batch) {
@@ -111,6 +116,7 @@ impl Sender {
                     lost.end_ns = lost.end_ns.max(end_ns);
                     lost.records += 1;
                 }
+                None if state.waiting.events.len() >= self.0.capacity * DEFINITIONS => state.waiting.left_out_plain += 1,
                 _ => state.waiting.events.push(event),
             }
         }
@@ -150,6 +156,7 @@ impl Receiver {
         batch.left_out = std::mem::take(&mut state.left_out).into_values().collect();
         let empty = batch.events.is_empty()
             && batch.left_out.is_empty()
+            && batch.left_out_plain == 0
             && batch.handles.is_empty()
             && batch.calls_seen.is_empty()
             && batch.told.is_empty()
@@ -186,6 +193,16 @@ mod tests {
         let seven = LeftOut { task: 7, start_ns: 3, end_ns: 9, records: 2 };
         let eight = LeftOut { task: 8, start_ns: 4, end_ns: 4, records: 1 };
         assert_eq!(batch.left_out, [seven, eight]);
+    }
+
+    #[test]
+    fn definitions_without_end_are_left_out_as_well() {
+        let (sender, receiver) = queue(2);
+        let head = Head { kind: record::TYPE_TASK_END, flags: 0, task: 7 };
+        let events = (0..10).map(|time_ns| Event::TaskEnd(Moment { head, time_ns, comm: [0; 16] })).collect();
+        sender.send(&mut Batch { events, ..Batch::default() });
+        let batch = receiver.receive(Duration::ZERO).unwrap();
+        assert_eq!((batch.events.len(), batch.left_out_plain), (4, 6));
     }
 
     #[test]

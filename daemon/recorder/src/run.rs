@@ -187,6 +187,7 @@ fn write<W: Write>(
         begun |= !batch.events.is_empty() || !batch.told.is_empty();
         batch.handles.into_iter().for_each(|handles| assembler.naming().learn(handles));
         batch.calls_seen.into_iter().for_each(|change| assembler.calls_seen(change));
+        assembler.count(LossCounter::QueueFull, batch.left_out_plain);
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
         batch.told.into_iter().try_for_each(|told| assembler.told(told))?;
         if begun && flushed.elapsed() >= FLUSH {
@@ -442,6 +443,8 @@ fn read(
     gpus.follow(&pids);
     let attached = Instant::now();
     let attach = attached.duration_since(called);
+    progress(Progress { elapsed: Duration::ZERO, records: 0, threads: 0 });
+    let mut followed = 0;
     let mut looked = attached;
     let mut told = 0;
     let mut wait = LOOK;
@@ -454,6 +457,10 @@ fn read(
             sender.send(batch);
             (seen.records, seen.threads, seen.alive)
         };
+        // A process that has just begun may be over soon.
+        if std::mem::replace(&mut followed, threads) != threads {
+            gpus.follow(&gathered.borrow().1.processes());
+        }
         let elapsed = attached.elapsed();
         libraries.pace(&mut session, elapsed, &mut gathered.borrow_mut().0);
         if looked.elapsed() >= FLUSH {

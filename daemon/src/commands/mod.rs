@@ -5,6 +5,7 @@ mod export;
 mod flamegraph;
 mod import;
 mod info;
+mod launch;
 mod ps;
 mod record;
 mod report;

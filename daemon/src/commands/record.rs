@@ -11,14 +11,24 @@ use stallscope_ebpf::{ProbeId, Settings, Standing};
 use stallscope_jobs::{Host, Job, Target};
 use stallscope_recorder::{Ended, GpuProcess, Plan, Progress, RecordError, Summary, record};
 
+use super::launch::{self, Launched};
 use crate::args::RecordArgs;
 use crate::failure::{Failure, Outcome};
 use crate::files::{Replace, ResumableOutput, print, write_failure, writer_name};
 use crate::progress::Ticker;
 
 pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
+    let agent = (!args.no_gpu).then_some(stallscope_cupti_image::AGENT);
+    let mut launched = match args.command.as_slice() {
+        [] => None,
+        command => Some(Launched::hold(command, agent)?),
+    };
     let host = Host::scan("/proc".as_ref()).map_err(|source| Failure::Proc { source })?;
-    let selection = target(args)?.resolve(&host)?;
+    let target = match &launched {
+        Some(launched) => Target::Pid { pids: vec![launched.pid()], only: true },
+        None => target(args)?,
+    };
+    let selection = target.resolve(&host)?;
     let path = args.output.clone().unwrap_or_else(|| default_output(selection.jobs.first()));
     let output =
         ResumableOutput::prepare(&path, &Replace { suffixes: &[".stall"], inputs: &[], force: args.force })?;
@@ -28,7 +38,7 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
         duration: args.duration,
         labels: args.label.clone(),
         writer: writer_name(),
-        agent: (!args.no_gpu).then_some(stallscope_cupti_image::AGENT),
+        agent,
     };
     if !args.json {
         announce(&plan);
@@ -36,6 +46,9 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
     let stop = stop_on_signals()?;
     let mut ticker = Ticker::new("recording");
     let mut show = |progress: Progress| {
+        if let Some(launched) = &mut launched {
+            launched.go();
+        }
         ticker.update(&format!(
             "{} · {} records · {} threads",
             duration(u64::try_from(progress.elapsed.as_nanos()).unwrap_or(u64::MAX)),
@@ -51,7 +64,9 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
     })?;
     let text = if args.json { json_text(&path, &plan, &summary) } else { plain_text(&path, &summary) };
     print(&text)?;
-    Ok(Outcome::Done)
+    let Some(launched) = launched else { return Ok(Outcome::Done) };
+    let status = launched.wait().map_err(|source| Failure::Start { source })?;
+    Ok(Outcome::Command(launch::code(status)))
 }
 
 fn target(args: &RecordArgs) -> Result<Target, Failure> {
@@ -167,9 +182,13 @@ fn plain_text(path: &std::path::Path, summary: &Summary) -> String {
     out
 }
 
-/// `13.1` of 130100.
+/// `13.1` of 130100. Before 13.0 CUPTI only counted its versions: 26 came with CUDA 12.8.
 fn cupti_version(version: u32) -> String {
-    format!("{}.{}", version / 10_000, version / 100 % 100)
+    if version < 10_000 {
+        format!("API {version}")
+    } else {
+        format!("{}.{}", version / 10_000, version / 100 % 100)
+    }
 }
 
 /// What was seen of the GPU work of a process.

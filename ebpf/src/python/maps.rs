@@ -35,8 +35,11 @@ pub(crate) struct Maps {
 impl Maps {
     pub(crate) fn read(pid: u32) -> Result<Self, NotPython> {
         let what = format!("/proc/{pid}/maps");
-        let unreadable =
-            |error: io::Error| NotPython::Unreadable { what: what.clone(), reason: error.to_string() };
+        let unreadable = |error: io::Error| match error.kind() {
+            // It has ended meanwhile: nobody misses its frames.
+            io::ErrorKind::NotFound => NotPython::NoInterpreter,
+            _ => NotPython::Unreadable { what: what.clone(), reason: error.to_string() },
+        };
         // A few megabytes at most: the kernel allows 65530 mappings.
         let text = String::from_utf8_lossy(&fs::read(&what).map_err(unreadable)?).into_owned();
         let executable = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();

@@ -13,8 +13,8 @@ use std::process::Command;
 
 use fetch::Headers;
 use stallscope_cupti_abi::{
-    ActivityKind, CallbackData, DRIVER_CALLS, Functions, RECORDS, RESULTS, VERSION_11_8, VERSION_12_6,
-    VERSION_14_0, domain, flush, marker_flags, memcpy_flags, object, site, thread_id,
+    ActivityKind, Call, CallbackData, DRIVER_CALLS, Functions, RECORDS, RESULTS, RUNTIME_CALLS, VERSION_11_8,
+    VERSION_12_6, VERSION_14_0, domain, flush, marker_flags, memcpy_flags, object, site, thread_id,
 };
 
 /// Wheels of CUPTI and of the runtime, whose cuda.h goes with it; and what `CUPTI_API_VERSION` says there.
@@ -51,7 +51,7 @@ fn offsets_and_numbers_are_those_of_every_versions_headers() {
         }
         println!("{cupti}: {} wrong", wrong.len() - before);
     }
-    for name in DRIVER_CALLS.iter().map(|call| call.name.to_owned()) {
+    for name in DRIVER_CALLS.iter().chain(RUNTIME_CALLS).map(|call| call.name.to_owned()) {
         if !seen.contains(&name) {
             wrong.push(format!("no version has a call {name}"));
         }
@@ -64,22 +64,11 @@ fn check(headers: &Headers, api_version: u32, wrong: &mut Vec<String>, seen: &mu
     let callbacks = headers.read("cupti_callbacks.h");
     layouts(headers, &activity, wrong);
 
-    let calls = numbers(&headers.read("cupti_driver_cbid.h"), "CUPTI_DRIVER_TRACE_CBID_");
-    for call in DRIVER_CALLS {
-        match calls.get(call.name) {
-            Some(id) if *id == u64::from(call.id) => {
-                seen.insert(call.name.to_owned());
-            }
-            Some(id) => wrong.push(format!("{} is call {id}", call.name)),
-            // SIZE is one more than the last.
-            None => {
-                if let Some((name, _)) =
-                    calls.iter().find(|(name, id)| **id == u64::from(call.id) && *name != "SIZE")
-                {
-                    wrong.push(format!("call {} is {name}, not {}", call.id, call.name));
-                }
-            }
-        }
+    for (calls, header, prefix) in [
+        (DRIVER_CALLS, "cupti_driver_cbid.h", "CUPTI_DRIVER_TRACE_CBID_"),
+        (RUNTIME_CALLS, "cupti_runtime_cbid.h", "CUPTI_RUNTIME_TRACE_CBID_"),
+    ] {
+        check_calls(calls, &numbers(&headers.read(header), prefix), wrong, seen);
     }
 
     let mut equal = |what: &str, found: Option<&u64>, expected: u64, needed: bool| match found {
@@ -131,6 +120,38 @@ fn check(headers: &Headers, api_version: u32, wrong: &mut Vec<String>, seen: &mu
             wrong.push(format!("{name} is not declared"));
         }
     }
+}
+
+/// A version may lack a call; it may not have another number for it, or another call with its number.
+fn check_calls(
+    calls: &[Call],
+    found: &BTreeMap<String, u64>,
+    wrong: &mut Vec<String>,
+    seen: &mut BTreeSet<String>,
+) {
+    for call in calls {
+        match found.get(call.name) {
+            Some(id) if *id == u64::from(call.id) => {
+                seen.insert(call.name.to_owned());
+            }
+            Some(id) => wrong.push(format!("{} is call {id}", call.name)),
+            // SIZE is one more than the last.
+            None => {
+                let other = |(name, id): &(&String, &u64)| {
+                    **id == u64::from(call.id) && *name != "SIZE" && !is_former_name(name, call)
+                };
+                if let Some((name, _)) = found.iter().find(other) {
+                    wrong.push(format!("call {} is {name}, not {}", call.id, call.name));
+                }
+            }
+        }
+    }
+}
+
+/// What a call was called in an earlier version: 13.0 gave the newest form of some the plain name, and some had a number for
+/// a name at first.
+fn is_former_name(name: &str, call: &Call) -> bool {
+    name.replacen("_v2_", "_", 1) == call.name || name.starts_with(&format!("cuda{}_", call.id))
 }
 
 /// Compiles a program that prints the offsets, and compares.

@@ -1,6 +1,6 @@
 //! Which activity kinds are enabled, and how.
 
-use stallscope_cupti_abi::{ActivityKind, CuptiResult, DRIVER_CALLS, code};
+use stallscope_cupti_abi::{ActivityKind, Call, CuptiResult, DRIVER_CALLS, RUNTIME_CALLS, code};
 use stallscope_cupti_wire::Reason;
 
 use super::Session;
@@ -21,6 +21,9 @@ const KINDS: [ActivityKind; 11] = [
     ActivityKind::GraphTrace,
     ActivityKind::Kernel,
 ];
+
+/// Switches the recording of one call.
+type SetCall = unsafe extern "C" fn(u32, u8) -> CuptiResult;
 
 /// Kinds that other profilers enable for themselves as a rule, and disable when they stop.
 pub(super) const SHARED: u64 = ActivityKind::Driver.bit()
@@ -60,8 +63,11 @@ impl Session {
                 continue;
             }
             if kind == ActivityKind::Driver && self.has_driver_filter {
-                self.set_driver_calls(false);
+                self.set_calls(self.functions.enable_driver_api, DRIVER_CALLS, false);
                 self.has_driver_filter = false;
+            } else if kind == ActivityKind::Runtime && self.has_runtime_filter {
+                self.set_calls(self.functions.enable_runtime_api, RUNTIME_CALLS, false);
+                self.has_runtime_filter = false;
             } else {
                 // SAFETY: takes a number. An error leaves nothing to do.
                 let _ = unsafe { (self.functions.disable)(kind.id()) };
@@ -72,13 +78,22 @@ impl Session {
 
     fn enable(&mut self, kind: ActivityKind) -> CuptiResult {
         match kind {
-            ActivityKind::Driver if self.set_driver_calls(true) => {
+            ActivityKind::Driver if self.set_calls(self.functions.enable_driver_api, DRIVER_CALLS, true) => {
                 self.has_driver_filter = true;
                 self.converter.filter_driver = false;
                 code::SUCCESS
             }
-            ActivityKind::Driver => {
-                self.converter.filter_driver = true;
+            ActivityKind::Runtime
+                if self.set_calls(self.functions.enable_runtime_api, RUNTIME_CALLS, true) =>
+            {
+                self.has_runtime_filter = true;
+                self.converter.filter_runtime = false;
+                code::SUCCESS
+            }
+            // All calls are recorded, and those that are not wanted are left out as they come.
+            ActivityKind::Driver | ActivityKind::Runtime => {
+                self.converter.filter_driver |= kind == ActivityKind::Driver;
+                self.converter.filter_runtime |= kind == ActivityKind::Runtime;
                 // SAFETY: takes a number.
                 unsafe { (self.functions.enable)(kind.id()) }
             }
@@ -90,11 +105,11 @@ impl Session {
         }
     }
 
-    /// Enables or disables the calls of the driver that are recorded, one by one; false where this CUPTI cannot.
-    fn set_driver_calls(&self, on: bool) -> bool {
-        let Some(set) = self.functions.enable_driver_api else { return false };
+    /// Enables or disables the calls of a layer that are recorded, one by one; false where this CUPTI cannot.
+    fn set_calls(&self, set: Option<SetCall>, calls: &[Call], on: bool) -> bool {
+        let Some(set) = set else { return false };
         let mut any = false;
-        for call in DRIVER_CALLS {
+        for call in calls {
             // SAFETY: takes numbers. A version that does not know the call refuses it.
             any |= unsafe { set(call.id, on.into()) } == code::SUCCESS;
         }

@@ -1,7 +1,7 @@
 //! One attachment: from the first call into CUPTI until everything is disabled again.
 //!
 //! What always holds:
-//! - Whatever was enabled is in `enabled` (and `has_driver_filter`), and is disabled by `detach` or owed by `yield_to_other`.
+//! - Whatever was enabled is in `enabled` (and the two filters), and is disabled by `detach` or owed by `yield_to_other`.
 //! - CUPTI is called from the agent's thread only, except for `cuptiFinalize`.
 
 mod kinds;
@@ -17,7 +17,7 @@ use crate::callbacks::{POOL, buffer_completed, buffer_requested};
 use crate::clock::{Clock, Pair, SAMPLE_INTERVAL_NS, SAMPLES};
 use crate::convert::Converter;
 use crate::output::Output;
-use crate::pool::{Done, USUAL_BUFFERS};
+use crate::pool::Done;
 use crate::session::kinds::SHARED;
 use crate::session::tables::Tables;
 use crate::subscriber::{self, Sampling};
@@ -51,6 +51,7 @@ pub(crate) struct Session {
     enabled: u64,
     /// The kind DRIVER is enabled call by call.
     has_driver_filter: bool,
+    has_runtime_filter: bool,
     next_flush_ns: u64,
     next_look_ns: u64,
     last_flush_ns: u64,
@@ -89,7 +90,7 @@ impl Session {
         let now_ns = sys::monotonic_ns();
         let mut session = Self {
             functions: *functions,
-            converter: Converter { texts, names, ranges, filter_driver: false },
+            converter: Converter { texts, names, ranges, filter_driver: false, filter_runtime: false },
             _tables: tables,
             clock,
             last_clock,
@@ -97,6 +98,7 @@ impl Session {
             thread_ids_before: set_thread_ids(functions),
             enabled: 0,
             has_driver_filter: false,
+            has_runtime_filter: false,
             next_flush_ns: now_ns + plan.flush_interval_ns,
             next_look_ns: now_ns + LOOK_INTERVAL_NS,
             last_flush_ns: now_ns,
@@ -219,10 +221,6 @@ impl Session {
         // SAFETY: callbacks are registered; this thread is in none.
         let result = unsafe { (self.functions.flush_all)(flags) };
         let drained = self.drain(output);
-        // Threads may each have one: what they keep is replaced, up to a bound.
-        if POOL.free_count() < USUAL_BUFFERS / 4 {
-            POOL.grow();
-        }
         let mut dropped = 0;
         // SAFETY: fills the word that it is given; null is the global queue, which is the only one.
         let asked = unsafe { (self.functions.dropped_records)(null_mut(), 0, &raw mut dropped) };
@@ -231,7 +229,11 @@ impl Session {
         if asked == code::SUCCESS {
             output.lose(Lost::CuptiDropped, dropped as u64, since_ns);
         }
-        output.lose(Lost::NoBuffer, POOL.take_declined(), since_ns);
+        let declined = POOL.take_declined();
+        if declined > 0 {
+            POOL.extend();
+        }
+        output.lose(Lost::NoBuffer, declined, since_ns);
         output.count(Lost::Malformed, POOL.take_foreign());
         drained?;
         // Its buffers are what matters; that it was called at a bad moment does not.

@@ -37,7 +37,9 @@ pub(super) struct Fake {
     pub(super) unknown_kinds: BTreeSet<u32>,
     pub(super) enabled: BTreeSet<u32>,
     pub(super) driver_calls: BTreeSet<u32>,
-    pub(super) has_driver_filter: bool,
+    pub(super) runtime_calls: BTreeSet<u32>,
+    /// Calls can be enabled one by one.
+    pub(super) has_call_filters: bool,
     pub(super) thread_ids: u32,
     pub(super) subscriber: Option<CallbackFunction>,
     pub(super) domain_enabled: bool,
@@ -73,7 +75,8 @@ impl Fake {
             unknown_kinds: BTreeSet::new(),
             enabled: BTreeSet::new(),
             driver_calls: BTreeSet::new(),
-            has_driver_filter: true,
+            runtime_calls: BTreeSet::new(),
+            has_call_filters: true,
             thread_ids: 0,
             subscriber: None,
             domain_enabled: false,
@@ -155,10 +158,10 @@ unsafe extern "C" fn enable_callback(_: u32, _: Subscriber, _: u32, _: u32) -> C
 }
 
 unsafe extern "C" fn enable_domain(on: u32, _: Subscriber, which: u32) -> CuptiResult {
-    assert_eq!(which, domain::DRIVER_API);
+    assert!(matches!(which, domain::DRIVER_API | domain::RUNTIME_API));
     let calls = fake(|fake| {
-        fake.domain_enabled = on != 0;
-        fake.makes_calls && on != 0
+        let was_enabled = std::mem::replace(&mut fake.domain_enabled, on != 0);
+        fake.makes_calls && on != 0 && !was_enabled
     });
     if calls {
         // A thread of the job, which calls while the agent waits.
@@ -224,6 +227,17 @@ unsafe extern "C" fn enable_driver_api(call: u32, on: u8) -> CuptiResult {
         };
         code::SUCCESS
     })
+}
+
+unsafe extern "C" fn enable_runtime_api(call: u32, on: u8) -> CuptiResult {
+    fake(|fake| {
+        if on != 0 {
+            fake.runtime_calls.insert(call)
+        } else {
+            fake.runtime_calls.remove(&call)
+        };
+    });
+    code::SUCCESS
 }
 
 unsafe extern "C" fn flush_all(flags: u32) -> CuptiResult {
@@ -336,7 +350,7 @@ pub(super) struct Process;
 
 impl Library for Process {
     fn functions(&mut self) -> Result<Functions, Refusal> {
-        let (has_cuda, has_driver_filter) = fake(|fake| (fake.has_cuda, fake.has_driver_filter));
+        let (has_cuda, has_call_filters) = fake(|fake| (fake.has_cuda, fake.has_call_filters));
         if !has_cuda {
             return Err(Refusal::new(Reason::NoCuda, 0));
         }
@@ -357,7 +371,8 @@ impl Library for Process {
             get_thread_id_type,
             set_thread_id_type,
             finalize,
-            enable_driver_api: has_driver_filter.then_some(enable_driver_api as _),
+            enable_driver_api: has_call_filters.then_some(enable_driver_api as _),
+            enable_runtime_api: has_call_filters.then_some(enable_runtime_api as _),
         })
     }
 

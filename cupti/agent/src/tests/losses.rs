@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use stallscope_cupti_abi::{ActivityKind, code};
-use stallscope_cupti_wire::{Kind, Lost, halves, op, range};
+use stallscope_cupti_wire::{Kind, Lost, halves, loss, op, range};
 
 use super::fake::{deliver, fake};
-use super::setup::{KINDS, SLOTS, Setup, call, kernel, raw};
+use super::setup::{KINDS, SLOTS, Setup, address, call, kernel, raw};
 use crate::callbacks::POOL;
 
 #[test]
@@ -28,8 +28,8 @@ fn a_ring_without_room_loses_records_and_says_when_and_how_many() {
     setup.flush();
     let losses = setup.read_kind(Kind::Loss);
     assert_eq!(losses.len(), 1);
-    assert_eq!((losses[0].0[3], losses[0].0[4]), (lost, Lost::RingFull.id().into()));
-    assert!(losses[0].0[op::START] <= losses[0].0[op::END]);
+    assert_eq!((losses[0].0[loss::COUNT], losses[0].0[loss::WHAT]), (lost, Lost::RingFull.id().into()));
+    assert!(losses[0].0[loss::SINCE] <= losses[0].0[loss::UNTIL]);
     fake(|fake| fake.records = vec![kernel(1, 2, 5, c"k")]);
     setup.flush();
     assert_eq!(setup.read_kind(Kind::Kernel).len(), 1, "and then it goes on");
@@ -66,7 +66,7 @@ fn buffers_that_run_out_are_counted_and_come_back() {
     let dropped = setup.lost(Lost::CuptiDropped);
     let arrived = setup.lost(Lost::RingFull) + setup.read_kind(Kind::Kernel).len() as u64;
     assert!(dropped > 0 && (arrived + dropped).abs_diff(records.len() as u64) < 100);
-    assert_eq!((POOL.out_count(), POOL.free_count()), (0, 16));
+    assert_eq!((POOL.out_count(), POOL.free_count()), (0, 32), "and there are more of them from now on");
 }
 
 #[test]
@@ -133,14 +133,23 @@ fn a_failing_flush_ends_the_session_with_its_code() {
 #[test]
 fn without_a_filter_in_cupti_calls_are_filtered_here() {
     let mut setup = Setup::new();
-    fake(|fake| fake.has_driver_filter = false);
-    setup.collect(KINDS);
+    fake(|fake| fake.has_call_filters = false);
+    setup.collect(KINDS | ActivityKind::Runtime.bit());
     setup.machine.step();
-    assert!(fake(|fake| fake.enabled.contains(&4)));
-    fake(|fake| fake.records = vec![call(120, 1), call(307, 2), call(125, 3), call(126, 4)]);
+    assert!(fake(|fake| fake.enabled.contains(&4) && fake.enabled.contains(&5)));
+    let of_runtime = |callback, correlation| {
+        let mut record = call(callback, correlation);
+        record[..4].copy_from_slice(&ActivityKind::Runtime.id().to_ne_bytes());
+        record
+    };
+    fake(|fake| {
+        fake.records = vec![call(120, 1), call(307, 2), call(125, 3), call(126, 4)];
+        // cudaGetDevice and cudaLaunchKernel.
+        fake.records.extend([of_runtime(17, 5), of_runtime(211, 6)]);
+    });
     setup.flush();
     let found: Vec<_> = setup.read_kind(Kind::Api).iter().map(|record| record.correlation()).collect();
-    assert_eq!(found, [2, 4], "queries are not wanted");
+    assert_eq!(found, [2, 4, 6], "queries are not wanted");
 }
 
 #[test]
@@ -149,7 +158,7 @@ fn ranges_of_the_user_are_put_together_and_halves_counted() {
     setup.collect(KINDS | ActivityKind::Marker.bit());
     setup.machine.step();
     let mark = |flags: u32, id: u32, at: u64, name: Option<&'static std::ffi::CStr>| {
-        let name = name.map_or(0, |name| name.as_ptr().expose_provenance() as u64);
+        let name = name.map_or(0, address);
         let fields: [(usize, &[u8]); 6] = [
             (4, &flags.to_ne_bytes()),
             (8, &at.to_ne_bytes()),

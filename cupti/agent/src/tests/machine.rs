@@ -156,8 +156,12 @@ fn a_kind_that_this_cupti_lacks_is_left_out() {
 #[test]
 fn kinds_follow_the_daemon_while_it_is_on() {
     let mut setup = Setup::attached();
+    setup.collect(KINDS | ActivityKind::Runtime.bit());
+    setup.machine.step();
+    assert!(fake(|fake| fake.runtime_calls.contains(&211) && !fake.enabled.contains(&5)), "call by call");
     setup.collect(ActivityKind::Kernel.bit() | ActivityKind::Overhead.bit());
     setup.machine.step();
+    assert!(fake(|fake| fake.runtime_calls.is_empty()));
     assert_eq!(fake(|fake| fake.enabled.iter().copied().collect::<Vec<_>>()), [10, 17]);
     assert!(fake(|fake| fake.driver_calls.is_empty()));
     assert_eq!(setup.header.attaches.load(Relaxed), 1);

@@ -21,4 +21,6 @@ mod pool;
 mod process;
 mod ranges;
 #[cfg(not(miri))]
+mod records;
+#[cfg(not(miri))]
 mod setup;

@@ -143,7 +143,7 @@ pub(super) fn kernel(start: u64, end: u64, correlation: u32, name: &'static CStr
             (44, &2_u32.to_ne_bytes()),
             (48, &3_u32.to_ne_bytes()),
             (92, &correlation.to_ne_bytes()),
-            (104, &(name.as_ptr().expose_provenance() as u64).to_ne_bytes()),
+            (104, &address(name).to_ne_bytes()),
         ],
     )
 }
@@ -160,4 +160,9 @@ pub(super) fn call(callback: u32, correlation: u32) -> Vec<u8> {
             (32, &correlation.to_ne_bytes()),
         ],
     )
+}
+
+/// The address of a text, as a record has it.
+pub(super) fn address(text: &'static CStr) -> u64 {
+    text.as_ptr().expose_provenance() as u64
 }

@@ -57,8 +57,8 @@ EXPORT int cuptiUnsubscribe(void *handle)
 
 EXPORT int cuptiEnableCallback(uint32_t on, void *handle, uint32_t domain, uint32_t call)
 {
-	(void)handle; (void)domain;
-	if (call == LAUNCH)
+	(void)handle;
+	if (call == LAUNCH && domain == 1)
 		domain_on = (int)on;
 	return 0;
 }

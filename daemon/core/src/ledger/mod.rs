@@ -26,7 +26,7 @@ pub use device::{DeviceLedger, NotConserved, Options};
 pub use leaf::{IdleLeaf, Leaf, Sums};
 pub use stepper::Step;
 
-use crate::capture::{Capture, ReadAt};
+use crate::capture::{Capture, Device, ReadAt};
 
 /// The ledgers of all devices of a capture.
 #[derive(Debug, Default)]
@@ -61,14 +61,20 @@ pub fn all_ledgers<S: ReadAt>(
     capture: &Capture<S>,
     options: Options,
 ) -> Result<Vec<DeviceLedger>, NotConserved> {
+    each(&gpus(capture), |device| device::device_ledger(capture, device, options))
+}
+
+/// Devices that did something, or were observed doing nothing.
+fn gpus<S: ReadAt>(capture: &Capture<S>) -> Vec<u32> {
     let mut devices = capture.keys(RecordKind::GpuOp);
     devices.extend(capture.keys(RecordKind::DeviceWindow));
     devices.sort_unstable();
     devices.dedup();
-    each(&devices, |device| device::device_ledger(capture, device, options))
+    devices
 }
 
-/// Works out the ledgers of all ranks on CPUs of a capture, on as many threads as the machine has cores.
+/// Works out the ledgers of all ranks on CPUs of a capture, on as many threads as the machine has cores. A rank that drives
+/// a GPU is none: its time is that of the GPU, and what its threads did is told where the GPU waited for them.
 ///
 /// # Errors
 /// The first [`NotConserved`].
@@ -76,13 +82,18 @@ pub fn cpu_ledgers<S: ReadAt>(
     capture: &Capture<S>,
     options: Options,
 ) -> Result<Vec<CpuLedger>, NotConserved> {
+    let gpus = gpus(capture);
+    let drives_a_gpu = |device: &Device| {
+        let mut all = gpus.iter().filter_map(|&gpu| capture.tables().device(DeviceId(gpu)));
+        all.any(|gpu| gpu.processes.iter().any(|process| device.processes.contains(process)))
+    };
     let numbers = 0u32..;
     let devices: Vec<u32> = capture
         .tables()
         .devices()
         .iter()
         .zip(numbers)
-        .filter(|(device, _)| device.kind == device_kind::CPU)
+        .filter(|(device, _)| device.kind == device_kind::CPU && !drives_a_gpu(device))
         .map(|(_, number)| number)
         .collect();
     each(&devices, |device| cpu::cpu_ledger(capture, device, options))

@@ -5,9 +5,12 @@
 
 mod gpu;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod unseen;
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::io::Write;
 
 use stallscope_agents::Told;
@@ -96,6 +99,31 @@ pub(crate) struct Assembler<W: Write, N: Naming> {
     losses: BTreeMap<LossCounter, u64>,
 }
 
+/// What is told again and again is told about every second; what was not for longer is over.
+const TOLD_AGAIN_NS: u64 = 5_000_000_000;
+/// Files and connections that are remembered from one telling to the next: more than the kernel half has at a time.
+const MAX_TOLD: usize = 1 << 17;
+
+/// Makes room where a job goes through files or connections without end. Returns how many were forgotten that may be told
+/// again.
+fn forget_old<K: Eq + Hash, V>(
+    told: &mut HashMap<K, V>,
+    now_ns: u64,
+    when_ns: impl Fn(&V) -> u64,
+) -> u64 {
+    if told.len() < MAX_TOLD {
+        return 0;
+    }
+    told.retain(|_, value| when_ns(value).saturating_add(TOLD_AGAIN_NS) >= now_ns);
+    if told.len() <= MAX_TOLD / 2 {
+        return 0;
+    }
+    // So many in so short a time: all go, rather than that all are looked through for each.
+    let forgotten = told.len() as u64;
+    told.clear();
+    forgotten
+}
+
 fn time(ns: u64) -> TimeNs {
     TimeNs(i64::try_from(ns).unwrap_or(i64::MAX))
 }
@@ -146,7 +174,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let mut rest = Vec::with_capacity(events.len());
         for event in events {
             match event {
-                Event::Task(task) => self.tasks.begin(self.ingest.writer(), &mut self.naming, &task),
+                Event::Task(task) => {
+                    let met = self.tasks.begin(self.ingest.writer(), &mut self.naming, &task);
+                    self.count(LossCounter::TableFull, u64::from(!met));
+                }
                 Event::Stack(stack) => self.define_stack(stack),
                 Event::Object(object) => self.define_object(&object),
                 other => rest.push(other),
@@ -472,6 +503,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     fn file_io(&mut self, io: &wire::FileIo) -> Result<(), WriteError> {
         let Some(process) = self.tasks.process_of_task(io.head.task) else { return Ok(()) };
         let known = self.objects.get(&io.object).copied();
+        forget_old(&mut self.file_since, io.time_ns, |told_ns| *told_ns);
         let since = self.file_since.insert((io.head.task, io.object), io.time_ns);
         let start = since.unwrap_or_else(|| self.tasks.begin_ns().min(io.time_ns));
         let row = FileIo {
@@ -490,6 +522,8 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     /// Connections are reported by totals: a row is what came since the report before, the first sets the mark.
     fn connection(&mut self, now: &wire::Connection) -> Result<(), WriteError> {
         let Some(process) = self.tasks.process_of_task(now.head.task) else { return Ok(()) };
+        let forgotten = forget_old(&mut self.connections, now.time_ns, |told| told.time_ns);
+        self.count(LossCounter::TableFull, forgotten);
         let Some(before) = self.connections.insert(now.object, *now) else { return Ok(()) };
         let name = self.objects.get(&now.object).map_or(StringId(0), |o| o.text);
         let row = Connection {

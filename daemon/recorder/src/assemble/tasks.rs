@@ -41,6 +41,10 @@ pub(crate) struct Seats {
     pub(crate) begin_ns: u64,
 }
 
+/// Threads that are told apart in one recording, those from outside among them: a job or a host that forks without end
+/// makes new ones as long as it is recorded, and each is kept in memory to its end, in about 300 bytes.
+pub(super) const MAX_THREADS: usize = 1 << 18;
+
 #[derive(Debug)]
 struct Task {
     thread: ThreadId,
@@ -65,7 +69,10 @@ pub(super) struct Tasks {
     seats: Seats,
     tasks: HashMap<u32, Task>,
     processes: HashMap<u32, Known>,
-    outsiders: HashMap<u32, ThreadId>,
+    /// Threads from outside, and when each was born: another one is another thread.
+    outsiders: HashMap<u32, (ThreadId, u64)>,
+    /// Threads met so far.
+    met: usize,
     /// Threads of the job by tid: the last that had it.
     by_tid: HashMap<u32, ThreadId>,
 }
@@ -104,20 +111,28 @@ impl Tasks {
                 naming.process_seen(pid);
             }
         }
-        Self { seats, tasks: HashMap::new(), processes, outsiders: HashMap::new(), by_tid: HashMap::new() }
+        Self { seats, tasks: HashMap::new(), processes, outsiders: HashMap::new(), met: 0, by_tid: HashMap::new() }
     }
 
     pub(super) fn begin_ns(&self) -> u64 {
         self.seats.begin_ns
     }
 
-    /// A thread is followed from now on, or one from outside was met.
+    /// A thread is followed from now on, or one from outside was met. False where there is no room for it.
     pub(super) fn begin<W: Write>(
         &mut self,
         writer: &mut CaptureWriter<W>,
         naming: &mut impl Naming,
         task: &wire::Task,
-    ) {
+    ) -> bool {
+        // The kernel half forgets whom it has introduced lately.
+        if self.outsiders.get(&task.head.task).is_some_and(|(_, born_ns)| *born_ns == task.born_ns) {
+            return true;
+        }
+        if self.met >= MAX_THREADS {
+            return false;
+        }
+        self.met += 1;
         let number = task.head.task;
         let name = comm(&task.comm);
         let leader = task.head.flags & task_flag::TASK_LEADER != 0;
@@ -125,13 +140,14 @@ impl Tasks {
         let process = self.process_of(writer, naming, task, &name, outside, leader);
         let thread = writer.add_thread(Thread { process, tid: task.tid.into(), name });
         if outside {
-            self.outsiders.insert(number, thread);
-            return;
+            self.outsiders.insert(number, (thread, task.born_ns));
+            return true;
         }
         self.by_tid.insert(task.tid, thread);
         let from = task.time_ns;
         self.tasks
             .insert(number, Task { thread, pid: task.pid, written_until: from, known_until: from, leader });
+        true
     }
 
     fn process_of<W: Write>(
@@ -184,7 +200,7 @@ impl Tasks {
     pub(super) fn thread(&self, task: u32) -> Option<ThreadId> {
         match self.tasks.get(&task) {
             Some(task) => Some(task.thread),
-            None => self.outsiders.get(&task).copied(),
+            None => self.outsiders.get(&task).map(|(thread, _)| *thread),
         }
     }
 

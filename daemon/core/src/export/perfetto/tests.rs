@@ -57,7 +57,8 @@ impl Read {
     fn counters(&self) -> Vec<(&str, &str, Option<&str>, i64, f64)> {
         let seen = |&(uuid, at, value): &(u64, i64, f64)| {
             let track = self.track(Some(uuid));
-            let process = self.track(track.parent_uuid).process.as_ref().and_then(|p| p.process_name.as_deref());
+            let process =
+                self.track(track.parent_uuid).process.as_ref().and_then(|p| p.process_name.as_deref());
             let unit = track.counter.as_ref().expect("a counter's track").unit_name.as_deref();
             (process.unwrap_or_default(), track.name.as_deref().unwrap_or_default(), unit, at, value)
         };
@@ -121,7 +122,11 @@ fn replay(trace: &Trace, summary: PerfettoSummary) -> io::Result<Read> {
         let uuid = event.track_uuid.unwrap_or(0);
         let track =
             tracks.get(&uuid).cloned().ok_or_else(|| io::Error::other("an event before its track"))?;
-        assert_eq!(event.kind == Some(event_type::COUNTER), track.counter.is_some(), "values and slices are apart");
+        assert_eq!(
+            event.kind == Some(event_type::COUNTER),
+            track.counter.is_some(),
+            "values and slices are apart"
+        );
         if event.kind == Some(event_type::COUNTER) {
             #[allow(clippy::cast_precision_loss, reason = "the tests' values are small")]
             let whole = event.counter_value.map(|value| value as f64);
@@ -343,11 +348,12 @@ fn counter(name: StringId, start: i64, duration_ns: u64, value: u64) -> Counter 
 #[test]
 fn values_of_a_moment_are_drawn_as_they_are_and_growth_as_growth_a_second() -> io::Result<()> {
     let read = read(|w| {
-        let (clock, bytes, plain) = (w.intern("sm clock (MHz)"), w.intern("pcie sent (bytes)"), w.intern("odd"));
+        let (clock, bytes, plain) =
+            (w.intern("sm clock (MHz)"), w.intern("pcie sent (bytes)"), w.intern("odd"));
         for (start, value) in [(10, 1980), (20, 300), (30, u64::MAX)] {
             w.push_counter(GPU, counter(clock, start, 0, value))?;
         }
-        w.push_counter(GPU, counter(bytes, 10, 500_000_000, 30))?;
+        w.push_counter(GPU, counter(bytes, 15, 500_000_000, 30))?;
         w.push_counter(GPU, counter(plain, 40, 0, 7))?;
         w.push_counter(GPU, counter(plain, 50, 2_000_000_000, 7))
     })?;
@@ -356,7 +362,7 @@ fn values_of_a_moment_are_drawn_as_they_are_and_growth_as_growth_a_second() -> i
         read.counters(),
         [
             (gpu, "sm clock", Some("MHz"), 10, 1980.0),
-            (gpu, "pcie sent", Some("bytes/s"), 10, 60.0),
+            (gpu, "pcie sent", Some("bytes/s"), 15, 60.0),
             (gpu, "sm clock", Some("MHz"), 20, 300.0),
             (gpu, "sm clock", Some("MHz"), 30, 2f64.powi(64)),
             (gpu, "odd", None, 40, 7.0),
@@ -370,9 +376,8 @@ fn values_of_a_moment_are_drawn_as_they_are_and_growth_as_growth_a_second() -> i
 #[test]
 fn counters_of_a_host_lie_below_it_and_a_device_without_any_has_no_process() -> io::Result<()> {
     let read = read(|w| {
-        let mut device = |kind, id: &str| {
-            w.add_device(Device { kind, id: id.to_owned(), ..Device::default() })
-        };
+        let mut device =
+            |kind, id: &str| w.add_device(Device { kind, id: id.to_owned(), ..Device::default() });
         let host = device(device_kind::HOST, "node7");
         device(device_kind::HOST, "silent");
         device(device_kind::CPU, "rank 0");

@@ -1,0 +1,147 @@
+//! Records that are hostile, lost or without end, and what becomes of them.
+
+use std::collections::HashMap;
+
+use stallscope_core::capture::{Capture, CaptureWriter, WriterOptions};
+use stallscope_core::rows::{ThreadLoss, ThreadWait};
+use stallscope_ebpf::Event;
+use stallscope_ebpf::event::StackFrames;
+use stallscope_ebpf::object::{ObjectText, describe};
+use stallscope_ebpf::probes::collectives::Decoded;
+use stallscope_schemas::loss::LossCounter;
+use stallscope_schemas::record::RecordKind;
+use stallscope_schemas::wire::{self, Head, OUTSIDE, Task, WaitRecord, record, wait};
+
+use super::{Assembler, MAX_TOLD, NamedStack, Naming, RankSeat, Seats, forget_old};
+use crate::queue::LeftOut;
+
+/// Knows no names.
+#[derive(Debug)]
+struct Nameless;
+
+impl Naming for Nameless {
+    fn process_seen(&mut self, _: u32) {}
+    fn process_changed(&mut self, _: u32) {}
+    fn process_gone(&mut self, _: u32) {}
+    fn tidy(&mut self) {}
+
+    fn stack(&mut self, _: u32, _: Option<&StackFrames>, _: Option<&StackFrames>) -> NamedStack {
+        NamedStack::default()
+    }
+
+    fn object(&mut self, object: &wire::Object) -> ObjectText {
+        describe(object)
+    }
+
+    fn device(&mut self, number: u32) -> String {
+        number.to_string()
+    }
+
+    fn call(&mut self, _: u32, _: &wire::Call) -> Decoded {
+        Decoded::Unknown
+    }
+}
+
+const PID: u32 = 4242;
+
+fn assembler() -> Assembler<Vec<u8>, Nameless> {
+    let writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).unwrap();
+    let rank = RankSeat { pid: PID, ..RankSeat::default() };
+    Assembler::new(writer, Nameless, Seats { ranks: vec![rank], ..Seats::default() })
+}
+
+fn task(number: u32, tid: u32, born_ns: u64) -> Event {
+    let head = Head { kind: record::TYPE_TASK, flags: 0, task: number };
+    Event::Task(Task { head, time_ns: 100, tid, pid: tid, ppid: 1, reserved: 0, born_ns, comm: [0; 16] })
+}
+
+fn waited(task: u32) -> Event {
+    Event::Wait(WaitRecord {
+        head: Head { kind: record::TYPE_WAIT, flags: 0, task },
+        start_ns: 200,
+        duration_ns: 50,
+        run_queue_ns: 0,
+        stack: 0,
+        kernel_stack: 0,
+        waker_stack: 0,
+        object: 0,
+        result: 0,
+        waker: 0,
+        preemptor: 0,
+        call: -1,
+        fd: -1,
+        kind: u8::try_from(wait::WAIT_KERNEL).unwrap(),
+        object_kind: 0,
+        reserved: 0,
+        wanted: 0,
+    })
+}
+
+#[test]
+fn records_that_are_not_understood_or_of_threads_that_were_never_met_are_counted() {
+    let mut assembler = assembler();
+    assembler.batch(vec![task(1, PID, 7), waited(1), waited(2), waited(2)], &[], 3).unwrap();
+    let (bytes, losses) = assembler.finish().unwrap();
+    let expected = [(LossCounter::RecordMalformed, 3), (LossCounter::ThreadUnknown, 2)];
+    assert_eq!(losses.into_iter().collect::<Vec<_>>(), expected);
+    let capture = Capture::open(bytes).unwrap();
+    assert_eq!(capture.losses().iter().map(|(_, count)| count).sum::<u64>(), 5, "the capture says so as well");
+    let keys = capture.keys(RecordKind::ThreadWait);
+    assert_eq!(keys.len(), 1);
+    assert_eq!(capture.rows::<ThreadWait>(keys[0]).count(), 1);
+}
+
+#[test]
+fn what_the_queue_left_out_is_a_stretch_of_its_thread() {
+    let mut assembler = assembler();
+    let left_out = [
+        LeftOut { task: 1, start_ns: 300, end_ns: 900, records: 4 },
+        LeftOut { task: 2, start_ns: 300, end_ns: 900, records: 5 },
+    ];
+    assembler.batch(vec![task(1, PID, 7), waited(1)], &left_out, 0).unwrap();
+    let (bytes, losses) = assembler.finish().unwrap();
+    assert_eq!(losses[&LossCounter::QueueFull], 9);
+    let capture = Capture::open(bytes).unwrap();
+    let keys = capture.keys(RecordKind::ThreadLoss);
+    let rows: Vec<ThreadLoss> = keys.iter().flat_map(|&key| capture.rows(key)).collect();
+    let row = rows.first().expect("one of the known thread");
+    assert_eq!((rows.len(), row.duration_ns, row.records), (1, 600, 4));
+    assert_eq!(row.counter, LossCounter::QueueFull.id());
+}
+
+#[test]
+fn an_outsider_that_is_introduced_again_is_the_same_until_its_tid_is_anothers() {
+    let mut assembler = assembler();
+    let outsider = |born_ns| task(OUTSIDE | 77, 77, born_ns);
+    assembler.batch(vec![outsider(1), outsider(1), outsider(2)], &[], 0).unwrap();
+    let (bytes, _) = assembler.finish().unwrap();
+    let capture = Capture::open(bytes).unwrap();
+    assert_eq!(capture.tables().threads().len(), 2);
+}
+
+#[test]
+fn threads_without_end_are_counted_and_not_kept() {
+    let mut assembler = assembler();
+    let most = u32::try_from(super::tasks::MAX_THREADS).unwrap();
+    for first in (0..most).step_by(1 << 12) {
+        let batch = (first..first + (1 << 12)).map(|tid| task(OUTSIDE | tid, tid, 7)).collect();
+        assembler.batch(batch, &[], 0).unwrap();
+    }
+    assembler.batch(vec![task(1, PID, 7), task(2, PID + 1, 7)], &[], 0).unwrap();
+    let (_, losses) = assembler.finish().unwrap();
+    assert_eq!(losses.into_iter().collect::<Vec<_>>(), [(LossCounter::TableFull, 2)]);
+}
+
+#[test]
+fn what_is_told_again_is_kept_and_what_is_over_goes() {
+    let second = 1_000_000_000;
+    let full = |old_ns: u64| -> HashMap<usize, u64> {
+        (0..MAX_TOLD).map(|key| (key, if key < 10 { 100 * second } else { old_ns })).collect()
+    };
+    let mut told = full(second);
+    assert_eq!(forget_old(&mut told, 101 * second, |when_ns| *when_ns), 0);
+    assert_eq!(told.len(), 10, "those of a second ago");
+    let mut told = full(100 * second);
+    assert_eq!(forget_old(&mut told, 101 * second, |when_ns| *when_ns), MAX_TOLD as u64);
+    assert!(told.is_empty());
+}

@@ -1,0 +1,140 @@
+//! Recording a job that uses CUDA: the double's, so that nothing here says anything about a GPU; the injection, the agent,
+//! the host's waits are real. Without root each test says so and passes.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use stallscope_cupti_double::folder::Version;
+use stallscope_tests::cli::stallscope;
+use stallscope_tests::live::gpu::{GpuJob, command, double};
+use stallscope_tests::live::lab::{json, leaves, obstacle, run};
+
+macro_rules! needs_root {
+    () => {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return Ok(());
+        }
+    };
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are UTF-8")
+}
+
+fn record(job: &GpuJob, capture: &Path, seconds: u32) -> anyhow::Result<Value> {
+    let (pid, time) = (job.pid().to_string(), format!("{seconds}s"));
+    json(&["record", "--pid", &pid, "-d", &time, "-o", text(capture), "--json", "--force"])
+}
+
+/// The GPUs of a report, by rank.
+fn gpus(report: &Value) -> Vec<&Value> {
+    let mut all: Vec<&Value> = report["devices"].as_array().expect("devices").iter().collect();
+    all.sort_by_key(|device| device["rank"].as_u64());
+    assert!(all.iter().all(|device| device["kind"] == "gpu"), "a rank that drives a GPU is no rank on CPUs");
+    all
+}
+
+/// What is known of an operation: how often, and how long in all.
+fn operation(device: &Value, name: &str) -> (u64, u64) {
+    let all = device["top_operations"].as_array().expect("operations");
+    let found = all.iter().find(|op| op["name"] == name).unwrap_or_else(|| panic!("no {name} in {all:?}"));
+    (found["count"].as_u64().expect("a count"), found["ns"].as_u64().expect("a time"))
+}
+
+#[test]
+fn a_running_trainer_is_attached_to_and_its_idle_time_led_back_to_the_slow_storage() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let arguments = ["--fault", "slow-read@1", "--dose-ms", "30"];
+    let job = GpuJob::start(folder.path(), &libraries, 2, &arguments)?;
+    let capture = folder.path().join("a.stall");
+    let summary = record(&job, &capture, 4)?;
+    job.goes_on()?;
+    let seen = summary["gpus"].as_array().expect("processes");
+    assert_eq!(seen.len(), 2, "{summary:#}");
+    for process in seen {
+        assert!(process["refused"].is_null() && process["events"].as_u64() > Some(100), "{process}");
+        assert!(process["clock_error_ns"].as_u64() < Some(1_000_000), "{process}");
+    }
+    let report = json(&["report", text(&capture), "--json"])?;
+    let devices = gpus(&report);
+    assert_eq!(devices.len(), 2);
+    for device in &devices {
+        let direct = leaves(device, "direct")?;
+        assert!(direct["compute_ns"] > 0 && direct["comm_exposed_ns"] > 0, "{direct:?}");
+        // What a kernel takes is what the trainer asked for.
+        let (count, ns) = operation(device, "optimizer_step");
+        assert_eq!((ns + count * 500) / (count * 1000), 300, "{count} × 300 µs are {ns} ns");
+        assert!(device["launched_operations"].as_u64() >= device["operations"].as_u64().map(|n| n * 9 / 10));
+    }
+    // Rank 1 waits for its loader, which sleeps in the place of a disk; rank 0 does not.
+    let host = |device: &Value| device["idle_host"]["root"]["sleep_ns"].as_u64().unwrap_or(0);
+    let (healthy, slow) = (host(devices[0]), host(devices[1]));
+    assert!(healthy * 5 < slow, "{healthy} and {slow} ns: {:#}", devices[1]["idle_host"]["root"]);
+    let findings = report["findings"].as_array().expect("findings");
+    let blamed = findings.iter().find(|f| f["rule"] == "idle-sleep").expect("a finding");
+    assert_eq!(blamed["device"], devices[1]["id"]);
+    assert!(blamed["line"].as_str().is_some_and(|line| line.contains("gpu_trainer.py:")), "{blamed}");
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_rests_is_woken_again_and_nothing_is_put_in_twice() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V13_0)?;
+    let job = GpuJob::start(folder.path(), &libraries, 1, &[])?;
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", job.pid()))?;
+        anyhow::Ok(tasks.count())
+    };
+    let before = threads()?;
+    for _ in 0..3 {
+        let capture = folder.path().join("a.stall");
+        let summary = record(&job, &capture, 1)?;
+        assert!(summary["gpus"][0]["refused"].is_null(), "{summary:#}");
+        let report = json(&["report", text(&capture), "--json"])?;
+        let device = gpus(&report)[0];
+        let (count, _) = operation(device, "optimizer_step");
+        assert!(count > 0, "names are known each time");
+        assert_eq!(threads()?, before + 1, "one agent");
+    }
+    job.goes_on()
+}
+
+#[test]
+fn a_job_that_is_left_alone_gets_no_agent() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_4)?;
+    let job = GpuJob::start(folder.path(), &libraries, 1, &[])?;
+    let capture = folder.path().join("a.stall");
+    let pid = job.pid().to_string();
+    let summary = json(&["record", "--pid", &pid, "-d", "1s", "-o", text(&capture), "--json", "--no-gpu"])?;
+    assert_eq!(summary["gpus"].as_array().map(Vec::len), Some(0));
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    assert!(!maps.contains("stallscope"), "{maps}");
+    job.goes_on()
+}
+
+#[test]
+fn a_command_is_recorded_from_its_first_operation_on_and_its_code_is_ours() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let capture = folder.path().join("a.stall");
+    let mut recorder = Command::new(stallscope()?);
+    recorder.args(["record", "-o", text(&capture), "--json", "--"]);
+    recorder.args(command(&libraries, 1, &["--steps", "150"])).env("LD_LIBRARY_PATH", &libraries);
+    let output = recorder.output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = json(&["report", text(&capture), "--json"])?;
+    let (count, _) = operation(gpus(&report)[0], "optimizer_step");
+    assert_eq!(count, 150, "every step is there");
+    let failing = run(&["record", "-o", text(&capture), "--force", "--", "sh", "-c", "exit 7"])?;
+    assert_eq!(failing.status.code(), Some(7), "{}", String::from_utf8_lossy(&failing.stderr));
+    Ok(())
+}
