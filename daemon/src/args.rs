@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// this host and whatever they fork. Into processes that use CUDA an agent is put, which goes to rest at the end
     /// (--no-gpu leaves them alone); otherwise nothing in the job is changed. Costs well under a microsecond for each switch
     /// of a thread; `stallscope doctor` says what this host can show. With `-- COMMAND` the job is started under it.
-    Record(RecordArgs),
+    Record(Box<RecordArgs>),
     /// Print the ledger: where each GPU's time went, then the findings, worst first.
     ///
     /// Times are wall time of the device in ns (JSON) or in the unit shown (text). Leaves are exclusive and sum to wall.

@@ -273,8 +273,9 @@ fn mpi_is_recorded_under_its_c_and_its_fortran_names() {
             assert_eq!((call.bytes, call.group_size, call.rank, call.sequence), (56, 1, Some(0), Some(n)));
         }
         // Others may be attaching meanwhile, which makes the kernel skip a switch now and then: those are no calls.
-    let lost: Vec<_> = recorded.losses.iter().filter(|lost| *lost.0 != LossCounter::ProbeMissed).collect();
-    assert!(lost.is_empty(), "{lost:?}");
+        let lost: Vec<_> =
+            recorded.losses.iter().filter(|lost| *lost.0 != LossCounter::ProbeMissed).collect();
+        assert!(lost.is_empty(), "{lost:?}");
     }
 }
 

@@ -5,6 +5,7 @@
 Ends with the first rank that fails, and takes the others along; their process ids are printed at start.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -18,13 +19,17 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def die_with_launcher():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def main():
     world, command = int(sys.argv[1]), sys.argv[2:]
     shared = {"WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     ranks = []
     for rank in range(world):
         env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        ranks.append(subprocess.Popen(command, env=env))
+        ranks.append(subprocess.Popen(command, env=env, preexec_fn=die_with_launcher))
     print("pids", *(r.pid for r in ranks), flush=True)
 
     def stop(*_):

@@ -49,7 +49,7 @@ def arguments():
     parser.add_argument("--bucket-mib", type=float, default=16)
     parser.add_argument("--sync-every", type=int, default=1)
     parser.add_argument("--load-ms", type=float, default=1, help="what a batch costs a loader's worker")
-    parser.add_argument("--data", help="folder whose files the loader reads")
+    parser.add_argument("--data", help="folder whose files the loader reads; %%r is the rank")
     parser.add_argument("--fault", default="none@0", help="KIND@RANK")
     parser.add_argument("--dose-ms", type=float, default=10)
     parser.add_argument("--every", type=int, default=1)
@@ -57,6 +57,7 @@ def arguments():
     args = parser.parse_args()
     kind, rank = args.fault.split("@")
     args.fault = kind if int(rank) == RANK else "none"
+    args.data = args.data and args.data.replace("%r", str(RANK))
     return args
 
 
@@ -72,6 +73,7 @@ def storage(pipe, dose_ms):
 
 
 def worker(args, batches):
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: a loader does not outlive a rank that is killed
     truth = Truth()
     slow = args.fault == "slow-read"
     if slow:

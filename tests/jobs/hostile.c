@@ -2,7 +2,7 @@
 //
 //   threads N          N threads that wait; "leave": they end, and their number is said
 //   storm FILE [N]     two threads pass a byte to and fro as fast as they can, one sleeps beneath ever other stacks, one
-//                      reads ever other files (FILE0, FILE1 ...); all on one CPU. N more threads begin, 20 a second
+//                      reads ever other files (FILE0, FILE1 ...); all on one CPU. N more threads begin, one in 20 ms
 //   files FILE N       "go": reads N different files, one after the other
 //   taken PID          "go": forks a process with this pid, which waits
 //   vfork              "go": waits for a child that does not end
@@ -149,7 +149,7 @@ static void read_new_file(const char *name, int number)
 
 static void *doze(void *unused)
 {
-	struct timespec moment = { 0, 5000000 };
+	struct timespec moment = { 0, 20000000 };
 	for (;;)
 		nanosleep(&moment, 0);
 	return unused;
@@ -163,7 +163,7 @@ static void *read_files(void *name)
 	for (int i = 0;; i++) {
 		read_new_file(name, i);
 		nanosleep(&moment, 0);
-		if (i % 50 == 0 && i / 50 < late_threads)
+		if (i % 20 == 0 && i / 20 < late_threads)
 			begin_thread(doze, 0, 0);
 	}
 	return 0;

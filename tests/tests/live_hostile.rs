@@ -8,7 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use stallscope_tests::cli::stallscope;
-use stallscope_tests::live::hostile::{Bench, Job, Stuck, report, states, text, tool};
+use stallscope_tests::live::hostile::{
+    Bench, Job, Stuck, compile, report, states, text, tool, waits_by_stack,
+};
 use stallscope_tests::live::lab::{Running, json, obstacle, start, until};
 
 macro_rules! needs_root {
@@ -251,10 +253,9 @@ fn ten_thousand_threads_are_followed_and_go_on() -> anyhow::Result<()> {
     let pid = job.pid().to_string();
     let told = recorded(&["--pid", &pid, "-d", "2s", "-o", text(&capture)])?;
     assert_eq!(told["threads"], THREADS + 1);
-    println!("{told:#}");
     let report = report(&capture)?;
     let threads = report["devices"][0]["threads"].as_array().expect("a list of threads");
-    println!("{} {:#}", threads.len(), report["capture"]["losses"]);
+    assert_eq!(threads.len() as u64, THREADS + 1, "{}", report["capture"]["losses"]);
     // They go on, and end when they are told to.
     job.go()?;
     assert_eq!(job.until("ended")?, THREADS.to_string());
@@ -343,6 +344,95 @@ fn a_process_that_cannot_be_looked_at_is_recorded_all_the_same() -> anyhow::Resu
     let report = report(&capture)?;
     let threads = report["devices"][0]["threads"].as_array().expect("a list of threads");
     assert_eq!(threads.len(), 3, "{report:#}");
-    println!("{:#}", report["devices"][0]);
+    let cause = &report["devices"][0]["causes"][0];
+    assert_eq!((&cause["call"], &cause["tid"]), (&"futex".into(), &pid.into()), "{cause:#}");
     stuck.release()
+}
+
+/// Frames of the waits of a job that calls a library, recorded for a moment.
+fn frames_in(job: &Job, capture: &Path) -> anyhow::Result<(String, Value)> {
+    let told = recorded(&["--pid", &job.pid().to_string(), "-d", "1s", "-o", text(capture)])?;
+    let stacks = waits_by_stack(capture)?;
+    // Whatever it is called: the wait in the library was found, and its caller has its name.
+    assert!(stacks.lines().any(|stack| stack.contains(";wait_in_library")), "{stacks}");
+    Ok((stacks, told))
+}
+
+/// The new file has another function at the same place. What runs is the old one.
+#[test]
+fn a_library_that_was_replaced_on_disk_is_named_from_what_is_mapped() -> anyhow::Result<()> {
+    needs_root!();
+    let bench = Bench::new()?;
+    let library = |name: &str, function: &str| {
+        let flags = ["-shared", "-fPIC", &format!("-DNAME={function}")];
+        compile("waiting.c", bench.folder(), name, &flags)
+    };
+    let (used, new) = (library("libwaits.so", "the_old_wait")?, library("new.so", "the_new_wait")?);
+    let offset = |file: &Path, function: &str| -> anyhow::Result<String> {
+        let listed = tool("nm", &[text(file)])?;
+        let line = listed.lines().find(|line| line.ends_with(function)).expect("a symbol");
+        Ok(line.split(' ').next().expect("an address").to_owned())
+    };
+    assert_eq!(
+        offset(&used, "the_old_wait")?,
+        offset(&new, "the_new_wait")?,
+        "else it could not be mistaken"
+    );
+    let job = bench.job(&["library", text(&used)])?;
+    std::fs::rename(&new, &used)?;
+    let (stacks, _) = frames_in(&job, &bench.at("a.stall"))?;
+    assert!(!stacks.contains("the_new_wait"), "{stacks}");
+    assert!(stacks.contains(";the_old_wait (libwaits.so)"), "{stacks}");
+
+    // Who may not use the kernel's own link to what is mapped is left with the path, where another file is now.
+    let (program, capture) = for_everybody(&bench)?;
+    let bare = ["--inh-caps=-all", "--bounding-set=-all"];
+    let first = library("libwaits.so", "the_old_wait")?;
+    let own = Job::start(as_nobody(&bare, bench.program()).args(["library", text(&first)]))?;
+    std::fs::rename(library("new.so", "the_new_wait")?, &first)?;
+    let caps = "+bpf,+perfmon";
+    let (inherited, ambient) = (format!("--inh-caps={caps}"), format!("--ambient-caps={caps}"));
+    let mut command = as_nobody(&[&inherited, &ambient], &program);
+    command.args(["record", "--pid", &own.pid().to_string(), "-d", "1s", "-o", text(&capture)]);
+    let output = command.stdin(Stdio::null()).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stacks = waits_by_stack(&capture)?;
+    assert!(!stacks.contains("the_new_wait"), "{stacks}");
+    assert!(stacks.contains(" in libwaits.so"), "{stacks}");
+
+    // And where it is gone altogether.
+    std::fs::remove_file(&used)?;
+    let (stacks, _) = frames_in(&job, &bench.at("b.stall"))?;
+    assert!(stacks.contains(";the_old_wait (libwaits.so)"), "{stacks}");
+    Ok(())
+}
+
+#[test]
+fn a_stripped_library_has_addresses_and_says_so() -> anyhow::Result<()> {
+    needs_root!();
+    let bench = Bench::new()?;
+    let library = compile("waiting.c", bench.folder(), "libwaits.so", &["-shared", "-fPIC", "-s"])?;
+    let job = bench.job(&["library", text(&library)])?;
+    let (stacks, told) = frames_in(&job, &bench.at("a.stall"))?;
+    assert!(!stacks.contains("waits_here"), "{stacks}");
+    let unnamed = stacks.lines().any(|stack| stack.contains(";wait_in_library (libwaits.so);0x"));
+    assert!(unnamed && stacks.contains(" in libwaits.so"), "{stacks}");
+    assert!(told["losses"]["symbol_missing"].as_u64() > Some(0), "{told:#}");
+    Ok(())
+}
+
+#[test]
+fn a_static_program_is_recorded_with_its_names() -> anyhow::Result<()> {
+    needs_root!();
+    let bench = Bench::new()?;
+    let program = compile("waiting.c", bench.folder(), "waits", &["-static", "-DPROGRAM"])?;
+    let capture = bench.at("a.stall");
+    let job = Job::start(&mut Command::new(&program))?;
+    let (stacks, told) = frames_in(&job, &capture)?;
+    assert!(stacks.contains(";main (waits);wait_in_library (waits);waits_here (waits)"), "{stacks}");
+    assert_eq!(told["losses"]["symbol_missing"], Value::Null, "{told:#}");
+    let report = report(&capture)?;
+    let cause = &report["devices"][0]["causes"][0];
+    assert_eq!((&cause["call"], &cause["leaf"]), (&"nanosleep".into(), &"sleep_ns".into()), "{cause:#}");
+    Ok(())
 }

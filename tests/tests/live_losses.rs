@@ -1,11 +1,17 @@
 //! What can be lost on the way from the kernel to a report, lost on purpose with real probes and real jobs: it is
 //! counted, the time that it stood for is UNKNOWN, every ledger still sums, and the job does not notice. Without root
 //! each test says so and passes.
+//!
+//! `record_malformed` cannot be provoked from outside, since only the kernel half writes to the rings: unit tests of the
+//! recorder and of `stallscope_ebpf::event` do. `symbol_missing` is in live_hostile.rs (a stripped library), `call_open`
+//! in ebpf/tests/collectives.rs (exceptions, jumps, calls that lie too deep).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,12 +19,15 @@ use std::time::Duration;
 use serde_json::Value;
 use stallscope_core::capture::Capture;
 use stallscope_core::rows::FileIo;
-use stallscope_ebpf::Settings;
+use stallscope_ebpf::{Event, Kernel, Session, Settings};
 use stallscope_jobs::{Host, Target};
 use stallscope_recorder::{Ended, Plan, Progress, Summary, record};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::RecordKind;
-use stallscope_tests::live::hostile::{Bench, LoopDevice, on_cpu_ns, report, text, tool};
+use stallscope_schemas::wire::loss_flag;
+use stallscope_tests::live::hostile::{
+    Bench, Job, LoopDevice, compile, on_cpu_ns, report, text, tool, waits_by_stack,
+};
 use stallscope_tests::live::lab::{json, leaves, obstacle, start, until};
 use stallscope_tests::live::slow_file::SlowFile;
 
@@ -47,6 +56,7 @@ fn record_with(
         duration: None,
         labels: Vec::new(),
         writer: "the losses test".to_owned(),
+        agent: None,
     };
     let stop = AtomicBool::new(false);
     let mut progress = |progress: Progress| {
@@ -87,16 +97,16 @@ fn threads_beyond_the_limit_are_counted_and_the_others_followed() -> anyhow::Res
     assert_eq!(summary.threads, 100);
     assert_eq!(summary.losses.get(&LossCounter::ThreadTableFull), Some(&901), "{:?}", summary.losses);
     let report = report(&capture)?;
-    println!("{:#}", report["capture"]);
     assert_eq!(report["devices"][0]["threads"].as_array().map(Vec::len), Some(100));
     job.go()?;
     assert_eq!(job.until("ended")?, "1000");
     Ok(())
 }
 
-/// As on a host with many CPUs, where each ring is small: all threads are told of by one CPU.
+/// As on a host with many CPUs, where each ring is small: all threads are told of by one CPU, at the beginning and at the
+/// end, and that is several times what its ring holds.
 #[test]
-fn many_threads_and_small_rings() -> anyhow::Result<()> {
+fn more_threads_than_a_ring_holds_are_met_and_left() -> anyhow::Result<()> {
     const THREADS: u64 = 10_000;
     needs_root!();
     let bench = Bench::new()?;
@@ -104,10 +114,10 @@ fn many_threads_and_small_rings() -> anyhow::Result<()> {
     let cpus = u32::try_from(std::thread::available_parallelism()?.get())?;
     let settings = Settings { ring_bytes: cpus * (256 << 10), ..Settings::default() };
     let summary = record_for(2, job.pid(), settings, &capture)?;
-    println!("{} {:?}", summary.threads, summary.losses);
+    assert_eq!(summary.threads, THREADS + 1, "{:?}", summary.losses);
     let report = report(&capture)?;
-    println!("{:#}", report["capture"]["losses"]);
-    println!("{:?}", report["devices"][0]["threads"].as_array().map(Vec::len));
+    let threads = report["devices"][0]["threads"].as_array().map(Vec::len);
+    assert_eq!(threads.map(|n| n as u64), Some(THREADS + 1), "{:?}", summary.losses);
     job.go()?;
     assert_eq!(job.until("ended")?, THREADS.to_string());
     Ok(())
@@ -134,7 +144,6 @@ fn claims_no_more_than(
     for thread in threads {
         let tid = u32::try_from(thread["tid"].as_u64().expect("a tid"))?;
         let (direct, ran) = (leaves(thread, "direct")?, after[&tid] - before[&tid]);
-        println!("{tid}: on a CPU {ran} ns, said {direct:?}");
         assert!(direct["unknown_ns"] > 0, "{tid}: {direct:?}");
         assert!(direct["compute_ns"] <= ran, "{tid} was on a CPU for {ran} ns: {direct:?}");
     }
@@ -160,7 +169,6 @@ fn a_recorder_that_stands_still_loses_stretches_that_are_unknown() -> anyhow::Re
     assert!(job.running()?);
 
     let report = report(&capture)?;
-    println!("{:#}", report["capture"]["losses"]);
     assert!(lost(&report, LossCounter::RingFull) > 0);
     assert!(lost(&report, LossCounter::StackLost) > 0);
     assert!(lost(&report, LossCounter::ObjectUnresolved) > 0);
@@ -197,7 +205,7 @@ fn an_output_that_takes_nothing_loses_stretches_that_are_unknown() -> anyhow::Re
     let before = account(pid)?;
     // More than fits between reader and writer, then as much time for what has gathered.
     let mut full_at = None;
-    let summary = record_with(pid, Settings::default(), output, &mut |progress| {
+    record_with(pid, Settings::default(), output, &mut |progress| {
         if progress.records > 1_500_000 && full_at.is_none() {
             full_at = Some(progress.elapsed);
             held.store(false, Ordering::Relaxed);
@@ -207,7 +215,6 @@ fn an_output_that_takes_nothing_loses_stretches_that_are_unknown() -> anyhow::Re
     let after = account(pid)?;
     assert!(job.running()?);
 
-    println!("{summary:?}");
     let report = report(&capture)?;
     assert!(lost(&report, LossCounter::QueueFull) > 0, "{}", report["capture"]["losses"]);
     claims_no_more_than(&report, &before, &after)
@@ -238,7 +245,7 @@ fn a_job_that_ends_while_nobody_reads_ends_the_recording() -> anyhow::Result<()>
 fn threads_that_begin_while_nobody_reads_are_unknown_and_counted() -> anyhow::Result<()> {
     needs_root!();
     let bench = Bench::new()?;
-    let mut job = bench.job(&["storm", text(&bench.at("file")), "1000"])?;
+    let mut job = bench.job(&["storm", text(&bench.at("file")), "300"])?;
     let capture = bench.at("a.stall");
     let mut recorder = start(&["record", "--pid", &job.pid().to_string(), "-o", text(&capture), "--json"])?;
     until("the capture to begin", || capture.exists())?;
@@ -277,7 +284,6 @@ fn reads_and_writes_of_files_beyond_the_table_are_counted() -> anyhow::Result<()
     let capture = Capture::open(std::fs::read(&capture)?)?;
     let keys = capture.keys(RecordKind::FileIo).into_iter();
     let writes: u64 = keys.flat_map(|key| capture.rows::<FileIo>(key)).map(|row| row.writes).sum();
-    println!("{writes} writes, {lost} lost");
     // One for each file, and its own word on the pipe to here.
     assert!(writes <= FILES + 1 && writes + lost > FILES, "{writes} writes, {lost} lost");
     Ok(())
@@ -315,69 +321,64 @@ fn requests_beyond_the_table_are_counted() -> anyhow::Result<()> {
     })?;
     assert_eq!(summary.ended, Ended::JobEnded);
     assert_eq!(job.until("read")?, REQUESTS.to_string(), "the job has read all");
-    println!("{summary:?}");
-    assert!(summary.losses.get(&LossCounter::RequestLost).is_some(), "{:?}", summary.losses);
+    assert!(summary.losses.contains_key(&LossCounter::RequestLost), "{:?}", summary.losses);
     report(&capture)?;
     Ok(())
 }
 
-/// While others attach to the scheduler's events the kernel leaves some out.
+/// While others attach to the scheduler's events the kernel leaves some out. It is seen by what comes next, and told with
+/// the stretch of time that it leaves open.
 #[test]
-fn switches_that_the_kernel_leaves_out_are_counted_and_unknown() -> anyhow::Result<()> {
+fn switches_that_the_kernel_leaves_out_are_counted_and_told() -> anyhow::Result<()> {
     needs_root!();
     let bench = Bench::new()?;
     let mut job = bench.job(&["storm", text(&bench.at("file"))])?;
-    let (pid, capture) = (job.pid(), bench.at("a.stall"));
-    let mut recorder = start(&["record", "--pid", &pid.to_string(), "-o", text(&capture), "--json"])?;
-    until("the capture to begin", || capture.exists())?;
-    for _ in 0..5 {
-        let other = bench.at("other.stall");
-        let own = std::process::id().to_string();
-        json(&["record", "--pid", &own, "--only", "-d", "100ms", "-o", text(&other), "--json"])?;
+    let kernel = Kernel::detect();
+    let mut session = Session::load(&kernel, Settings::default())?;
+    let told = Cell::new(0u64);
+    let reader = session.reader(|event| {
+        if let Ok(Event::Loss(loss)) = event
+            && loss.head.flags & loss_flag::LOSS_MISSED != 0
+        {
+            assert!(loss.duration_ns > 0, "{loss:?}");
+            told.set(told.get() + loss.records);
+        }
+    })?;
+    session.attach(&[job.pid()])?;
+    let missed = |session: &Session| {
+        let losses = session.losses();
+        losses.iter().find(|(loss, _)| *loss == LossCounter::ProbeMissed).map_or(0, |(_, count)| *count)
+    };
+    // Which of its switches it leaves out, if any, is up to chance.
+    for _ in 0..50 {
+        let mut other = Session::load(&kernel, Settings::default())?;
+        other.attach(&[])?;
+        other.detach()?;
+        reader.poll(Duration::ZERO)?;
+        if missed(&session) > 0 {
+            break;
+        }
     }
-    signal("INT", recorder.0.id())?;
-    assert!(recorder.0.wait()?.success());
+    session.detach()?;
+    reader.poll(Duration::ZERO)?;
+    assert!(missed(&session) > 0, "others attached and detached fifty times");
+    assert_eq!(told.get(), missed(&session));
     assert!(job.running()?);
-    let report = report(&capture)?;
-    println!("{:#}", report["capture"]["losses"]);
-    assert!(lost(&report, LossCounter::ProbeMissed) > 0, "{}", report["capture"]["losses"]);
-    assert!(leaves(&report["devices"][0], "direct")?["unknown_ns"] > 0);
     Ok(())
 }
 
+/// Code without frame pointers: its callers are not seen, and that is said.
 #[test]
-fn zz_temp() -> anyhow::Result<()> {
-    use stallscope_ebpf::{Event, Kernel, Session};
+fn stacks_that_end_early_are_counted() -> anyhow::Result<()> {
+    needs_root!();
     let bench = Bench::new()?;
-    for round in 0..12 {
-        let job = bench.job(&["storm", text(&bench.at("file"))])?;
-        let mut session = Session::load(&Kernel::detect(), Settings::default())?;
-        let mut odd = Vec::new();
-        {
-            let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-            let into = std::rc::Rc::clone(&seen);
-            let reader = session.reader(move |event| {
-                let event = event.unwrap();
-                let bad = match &event {
-                    Event::Wait(w) => w.duration_ns > 100_000_000_000 || w.run_queue_ns > w.duration_ns || w.start_ns == 0,
-                    Event::Preempt(w) => w.duration_ns > 100_000_000_000 || w.run_queue_ns > w.duration_ns|| w.start_ns == 0,
-                    Event::Faults(w) => w.duration_ns > 100_000_000_000|| w.start_ns == 0,
-                    Event::Loss(w) => w.duration_ns > 100_000_000_000|| w.start_ns == 0,
-                    _ => false,
-                };
-                if bad {
-                    into.borrow_mut().push(format!("{event:?}"));
-                }
-            })?;
-            session.attach(&[job.pid()])?;
-            for _ in 0..10 { reader.poll(Duration::from_millis(50))?; }
-            std::thread::sleep(Duration::from_millis(1500));
-            for _ in 0..10 { reader.poll(Duration::from_millis(50))?; }
-            session.detach()?;
-            reader.poll(Duration::ZERO)?;
-            odd.extend(seen.borrow().iter().cloned());
-        }
-        println!("{round}: {:?} {} {:#?}", session.losses(), odd.len(), &odd[..odd.len().min(5)]);
-    }
+    let flags = ["-O2", "-fomit-frame-pointer", "-DPROGRAM"];
+    let program = compile("waiting.c", bench.folder(), "waits", &flags)?;
+    let (job, capture) = (Job::start(&mut Command::new(program))?, bench.at("a.stall"));
+    let pid = job.pid().to_string();
+    let told = json(&["record", "--pid", &pid, "-d", "1s", "-o", text(&capture), "--json"])?;
+    assert!(told["losses"]["stack_cut"].as_u64() > Some(0), "{told:#}");
+    let stacks = waits_by_stack(&capture)?;
+    assert!(stacks.contains("waits_here (waits)") && !stacks.contains("main"), "{stacks}");
     Ok(())
 }

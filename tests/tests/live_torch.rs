@@ -167,7 +167,9 @@ fn check_ranks(recorded: &Recorded) -> anyhow::Result<()> {
         assert_eq!(list(device, "pids").len(), 2, "the rank and its worker");
         let direct = leaves(device, "direct")?;
         let root = leaves(device, "root")?;
-        let most = root.iter().max_by_key(|(_, ns)| **ns).map(|(leaf, _)| leaf.as_str());
+        // How long it waits for a CPU is this machine's affair.
+        let own = root.iter().filter(|(leaf, _)| leaf.as_str() != "run_queue_ns");
+        let most = own.max_by_key(|(_, ns)| **ns).map(|(leaf, _)| leaf.as_str());
         let injected = if rank == LATE { "block_io_ns" } else { "comm_blocked_ns" };
         assert_eq!(most, Some(injected), "rank {rank}: {root:?}");
         assert!(direct["compute_ns"] > 0);

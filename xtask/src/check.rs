@@ -27,6 +27,7 @@ const CHECKS: &[Check] = &[
     ("security advisories", advisories),
     ("lints", lints),
     ("tests", tests),
+    ("agent: format, lints, tests", agent),
     ("documentation tests", doc_tests),
     ("fuzz targets", fuzz_targets),
     ("scoreboard", scoreboard),
@@ -127,6 +128,21 @@ fn tests() -> anyhow::Result<Outcome> {
     command.env("STALLSCOPE_MPI_VENV", mpi_venv()).env("STALLSCOPE_PYSPY", venv().join("bin/py-spy"));
     // setup has installed the parsers of the exports: a test that finds none of them has to fail.
     passed(command.env("STALLSCOPE_REQUIRE_PARSERS", "1"))
+}
+
+/// The agent is outside of the workspace: it is built without the standard library, by a crate that embeds it.
+fn agent() -> anyhow::Result<Outcome> {
+    let manifest = root().join("cupti/agent/Cargo.toml");
+    let of_agent = |arguments: &[&str]| {
+        let mut command = cargo();
+        let (task, rest) = arguments.split_first().context("a task")?;
+        command.arg(task).arg("--manifest-path").arg(&manifest).args(rest);
+        run(command.env("CARGO_TARGET_DIR", target_dir().join("agent")))
+    };
+    of_agent(&["fmt", "--check"])?;
+    of_agent(&["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    of_agent(&["test", "--quiet"])?;
+    Ok(Outcome::Passed)
 }
 
 fn doc_tests() -> anyhow::Result<Outcome> {

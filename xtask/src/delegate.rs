@@ -58,7 +58,7 @@ pub(crate) fn bench(json: bool, quick: bool, only: &[String]) -> anyhow::Result<
 }
 
 /// `cargo xtask demo`: a real job, recorded while it runs. Where that is not possible, the trace in the repository.
-pub(crate) fn demo(trace: bool) -> anyhow::Result<()> {
+pub(crate) fn demo(trace: bool, gpu: bool) -> anyhow::Result<()> {
     setup::for_demo()?;
     if trace {
         return trace_demo();
@@ -70,7 +70,11 @@ pub(crate) fn demo(trace: bool) -> anyhow::Result<()> {
     let folder = target_dir().join("demo");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut command = tests_crate("live_demo", true)?;
-    run(command.arg(&folder).env("STALLSCOPE_MPI_VENV", mpi_venv()))
+    command.arg(&folder).env("STALLSCOPE_MPI_VENV", mpi_venv());
+    if gpu {
+        command.arg("gpu");
+    }
+    run(&mut command)
 }
 
 /// What the live demonstration lacks here.

@@ -41,6 +41,9 @@ enum Task {
         /// The trace of a GPU job in the repository instead
         #[arg(long)]
         trace: bool,
+        /// A job that uses CUDA, on stand-ins for NVIDIA's libraries
+        #[arg(long, conflicts_with = "trace")]
+        gpu: bool,
     },
     /// Compare results with known answers of real traces (needs ../shared/ground-truth)
     Scoreboard {
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
         Task::Setup { test_only } => setup::setup(test_only),
         Task::Test { torch: true } => torch::test(),
         Task::Test { torch: false } => check::test(),
-        Task::Demo { trace } => delegate::demo(trace),
+        Task::Demo { trace, gpu } => delegate::demo(trace, gpu),
         Task::Scoreboard { json } => delegate::scoreboard(json),
         Task::Bench { json, quick, only } => delegate::bench(json, quick, &only),
         Task::Fuzz { target, minutes, report } => fuzz::fuzz(target.as_deref(), minutes, report),

@@ -89,10 +89,14 @@ fn by_wait_channel(function: &str) -> Option<Call> {
 }
 
 /// The threads that could be borrowed now, the best first; the others are counted.
-pub(crate) fn candidates(process: &Process, tally: &mut Tally) -> std::io::Result<Vec<Candidate>> {
+pub(crate) fn candidates(
+    process: &Process,
+    is_library_code: impl Fn(u64) -> bool,
+    tally: &mut Tally,
+) -> std::io::Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for tid in process.threads()? {
-        match candidate(process, tid) {
+        match candidate(process, &is_library_code, tid) {
             Ok(candidate) => found.push(candidate),
             Err(point) => tally.add(point),
         }
@@ -101,9 +105,16 @@ pub(crate) fn candidates(process: &Process, tally: &mut Tally) -> std::io::Resul
     Ok(found)
 }
 
-fn candidate(process: &Process, tid: i32) -> Result<Candidate, UnsafePoint> {
+fn candidate(
+    process: &Process,
+    is_library_code: impl Fn(u64) -> bool,
+    tid: i32,
+) -> Result<Candidate, UnsafePoint> {
     let waiting = process.waiting(tid).map_err(|_| UnsafePoint::Moved)?.ok_or(UnsafePoint::Running)?;
     let rank = rank(waiting.number, &waiting.arguments, || restarted(process, tid, waiting.instruction))?;
+    if !is_library_code(waiting.instruction.saturating_sub(arch::SYSCALL.len() as u64)) {
+        return Err(UnsafePoint::OtherCode);
+    }
     if matches!(arch::call(waiting.number), Some(Call::Read)) && reads_file(process, waiting.arguments[0]) {
         return Err(UnsafePoint::File);
     }

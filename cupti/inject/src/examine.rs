@@ -53,9 +53,6 @@ fn program(process: &Process) -> Result<(), Refusal> {
     let pid = process.pid;
     let mut file = match File::open(process.file("exe")) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && process.is_alive() => {
-            return Err(Refusal::NotAProgram { pid });
-        }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(refused(pid, &process.file(""), error));
         }

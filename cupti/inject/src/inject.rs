@@ -51,6 +51,10 @@ pub struct Options<'a> {
     pub safe_point_within: Duration,
     /// How long each answer of the new thread may take. Loading waits for whoever holds the loader's lock.
     pub answer_within: Duration,
+    /// Inject although the target's seccomp filters cannot be read, which needs CAP_SYS_ADMIN and an injector without a
+    /// filter of its own. The default profiles of container runtimes allow all that is needed; a filter that does not
+    /// may end the process.
+    pub trust_seccomp: bool,
     /// Called after each step, on the thread that took it. Nothing waits for it but the target: it must be quick.
     pub observe: Option<&'a mut (dyn FnMut(Step) + Send)>,
 }
@@ -60,6 +64,7 @@ impl Default for Options<'_> {
         Self {
             safe_point_within: Duration::from_secs(3),
             answer_within: Duration::from_secs(5),
+            trust_seccomp: false,
             observe: None,
         }
     }
@@ -70,6 +75,7 @@ impl std::fmt::Debug for Options<'_> {
         out.debug_struct("Options")
             .field("safe_point_within", &self.safe_point_within)
             .field("answer_within", &self.answer_within)
+            .field("trust_seccomp", &self.trust_seccomp)
             .finish_non_exhaustive()
     }
 }
@@ -108,8 +114,14 @@ pub fn inject(pid: i32, payload: &Payload<'_>, options: Options<'_>) -> Result<I
     settle(&process, &room, options.safe_point_within)?;
     room.write_code(&process)?;
     observer.step(Step::CodeWritten);
-    let plan =
-        Plan { process: &process, facts, library: &library, room: &room, within: options.safe_point_within };
+    let plan = Plan {
+        process: &process,
+        facts,
+        library: &library,
+        room: &room,
+        within: options.safe_point_within,
+        trust_seccomp: options.trust_seccomp,
+    };
     let planted = match plant(&plan, &mut observer) {
         Ok(planted) => planted,
         Err(refusal) => return Err(undo(&process, &room, refusal)),

@@ -43,7 +43,7 @@ pub(crate) struct CLibrary {
 impl CLibrary {
     pub(crate) fn find(process: &Process, maps: &[Mapping]) -> Result<Self, Refusal> {
         let pid = process.pid;
-        let libc = only_libc(pid, maps)?;
+        let libc = only_libc(process, maps)?;
         // Before 2.34, functions are spread over three libraries.
         let beside =
             ["libpthread", "libdl"].iter().filter_map(|stem| first_of(maps, |name| is_named(name, stem)));
@@ -53,7 +53,7 @@ impl CLibrary {
             found.add(process, part)?;
         }
         if !found.is_glibc {
-            return Err(Refusal::NoGlibc { pid });
+            return Err(no_glibc(process));
         }
         let get = |name| found.get(name).ok_or(Refusal::NoFunction { pid, function: name });
         let functions = Functions {
@@ -80,7 +80,7 @@ fn first_of(maps: &[Mapping], is: impl Fn(&str) -> bool) -> Option<&Mapping> {
     maps.iter().find(|map| map.is_of_a_file() && map.offset == 0 && is(map.name()))
 }
 
-fn only_libc(pid: i32, maps: &[Mapping]) -> Result<&Mapping, Refusal> {
+fn only_libc<'a>(process: &Process, maps: &'a [Mapping]) -> Result<&'a Mapping, Refusal> {
     let mut libcs = maps
         .iter()
         .filter(|map| {
@@ -90,18 +90,26 @@ fn only_libc(pid: i32, maps: &[Mapping]) -> Result<&Mapping, Refusal> {
     // Old linkers put the headers and the code into one mapping.
     let first = libcs.next().or_else(|| first_of(maps, |name| is_named(name, "libc")));
     if libcs.next().is_some() {
-        return Err(Refusal::SeveralLibcs { pid });
+        return Err(Refusal::SeveralLibcs { pid: process.pid });
     }
-    first.ok_or_else(|| {
-        let has = |part: &str| maps.iter().any(|map| map.is_of_a_file() && map.name().contains(part));
-        if has("musl") {
-            Refusal::Musl { pid }
-        } else if maps.iter().any(|map| map.name().starts_with("ld-linux")) || has(".so") {
-            Refusal::NoGlibc { pid }
-        } else {
-            Refusal::Static { pid }
-        }
-    })
+    first.ok_or_else(|| no_glibc(process))
+}
+
+/// Which refusal it is that there is no glibc.
+fn no_glibc(process: &Process) -> Refusal {
+    let pid = process.pid;
+    let loader = program(process).and_then(|bytes| {
+        let elf = parse(pid, &bytes).ok()?;
+        let endian = elf.endian();
+        let named =
+            elf.elf_program_headers().iter().find(|header| header.p_type(endian) == elf::PT_INTERP)?;
+        Some(String::from_utf8_lossy(named.data(endian, bytes.as_slice()).ok()?).into_owned())
+    });
+    match loader {
+        None => Refusal::Static { pid },
+        Some(path) if path.contains("musl") => Refusal::Musl { pid },
+        Some(_) => Refusal::NoGlibc { pid },
+    }
 }
 
 /// The functions that were found so far.
@@ -215,13 +223,15 @@ pub(crate) fn read_mapped(process: &Process, mapping: &Mapping) -> Result<Vec<u8
 
 /// What the program says that it needs, by name.
 pub(crate) fn needed_by_program(process: &Process) -> Vec<String> {
-    let bytes = File::open(process.file("exe")).and_then(|file| {
-        let mut bytes = Vec::new();
-        file.take(LIBRARY_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    });
-    let Ok(bytes) = bytes else { return Vec::new() };
+    let Some(bytes) = program(process) else { return Vec::new() };
     parse(process.pid, &bytes).map(|elf| dynamic_names(&elf, elf::DT_NEEDED)).unwrap_or_default()
+}
+
+/// The program's file.
+fn program(process: &Process) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(process.file("exe")).ok()?.take(LIBRARY_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]

@@ -194,13 +194,13 @@ impl<'a> NewThread<'a> {
     fn write_bytes(&self, at: usize, bytes: &[u8]) -> Result<(), Refusal> {
         self.process
             .poke(self.block + at as u64, bytes)
-            .map_err(|error| self.lost("write to the memory of the new thread", error))
+            .map_err(|error| self.process.error("write to the memory of the new thread", error))
     }
 
     fn read_u64(&self, at: usize) -> Result<u64, Refusal> {
         self.process
             .peek_word(self.block + at as u64)
-            .map_err(|error| self.lost("read the memory of the new thread", error))
+            .map_err(|error| self.process.error("read the memory of the new thread", error))
     }
 
     fn read_u32(&self, at: usize) -> Result<u32, Refusal> {
@@ -208,17 +208,7 @@ impl<'a> NewThread<'a> {
         match self.process.peek(self.block + at as u64, &mut bytes) {
             Ok(4) => Ok(u32::from_ne_bytes(bytes)),
             Ok(_) => Err(Refusal::Gone { pid: self.process.pid }),
-            Err(error) => Err(self.lost("read the memory of the new thread", error)),
-        }
-    }
-
-    /// The memory is gone with the program that it was of.
-    fn lost(&self, what: &'static str, error: io::Error) -> Refusal {
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero => {
-                Refusal::Gone { pid: self.process.pid }
-            }
-            _ => self.process.error(what, error),
+            Err(error) => Err(self.process.error("read the memory of the new thread", error)),
         }
     }
 }

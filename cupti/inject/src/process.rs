@@ -31,12 +31,19 @@ impl Process {
         let gone = |_| Refusal::Gone { pid };
         let directory = File::open(format!("/proc/{pid}")).map_err(gone)?;
         let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let tgid = Status::read(&path).map_err(gone)?.number("Tgid").unwrap_or(pid);
+        let status = Status::read(&path).map_err(gone)?;
+        let tgid = status.number("Tgid").unwrap_or(pid);
         if tgid != pid {
             return Err(Refusal::Thread { pid, process: tgid });
         }
         if pid.unsigned_abs() == std::process::id() {
             return Err(Refusal::SameProcess { pid });
+        }
+        if !status.has_ended()
+            && fs::read_link(format!("{path}/exe"))
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            return Err(Refusal::NotAProgram { pid });
         }
         let pidfd = sys::pidfd_open(pid).map_err(gone)?;
         let memory = File::options()
@@ -108,6 +115,11 @@ impl Process {
         Ok(u64::from_ne_bytes(word))
     }
 
+    /// Whether it still runs the program in whose memory this address was: of another's, nothing can be read.
+    pub(crate) fn runs_what_has(&self, address: u64) -> bool {
+        self.peek(address, &mut [0]).is_ok_and(|read| read == 1)
+    }
+
     /// Writes to the target's memory. Where that is the memory of a file, the target alone sees it.
     pub(crate) fn poke(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
         self.memory.write_all_at(bytes, address)
@@ -115,7 +127,9 @@ impl Process {
 
     /// What a failed step means: that the target is gone, if it is.
     pub(crate) fn error(&self, what: &'static str, error: io::Error) -> Refusal {
-        if self.is_alive() {
+        // Of a program that another one has replaced, memory can be neither read nor written.
+        let replaced = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero);
+        if self.is_alive() && !replaced {
             Refusal::System { pid: self.pid, what, error }
         } else {
             Refusal::Gone { pid: self.pid }

@@ -100,9 +100,7 @@ pub enum Refusal {
         pid: i32,
     },
     /// A program that loads no libraries.
-    #[error(
-        "process {pid} is linked statically and can load no library: link it dynamically, or start it under `stallscope record --`"
-    )]
+    #[error("process {pid} is linked statically and can load no library: link it dynamically")]
     Static {
         /// The target.
         pid: i32,
@@ -178,7 +176,7 @@ pub enum Refusal {
     /// The seccomp filter is not known.
     #[error(
         "process {pid} has a seccomp filter that cannot be read, so whether it would end the process is not known: \
-         run with CAP_SYS_ADMIN and without a seccomp filter ({error})"
+         run with CAP_SYS_ADMIN and without a seccomp filter, or say that it is trusted ({error})"
     )]
     SeccompUnknown {
         /// The target.

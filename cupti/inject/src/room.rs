@@ -55,9 +55,11 @@ impl Room {
     pub(crate) fn find(process: &Process, maps: &[Mapping]) -> Result<Self, Refusal> {
         let program = std::fs::read_link(process.file("exe")).unwrap_or_default();
         let is_code = |map: &&Mapping| map.executable && map.private && map.is_of_a_file();
-        let stays = |map: &&Mapping| {
-            let own = ["libc.so", "libc-2.", "libpthread", "ld-linux", "ld-2."];
-            own.iter().any(|stem| map.name().starts_with(stem)) || program.as_os_str() == map.path.as_str()
+        // The coldest first: the loader's code hardly runs once a program has started.
+        let staying = |map: &Mapping| {
+            let own = ["ld-linux", "ld-2.", "libc.so", "libc-2.", "libpthread"];
+            let place = own.iter().position(|stem| map.name().starts_with(stem));
+            place.or_else(|| (program.as_os_str() == map.path.as_str()).then_some(own.len()))
         };
         let mut largest = 0;
         let mut try_one = |mapping: &Mapping, names: &[String]| {
@@ -65,13 +67,16 @@ impl Room {
             largest = largest.max(unused.bytes());
             if unused.bytes() < Self::needed() { Ok(None) } else { Self::take(process, &unused, mapping) }
         };
-        for mapping in maps.iter().filter(is_code).filter(stays) {
+        let mut stay: Vec<&Mapping> =
+            maps.iter().filter(is_code).filter(|map| staying(map).is_some()).collect();
+        stay.sort_by_key(|map| staying(map));
+        for mapping in stay {
             if let Some(room) = try_one(mapping, &[])? {
                 return Ok(room);
             }
         }
         let names = needed_by_program(process);
-        for mapping in maps.iter().filter(is_code).filter(|map| !names.is_empty() && !stays(map)) {
+        for mapping in maps.iter().filter(is_code).filter(|map| !names.is_empty() && staying(map).is_none()) {
             if let Some(room) = try_one(mapping, &names)? {
                 return Ok(room);
             }

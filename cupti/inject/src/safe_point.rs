@@ -7,12 +7,15 @@ use std::io;
 
 use crate::arch::{self, OnSignal, Registers};
 use crate::candidate::{Candidate, rank};
-use crate::process::{Mapping, Process};
+use crate::process::Process;
 use crate::sys;
 use crate::unsafe_point::UnsafePoint;
 
 /// How much of the stack is searched for the frame of a handler. A handler that calls deeper than this is not seen.
-const STACK_BYTES: usize = 64 * 1024;
+pub(crate) const STACK_BYTES: usize = 64 * 1024;
+
+/// How much of it is searched again of a thread that is where it was: while it is stopped, time is dear.
+const STACK_BYTES_AGAIN: usize = 4 * 1024;
 
 /// How an interrupted call goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +62,12 @@ pub(crate) fn interrupted(
 /// Whether a stopped thread may be borrowed.
 pub(crate) fn check(
     process: &Process,
-    code: &[Mapping],
+    is_library_code: impl Fn(u64) -> bool,
     candidate: &Candidate,
     registers: &Registers,
 ) -> Result<(), UnsafePoint> {
     let moved = |_| UnsafePoint::Moved;
-    if !registers.is_64_bit() {
+    if !registers.is_ordinary() {
         return Err(UnsafePoint::NotGlibc);
     }
     let (number, arguments) = registers.call().ok_or(UnsafePoint::Running)?;
@@ -80,7 +83,7 @@ pub(crate) fn check(
             return Err(UnsafePoint::Moved);
         }
     }
-    if !code.iter().any(|map| map.contains(registers.syscall_instruction())) {
+    if !is_library_code(registers.syscall_instruction()) {
         return Err(UnsafePoint::OtherCode);
     }
     let mut instruction = [0; arch::SYSCALL.len()];
@@ -95,12 +98,17 @@ pub(crate) fn check(
             return Err(UnsafePoint::NotGlibc);
         }
     }
-    if in_handler(process, registers.stack()).map_err(moved)? { Err(UnsafePoint::Handler) } else { Ok(()) }
+    let stack_bytes = if is_same { STACK_BYTES_AGAIN } else { STACK_BYTES };
+    if in_handler(process, registers.stack(), stack_bytes).map_err(moved)? {
+        Err(UnsafePoint::Handler)
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether there is the frame of a signal's handler on the stack.
-pub(crate) fn in_handler(process: &Process, stack: u64) -> io::Result<bool> {
-    let mut bytes = vec![0; STACK_BYTES];
+pub(crate) fn in_handler(process: &Process, stack: u64, stack_bytes: usize) -> io::Result<bool> {
+    let mut bytes = vec![0; stack_bytes];
     let read = process.peek(stack, &mut bytes)?;
     let words: Vec<u64> = bytes
         .get(..read)

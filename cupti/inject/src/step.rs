@@ -26,6 +26,8 @@ pub enum Step {
     Resumed,
     /// The new thread exists; the borrowed one is stopped.
     AtMarker,
+    /// It would return by itself as the kernel decides.
+    ReturnArmed,
     /// Its signal mask is its own.
     MaskRestored,
     /// Its registers are its own.

@@ -24,6 +24,16 @@ fn ptrace(request: libc::c_uint, tid: i32, address: usize, data: usize) -> io::R
     check(unsafe { libc::ptrace(request, tid, address, data) })
 }
 
+/// The calling thread does not wait for a processor from here on, if it may: while it is on its way to let go of a
+/// thread, that one waits as well.
+pub(crate) fn go_first() {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the kernel reads one sched_param.
+    let _without_it_all_works_as_well = unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const lowest)
+    };
+}
+
 /// Attaches without stopping. System call stops, if asked for, are told from signals.
 pub(crate) fn seize(tid: i32) -> io::Result<()> {
     let options = usize::try_from(libc::PTRACE_O_TRACESYSGOOD).map_err(io::Error::other)?;

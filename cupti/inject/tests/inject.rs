@@ -8,9 +8,9 @@ use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use stallscope_cupti_inject::{Options, Payload, find_agent, inject};
+use stallscope_cupti_inject::{Options, Payload, Step, find_agent, inject};
 use stallscope_cupti_wire::{Header, State, VERSION};
-use support::{Ring, STAY, Target, can_run, eventually, inject_and_leave, payload};
+use support::{Ring, STAY, Target, can_run, eventually, inject_and_leave, payload, steps};
 
 #[test]
 fn the_agent_runs_on_a_thread_of_its_own() {
@@ -185,7 +185,29 @@ fn a_handler_without_sa_restart_still_ends_the_call() {
     let target = Target::waiting(&["interrupted", "3"]);
     for _ in 0..100 {
         inject_and_leave(&target).unwrap();
-        assert_eq!(target.line(), "ok");
+        assert_eq!(target.fresh_line(), "ok");
+    }
+}
+
+#[test]
+fn a_signal_that_comes_while_the_thread_is_borrowed_ends_the_call() {
+    if !can_run() {
+        return;
+    }
+    let target = Target::waiting(&["interrupted", "10"]);
+    let (result, all) = steps(&target, &payload(0));
+    result.unwrap();
+    // Not between the first two: a thread that is seized and not yet asked to stop handles each signal as it comes.
+    for slow in all.into_iter().filter(|step| *step != Step::Seized) {
+        let mut observe = |step| {
+            if step == slow {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        let options = Options { observe: Some(&mut observe), ..Options::default() };
+        inject(target.pid(), &payload(0), options)
+            .unwrap_or_else(|refusal| panic!("slow after {slow:?}: {refusal}"));
+        assert_eq!(target.fresh_line(), "ok", "slow after {slow:?}");
     }
 }
 

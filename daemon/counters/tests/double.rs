@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use stallscope_counters::{Options, Sample, Sampler};
 use stallscope_schemas::units::TimeNs;
@@ -26,8 +26,19 @@ fn the_doubles_gpus_are_seen_as_its_settings_say() {
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("settings");
     let gpus = "gpus=2\ngpu.1.mig=2\nnvml.0.processes=4242:512\nnvml.1.mig1.processes=77:8\n";
-    let write = |more: &str| std::fs::write(&settings, format!("{gpus}{more}")).unwrap();
-    write("nvml.0.clock_sm_mhz=1980\nnvml.0.nvlink3_tx_kib=1000\nnvml.0.power_mw=unsupported\n");
+    // In one step, because the double may look at any moment, and with another time than before, which is what it looks
+    // at: two files made in a row may have the same.
+    let write = |more: &str, age: Duration| {
+        let new = folder.path().join("new");
+        std::fs::write(&new, format!("{gpus}{more}")).unwrap();
+        let file = std::fs::File::options().write(true).open(&new).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+        std::fs::rename(&new, &settings).unwrap();
+    };
+    write(
+        "nvml.0.clock_sm_mhz=1980\nnvml.0.nvlink3_tx_kib=1000\nnvml.0.power_mw=unsupported\n",
+        Duration::from_secs(60),
+    );
     // SAFETY: this is the only test of its program, and no other thread of it reads the environment meanwhile.
     unsafe { std::env::set_var("STALLSCOPE_DOUBLE_FILE", &settings) };
     let nowhere = folder.path().join("nothing");
@@ -50,21 +61,25 @@ fn the_doubles_gpus_are_seen_as_its_settings_say() {
     let processes: Vec<_> = first.processes.iter().map(|p| (&*p.gpu, p.pid, p.memory_bytes)).collect();
     assert_eq!(processes, [(whole, 4242, Some(512 << 20)), (uuids[3], 77, Some(8 << 20))]);
 
-    write("nvml.0.clock_sm_mhz=345\nnvml.0.nvlink3_tx_kib=1003\nnvml.0.xid=79\nnvml.0.power_mw=9\n");
-    let uuid = whole;
-    // The double looks at its settings now and then.
-    let until = Instant::now() + Duration::from_secs(10);
-    let mut grown = 0;
-    for at in 1.. {
+    write(
+        "nvml.0.clock_sm_mhz=345\nnvml.0.nvlink3_tx_kib=1003\nnvml.0.xid=79\nnvml.0.power_mw=9\n",
+        Duration::ZERO,
+    );
+    // The double looks at its settings now and then, perhaps in the middle of a sample.
+    let until = Instant::now() + Duration::from_secs(30);
+    let (mut at, mut grown, mut xids) = (0, 0, Vec::new());
+    let mut look = |xids: &mut Vec<(String, u64)>| {
+        at += 1;
         let sample = sampler.sample(TimeNs(at));
-        grown += value(&sample, uuid, "nvlink 3 sent (bytes)").unwrap();
-        if let Some(xid) = sample.events.first() {
-            assert_eq!((&*xid.gpu, xid.number, sample.events.len()), (uuid, 79, 1));
-            assert_eq!(value(&sampler.sample(TimeNs(at + 1)), uuid, "power (mW)"), Some(9));
-            break;
-        }
+        grown += value(&sample, whole, "nvlink 3 sent (bytes)").unwrap();
+        xids.extend(sample.events.iter().map(|xid| (xid.gpu.to_string(), xid.number)));
+        (grown, value(&sample, whole, "power (mW)"), value(&sample, whole, "sm clock (MHz)"))
+    };
+    while xids.is_empty() {
         assert!(Instant::now() < until, "the double's settings never changed");
+        look(&mut xids);
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(grown, 3 << 10);
+    assert_eq!(look(&mut xids), (3 << 10, Some(9), Some(345)));
+    assert_eq!(xids, [(whole.to_owned(), 79)], "told once");
 }

@@ -128,6 +128,7 @@ fn nonsense_costs_its_own_values_only() {
         ("binary", b"\xff\xfe\0\n"),
         ("two", b"1 2\n"),
         ("long", &[b'1'; 1 << 20]),
+        ("padded", format!("1{}", " ".repeat(5000)).as_bytes()),
         ("good", b"1\n"),
     ] {
         tree.write(&format!("{counters}/{name}"), content);

@@ -30,7 +30,8 @@ impl Knocker {
             for path in asked {
                 // Only that the read comes back is of interest: it does at once where the process is gone.
                 let mut byte = [0];
-                let _ = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut byte));
+                let _ =
+                    std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut byte));
                 if answered.send(()).is_err() {
                     return;
                 }

@@ -134,8 +134,7 @@ impl Selection {
         }
         self.jobs.retain(|job| !job.ranks.is_empty());
         let hangs = |id: &ProcessId| host.process(id.pid).is_some_and(|process| process.hangs);
-        let hanging: Vec<String> =
-            self.processes().filter(hangs).map(|id| id.pid.to_string()).collect();
+        let hanging: Vec<String> = self.processes().filter(hangs).map(|id| id.pid.to_string()).collect();
         if !hanging.is_empty() {
             self.notes.push(format!(
                 "process {} hangs in the kernel: what it was called with is not known, and its functions have no names",

@@ -116,7 +116,9 @@ impl Sender {
                     lost.end_ns = lost.end_ns.max(end_ns);
                     lost.records += 1;
                 }
-                None if state.waiting.events.len() >= self.0.capacity * DEFINITIONS => state.waiting.left_out_plain += 1,
+                None if state.waiting.events.len() >= self.0.capacity * DEFINITIONS => {
+                    state.waiting.left_out_plain += 1
+                }
                 _ => state.waiting.events.push(event),
             }
         }

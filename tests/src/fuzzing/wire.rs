@@ -86,7 +86,7 @@ pub(super) fn calls() -> Vec<u8> {
 
     use stallscope_schemas::wire::{CALL_VALUES, Call, Head};
     let mut ring = Vec::new();
-    for row in (0..1400u32).step_by(61) {
+    for row in (0..1400u32).step_by(17) {
         let mut call = vec![0; size_of::<Call>()];
         let mut put = |at: usize, bytes: &[u8]| call[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset_of!(Call, head) + offset_of!(Head, kind), &record::TYPE_CALL.to_ne_bytes());

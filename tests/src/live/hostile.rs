@@ -268,7 +268,8 @@ impl Disk {
     /// Where the kernel refuses.
     pub fn freeze(&mut self) -> anyhow::Result<()> {
         let script = format!("sleep {MOST_FROZEN_S}; exec fsfreeze -u \"$0\"");
-        let guard = Command::new("sh").args(["-c", &script]).arg(&self.folder).stdin(Stdio::null()).spawn()?;
+        let guard =
+            Command::new("sh").args(["-c", &script]).arg(&self.folder).stdin(Stdio::null()).spawn()?;
         self.frozen = Some(Running(guard));
         tool("fsfreeze", &["-f", &self.folder.to_string_lossy()]).map(|_| ())
     }

@@ -192,7 +192,7 @@ pub(crate) struct Submission {
     /// From the entry of the call to the earliest start.
     pub(crate) latency_ns: u64,
     pub(crate) work: Work,
-    pub(crate) tag: Tag,
+    pub(crate) tag: Box<Tag>,
 }
 
 /// Put an operation on a device. The caller makes its marker a tail.
@@ -330,7 +330,7 @@ pub(crate) fn tell_running(now_ns: u64) {
     }
 }
 
-fn record(run: &Run<Tag>) -> link::Op {
+fn record(run: &Run<Box<Tag>>) -> link::Op {
     if run.tag.untimed {
         return run.tag.record;
     }
@@ -342,7 +342,7 @@ fn record(run: &Run<Tag>) -> link::Op {
     }
 }
 
-fn line(run: &Run<Tag>) -> Option<Line> {
+fn line(run: &Run<Box<Tag>>) -> Option<Line> {
     let (tag, record) = (&run.tag, &run.tag.record);
     Some(Line::Op(truth::Op {
         pid: sys::process_id(),

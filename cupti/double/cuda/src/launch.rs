@@ -31,7 +31,7 @@ pub(crate) fn launch(
         let event = record.kind == OpKind::Event;
         let gap_ns = if event { 0 } else { state.tuning.kernel_gap_ns };
         let latency_ns = if event { 0 } else { state.tuning.kernel_latency_ns };
-        let tag = Tag { slowed_ns, meeting, ..tag(record, Some(kind), call) };
+        let tag = Box::new(Tag { slowed_ns, meeting, ..tag(record, Some(kind), call) });
         let (id, marker) = engine::submit(state, Submission { after, gap_ns, latency_ns, work, tag });
         engine::append(state, handle, marker.clone());
         Ok((id, marker))

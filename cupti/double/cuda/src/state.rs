@@ -140,7 +140,7 @@ pub(crate) struct State {
     /// The same for memory of the program that it had pinned.
     pub(crate) registered: BTreeMap<u64, u64>,
     pub(crate) pool: Pool,
-    pub(crate) model: Model<Tag>,
+    pub(crate) model: Model<Box<Tag>>,
     /// Operations that have or will have a line in the truth log.
     pub(crate) ops: u64,
     last_handle: Handle,

@@ -111,9 +111,11 @@ extern "C" fn op(op: &Op) {
         OpKind::Event => kind::CUDA_EVENT,
     };
     // Serial tracing of kernels has a kind of its own.
-    let serial = |c: &Client| kind == kind::CONCURRENT_KERNEL && c.kinds.contains(&kind::KERNEL);
-    deliver(|c| c.kinds.contains(&kind), |state| record::op(state.version, &op, false));
-    deliver(|c| !c.kinds.contains(&kind) && serial(c), |state| record::op(state.version, &op, true));
+    let serial = |c: &Client| op.kind == OpKind::Kernel && c.has(kind::KERNEL);
+    deliver(
+        |c| c.has(kind) || serial(c),
+        |state| record::op(state.version, &op, !state.clients.values().any(|c| c.has(kind))),
+    );
 }
 
 extern "C" fn sync(sync: &Sync) {
@@ -125,7 +127,7 @@ extern "C" fn sync(sync: &Sync) {
 
 /// Clients that enabled a kind.
 fn has(kind: u32) -> impl Fn(&Client) -> bool {
-    move |client| client.kinds.contains(&kind)
+    move |client| client.has(kind)
 }
 
 /// CUpti_ResourceData.

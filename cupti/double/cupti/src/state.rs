@@ -42,7 +42,8 @@ impl Filter {
 /// A user of the activity API: the process as a whole, or, from 13.2 on, a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
-    pub(crate) kinds: BTreeSet<u32>,
+    /// A bit for each kind, but for calls.
+    kinds: u64,
     /// Calls that are recorded: of the driver, of the runtime.
     pub(crate) driver: Filter,
     pub(crate) runtime: Filter,
@@ -56,13 +57,14 @@ impl Client {
         match kind {
             kind::DRIVER => self.driver.set_all(on),
             kind::RUNTIME => self.runtime.set_all(on),
-            _ if on => {
-                self.kinds.insert(kind);
-            }
-            _ => {
-                self.kinds.remove(&kind);
-            }
+            _ if on => self.kinds |= 1 << kind,
+            _ => self.kinds &= !(1 << kind),
         }
+    }
+
+    /// Is a kind enabled that is not of calls?
+    pub(crate) fn has(&self, kind: u32) -> bool {
+        self.kinds & (1 << kind) != 0
     }
 }
 
@@ -122,7 +124,7 @@ impl State {
     pub(crate) fn observe(&self) {
         ANYBODY_SUBSCRIBED.store(!self.subscribers.is_empty(), Ordering::Release);
         if let Some(cuda) = cuda() {
-            let kinds = self.clients.values().flat_map(|c| &c.kinds).fold(0_u64, |mask, k| mask | (1 << k));
+            let kinds = self.clients.values().fold(0, |all, c| all | c.kinds);
             (cuda.observe)(&observer::OBSERVER, kinds, true);
         }
     }

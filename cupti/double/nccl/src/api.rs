@@ -207,7 +207,8 @@ extern "C" fn ncclGroupEnd() -> Status {
     SUCCESS
 }
 
-/// Queue a call; outside groups a group of its own. `peer` is the other rank of a message and whether it receives.
+/// Queue a call; outside groups a group of its own. `peer` is the other rank of a message and whether that
+/// one receives.
 fn enqueue(
     function: Function,
     count: usize,
@@ -221,12 +222,12 @@ fn enqueue(
     let bytes = u64::try_from(count).unwrap_or(0).saturating_mul(data.bytes);
     let key = match peer {
         None => comm.next_collective(),
-        Some((peer, receives)) => {
+        Some((peer, peer_receives)) => {
             let Some(peer) = u32::try_from(peer).ok().filter(|p| *p < comm.world) else {
                 return INVALID_ARGUMENT;
             };
-            let (from, to) = if receives { (comm.rank, peer) } else { (peer, comm.rank) };
-            comm.next_message(from, to)
+            let (from, to) = if peer_receives { (comm.rank, peer) } else { (peer, comm.rank) };
+            comm.next_message(from, to, !peer_receives)
         }
     };
     ncclGroupStart();

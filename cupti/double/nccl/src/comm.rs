@@ -1,16 +1,20 @@
-//! Communicators: a connection to the root, and a thread that hears from it.
+//! Communicators: connections of every rank with every other, and who has arrived where.
+//!
+//! A rank that arrives says so to all whom it meets, so each finds out by itself when a meeting is complete, and all
+//! come to the same result. A rank that goes away after its arrival is not missed.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stallscope_double_shared::truth::{self, Line, Why};
 use stallscope_double_shared::{link, sys};
 
 use crate::launch::Launch;
-use crate::message::{Arrival, Key, Meeting, receive, send};
+use crate::message::{Arrival, Hello, Key, Receiver, send};
+use crate::root;
 
 /// NCCL's structure as far as tools look into it: marks at both ends, and four numbers side by side.
 #[derive(Debug)]
@@ -38,10 +42,11 @@ pub(crate) struct Comm {
     pub(crate) device: u32,
     /// Where programs think it is; leaked, because they may look at it at any time.
     visible: &'static Visible,
-    writer: Mutex<TcpStream>,
-    waiting: Mutex<HashMap<Key, Waiter>>,
+    /// By rank; none for this one.
+    peers: Vec<Option<Mutex<TcpStream>>>,
+    meetings: Mutex<HashMap<Key, Meeting>>,
     sequence: Mutex<Sequence>,
-    /// The root is gone.
+    /// A rank is gone.
     pub(crate) broken: AtomicBool,
     offset_ns: i64,
 }
@@ -49,14 +54,26 @@ pub(crate) struct Comm {
 #[derive(Debug, Default)]
 struct Sequence {
     collectives: u64,
-    pairs: HashMap<(u32, u32), u64>,
+    /// By sender, receiver, and whether this rank receives: a message to itself is counted on both ends.
+    pairs: HashMap<(u32, u32, bool), u64>,
 }
 
-/// Who wants to know when a meeting takes place.
+/// Who has arrived, and the kernel that waits for all to have.
+#[derive(Debug, Default)]
+struct Meeting {
+    arrivals: Vec<Arrival>,
+    launch: Option<Arc<Launch>>,
+}
+
+/// A meeting at which all have arrived.
 #[derive(Debug)]
-enum Waiter {
-    Init(Sender<Meeting>),
-    Launch(Arc<Launch>),
+pub(crate) struct Met {
+    pub(crate) key: Key,
+    /// Ranks and their starts by this process's clock, in the order of ranks.
+    pub(crate) starts: Vec<(u32, u64)>,
+    /// The longest of the ranks' transfer times, and the part of it that a setting added.
+    pub(crate) transfer_ns: u64,
+    pub(crate) slowed_ns: u64,
 }
 
 static COMMS: Mutex<Option<HashMap<usize, Arc<Comm>>>> = Mutex::new(None);
@@ -75,54 +92,74 @@ pub(crate) fn remove(handle: usize) -> Option<Arc<Comm>> {
     comms().as_mut()?.remove(&handle)
 }
 
+/// Connect with every other rank; the lower one listens. Returns the connections by rank, to send and to receive.
+fn connect(
+    me: &Hello,
+    all: &[Hello],
+    listener: &TcpListener,
+) -> io::Result<Vec<Option<(TcpStream, Receiver)>>> {
+    let mut peers: Vec<_> = all.iter().map(|_| None).collect();
+    for (peer, hello) in peers.iter_mut().zip(all).filter(|(_, h)| h.rank < me.rank) {
+        let mut stream = TcpStream::connect(&hello.address)?;
+        send(&mut stream, me)?;
+        let receiver = Receiver::new(stream.try_clone()?);
+        *peer = Some((stream, receiver));
+    }
+    for _ in all.iter().filter(|h| h.rank > me.rank) {
+        let (stream, _) = listener.accept()?;
+        // The receiver is kept: it may have read more than this.
+        let mut receiver = Receiver::new(stream.try_clone()?);
+        let hello: Hello = receiver.next()?;
+        let place = usize::try_from(hello.rank).ok().and_then(|r| peers.get_mut(r));
+        *place.ok_or(io::ErrorKind::InvalidData)? = Some((stream, receiver));
+    }
+    Ok(peers)
+}
+
 impl Comm {
-    /// Connect to the root at `address` and wait until all ranks have.
-    pub(crate) fn make(address: &str, hash: u64, rank: u32, world: u32) -> std::io::Result<usize> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        let reader = stream.try_clone()?;
+    /// Find the other ranks through the root at `address`, and connect with them.
+    pub(crate) fn make(address: &str, hash: u64, rank: u32, world: u32) -> io::Result<usize> {
+        let offset_ns = sys::monotonic_offset_ns();
+        let enter_ns = sys::monotonic_ns();
+        let listener = root::listen()?;
+        let at_ns = enter_ns.saturating_add_signed(-offset_ns);
+        let me = Hello { rank, world, address: listener.local_addr()?.to_string(), at_ns };
+        let mut root = TcpStream::connect(address)?;
+        send(&mut root, &me)?;
+        let all: Vec<Hello> = Receiver::new(root).next()?;
+        let peers = connect(&me, &all, &listener)?;
+        let readers: Vec<TcpStream> =
+            peers.iter().flatten().map(TcpStream::try_clone).collect::<io::Result<_>>()?;
+        for peer in peers.iter().flatten() {
+            peer.set_nodelay(true)?;
+        }
         let device = link::load_cuda().map_or(0, |c| (c.current_device)());
-        let number = |n: u32| i32::try_from(n).unwrap_or(-1);
-        let visible: &'static Visible = Box::leak(Box::new(Visible {
-            start_magic: MAGIC,
-            before: [0; 16],
-            hash,
-            rank: number(rank),
-            world: number(world),
-            device: number(device),
-            nvml_device: number(device),
-            after: [0; 16],
-            end_magic: MAGIC,
-        }));
         let comm = Arc::new(Self {
             hash,
             rank,
             world,
             device,
-            visible,
-            writer: Mutex::new(stream),
-            waiting: Mutex::default(),
+            visible: visible(hash, rank, world, device),
+            peers,
+            meetings: Mutex::default(),
             sequence: Mutex::default(),
             broken: AtomicBool::new(false),
-            offset_ns: sys::monotonic_offset_ns(),
+            offset_ns,
         });
-        let (sender, met) = channel();
-        comm.expect(Key::Init, Waiter::Init(sender));
-        let listener = Arc::clone(&comm);
-        std::thread::Builder::new().name("nccl-service".into()).spawn(move || listener.listen(reader))?;
-        let enter_ns = sys::monotonic_ns();
-        comm.arrive(Key::Init, world, enter_ns, (0, 0));
-        let meeting = met.recv().map_err(std::io::Error::other)?;
-        comm.held(enter_ns, &meeting);
+        for receiver in receivers {
+            let comm = Arc::clone(&comm);
+            let thread = std::thread::Builder::new().name("nccl-service".into());
+            thread.spawn(move || comm.listen(receiver))?;
+        }
+        let until_ns = all.iter().map(|h| comm.here(h.at_ns)).max().unwrap_or(enter_ns);
+        comm.held(enter_ns, until_ns);
         let handle = std::ptr::from_ref(comm.visible) as usize;
         comms().get_or_insert_default().insert(handle, comm);
         Ok(handle)
     }
 
     /// Say in the truth log that the caller was held until the last rank came.
-    fn held(&self, enter_ns: u64, meeting: &Meeting) {
-        let leave_ns = sys::monotonic_ns();
-        let until_ns = meeting.starts_ns.iter().map(|s| self.here(*s)).max().unwrap_or(leave_ns);
+    fn held(&self, enter_ns: u64, until_ns: u64) {
         truth::write(&[Line::Block(truth::Block {
             pid: sys::process_id(),
             thread: sys::thread_id(),
@@ -130,47 +167,68 @@ impl Comm {
             correlation: 0,
             why: Why::CommInit,
             enter_ns,
-            leave_ns,
+            leave_ns: sys::monotonic_ns(),
             until_ns,
         })]);
     }
 
     /// A moment of the machine as this process's clock has it.
-    pub(crate) fn here(&self, machine_ns: u64) -> u64 {
+    fn here(&self, machine_ns: u64) -> u64 {
         machine_ns.saturating_add_signed(self.offset_ns)
     }
 
-    fn expect(&self, key: Key, waiter: Waiter) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(key, waiter);
+    /// A kernel arrives where it meets others: tell them, and whoever waits if all are there.
+    pub(crate) fn arrive(
+        &self,
+        launch: &Arc<Launch>,
+        key: &Key,
+        start_ns: u64,
+        (transfer_ns, slowed_ns): (u64, u64),
+    ) {
+        let (key, rank) = (key.clone(), self.rank);
+        let start_ns = start_ns.saturating_add_signed(-self.offset_ns);
+        let arrival = Arrival { key: key.clone(), rank, start_ns, transfer_ns, slowed_ns };
+        for (peer, stream) in (0..).zip(&self.peers) {
+            let meets = match key {
+                Key::All(_) => true,
+                Key::Pair(from, to, _) => peer == from || peer == to,
+            };
+            if let (true, Some(stream)) = (meets, stream) {
+                let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+                if send(&mut stream, &arrival).is_err() {
+                    self.broken.store(true, Ordering::Release);
+                }
+            }
+        }
+        self.arrived(arrival, Some(Arc::clone(launch)));
     }
 
-    /// Tell the root that this rank arrives at `start_ns`.
-    fn arrive(&self, key: Key, parties: u32, start_ns: u64, (transfer_ns, slowed_ns): (u64, u64)) {
-        let (comm, rank, pid) = (self.hash, self.rank, sys::process_id());
-        let start_ns = start_ns.saturating_add_signed(-self.offset_ns);
-        let arrival = Arrival { comm, key, rank, pid, parties, start_ns, transfer_ns, slowed_ns };
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if send(&mut writer, &arrival).is_err() {
-            self.broken.store(true, Ordering::Release);
+    /// Somebody has arrived, with the kernel that waits if it was this rank.
+    fn arrived(&self, arrival: Arrival, launch: Option<Arc<Launch>>) {
+        let key = arrival.key.clone();
+        let parties = match key {
+            Key::All(_) => usize::try_from(self.world).unwrap_or(usize::MAX),
+            Key::Pair(..) => 2,
+        };
+        let mut meetings = self.meetings.lock().unwrap_or_else(PoisonError::into_inner);
+        let meeting = meetings.entry(key.clone()).or_default();
+        meeting.arrivals.push(arrival);
+        meeting.launch = launch.or(meeting.launch.take());
+        let complete = meeting.arrivals.len() >= parties && meeting.launch.is_some();
+        let complete = if complete { meetings.remove(&key) } else { None };
+        drop(meetings);
+        if let Some(Meeting { mut arrivals, launch: Some(launch) }) = complete {
+            arrivals.sort_by_key(|a| (a.rank, a.start_ns));
+            let longest = arrivals.iter().max_by_key(|a| a.transfer_ns);
+            let (transfer_ns, slowed_ns) = longest.map_or((0, 0), |a| (a.transfer_ns, a.slowed_ns));
+            let starts = arrivals.iter().map(|a| (a.rank, self.here(a.start_ns))).collect();
+            launch.met(self, &Met { key, starts, transfer_ns, slowed_ns });
         }
     }
 
-    /// The same for a part of a kernel, which is told when all have met.
-    pub(crate) fn arrive_with(&self, launch: &Arc<Launch>, key: Key, start_ns: u64, transfer: (u64, u64)) {
-        let parties = if matches!(key, Key::Pair(..)) { 2 } else { self.world };
-        self.expect(key.clone(), Waiter::Launch(Arc::clone(launch)));
-        self.arrive(key, parties, start_ns, transfer);
-    }
-
-    fn listen(&self, reader: TcpStream) {
-        for meeting in receive::<Meeting>(reader) {
-            let waiter = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&meeting.key);
-            match waiter {
-                // Whoever made the communicator may have given up.
-                Some(Waiter::Init(sender)) => drop(sender.send(meeting)),
-                Some(Waiter::Launch(launch)) => launch.met(self, &meeting),
-                None => {}
-            }
+    fn listen(&self, mut receiver: Receiver) {
+        while let Ok(arrival) = receiver.next() {
+            self.arrived(arrival, None);
         }
         self.broken.store(true, Ordering::Release);
     }
@@ -182,29 +240,44 @@ impl Comm {
         Key::All(sequence.collectives - 1)
     }
 
-    /// Number of the next message from one rank to another, one of which is this.
-    pub(crate) fn next_message(&self, from: u32, to: u32) -> Key {
+    /// Number of the next message from one rank to another, which this rank sends or receives.
+    pub(crate) fn next_message(&self, from: u32, to: u32, receives: bool) -> Key {
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sequence.pairs.entry((from, to)).or_default();
+        let count = sequence.pairs.entry((from, to, receives)).or_default();
         *count += 1;
         Key::Pair(from, to, *count - 1)
     }
 
     /// Give up: what still waits ends now.
     pub(crate) fn abort(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        for waiter in waiting.into_values() {
-            if let Waiter::Launch(launch) = waiter {
-                launch.cancel();
-            }
+        let meetings = std::mem::take(&mut *self.meetings.lock().unwrap_or_else(PoisonError::into_inner));
+        for launch in meetings.into_values().filter_map(|m| m.launch) {
+            launch.cancel();
         }
         self.close();
     }
 
-    /// End the connection, and with it the thread that listens.
+    /// End the connections, and with them the threads that listen.
     pub(crate) fn close(&self) {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // Already closed is closed.
-        let _ = writer.shutdown(Shutdown::Both);
+        for peer in self.peers.iter().flatten() {
+            let stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
+            // Closed already is closed.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
+}
+
+fn visible(hash: u64, rank: u32, world: u32, device: u32) -> &'static Visible {
+    let number = |n: u32| i32::try_from(n).unwrap_or(-1);
+    Box::leak(Box::new(Visible {
+        start_magic: MAGIC,
+        before: [0; 16],
+        hash,
+        rank: number(rank),
+        world: number(world),
+        device: number(device),
+        nvml_device: number(device),
+        after: [0; 16],
+        end_magic: MAGIC,
+    }))
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stallscope_double_shared::truth::{self, Line};
 use stallscope_double_shared::{link, settings, sys};
 
-use crate::comm::Comm;
+use crate::comm::{Comm, Met};
 use crate::cost::{Data, Function};
-use crate::message::{Key, Meeting};
+use crate::message::Key;
 
 /// One call: what is met for and how long moving the bytes takes.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ extern "C" fn started(argument: u64, op: u64, start_ns: u64) {
     let settings = settings::now();
     for part in &launch.parts {
         let transfer = part.function.transfer_ns(part.bytes, launch.comm.world, &settings);
-        launch.comm.arrive_with(&launch, part.key.clone(), start_ns, transfer);
+        launch.comm.arrive(&launch, &part.key, start_ns, transfer);
     }
 }
 
@@ -81,23 +81,22 @@ impl Launch {
     }
 
     /// One part's ranks have met. With the last of them the kernel's end is known.
-    pub(crate) fn met(&self, comm: &Comm, meeting: &Meeting) {
-        let Some(part) = self.parts.iter().find(|p| p.key == meeting.key) else { return };
-        let starts_ns: Vec<u64> = meeting.starts_ns.iter().map(|s| comm.here(*s)).collect();
-        let latest = starts_ns.iter().copied().zip(&meeting.ranks).max();
-        let Some((latest_ns, &late_rank)) = latest else { return };
+    pub(crate) fn met(&self, comm: &Comm, met: &Met) {
+        let Some(part) = self.parts.iter().find(|p| p.key == met.key) else { return };
+        let latest = met.starts.iter().map(|(rank, start_ns)| (*start_ns, *rank)).max();
+        let Some((latest_ns, late_rank)) = latest else { return };
         let mut progress = self.progress();
-        progress.end_ns = progress.end_ns.max(latest_ns + meeting.transfer_ns);
+        progress.end_ns = progress.end_ns.max(latest_ns + met.transfer_ns);
         // A message of a rank to itself is two parts, sending and receiving, of one meeting.
-        progress.met += self.parts.iter().filter(|p| p.key == meeting.key).count();
+        progress.met += self.parts.iter().filter(|p| p.key == met.key).count();
         let (op, end_ns, start_ns) = (progress.op, progress.end_ns, progress.start_ns);
         let complete = progress.met >= self.parts.len();
         drop(progress);
+        let (ranks, starts_ns) = met.starts.iter().copied().unzip();
         truth::write(&[Line::Collective(truth::Collective {
             pid: sys::process_id(),
             comm: format!("{:016x}", comm.hash),
             sequence: match part.key {
-                Key::Init => 0,
                 Key::All(number) | Key::Pair(_, _, number) => number,
             },
             what: part.function.name().into(),
@@ -105,12 +104,12 @@ impl Launch {
             world: comm.world,
             bytes: part.bytes,
             op,
-            ranks: meeting.ranks.clone(),
+            ranks,
             starts_ns,
             late_rank,
             wait_ns: latest_ns - start_ns.min(latest_ns),
-            transfer_ns: meeting.transfer_ns,
-            slowed_ns: meeting.slowed_ns,
+            transfer_ns: met.transfer_ns,
+            slowed_ns: met.slowed_ns,
         })]);
         if complete && let Some(cuda) = link::load_cuda() {
             (cuda.finish)(op, end_ns);

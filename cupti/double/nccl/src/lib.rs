@@ -8,8 +8,7 @@
 //! ```
 //!
 //! so waiting and transfer are known exactly, whatever the network and the scheduler did to the messages. [`root`] is
-//! where ranks meet (in the process that made the unique id), [`comm`] a communicator, [`launch`] the kernels, `api` the
-//! functions.
+//! where ranks find each other, [`comm`] a communicator, [`launch`] the kernels, `api` the functions.
 
 mod api;
 mod comm;

@@ -39,10 +39,15 @@ pub(crate) fn can_run() -> bool {
     is_root && has_compiler
 }
 
+/// Where programs are built. Examples have no folder of their own.
+pub(crate) fn temporary() -> PathBuf {
+    option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
 /// Compiles a file of `tests/targets`, once per arguments.
 pub(crate) fn compile(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inject");
+    let folder = temporary().join("inject");
     std::fs::create_dir_all(&folder).unwrap();
     let output = folder.join(format!("{name}-{}", std::process::id()));
     // Tests run at once, in one process and in several.
@@ -214,6 +219,14 @@ impl Target {
         }
     }
 
+    /// The next line that it prints from now on.
+    pub(crate) fn fresh_line(&self) -> String {
+        while self.lines.try_recv().is_ok() {}
+        // One may be on its way.
+        self.line();
+        self.line()
+    }
+
     /// A byte that ends its wait; then it must say that all is well.
     pub(crate) fn wake(&mut self) {
         self.write(b"x");
@@ -223,6 +236,12 @@ impl Target {
     /// It leaves of itself, with nothing to complain about.
     pub(crate) fn quit(mut self) {
         self.write(b"q");
+        drop(self.stdin.take());
+        assert!(self.wait().success(), "{}", self.line());
+    }
+
+    /// Ends its standard input, upon which it leaves with nothing to complain about.
+    pub(crate) fn close(mut self) {
         drop(self.stdin.take());
         assert!(self.wait().success(), "{}", self.line());
     }

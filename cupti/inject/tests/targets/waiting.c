@@ -103,6 +103,15 @@ int main(int argc, char **argv)
 	pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 	sem_t semaphore;
 	sem_init(&semaphore, 0, 0);
+	if (IS("no-memory")) { // enough for the injector's region, not for a thread's stack
+		struct rlimit limit = { 0, 0 };
+		long pages = 0;
+		FILE *statm = fopen("/proc/self/statm", "r");
+		if (!statm || fscanf(statm, "%ld", &pages) != 1) return 2;
+		fclose(statm);
+		limit.rlim_cur = limit.rlim_max = pages * 4096 + 1000000;
+		setrlimit(RLIMIT_AS, &limit);
+	}
 	say("ready\n");
 	for (unsigned i = 1;; i++) {
 		struct timespec time = in_ms(ms), until;
@@ -229,6 +238,13 @@ int main(int argc, char **argv)
 		} else if (IS("handler")) {
 			on(SIGUSR1, read_in_handler, 0);
 			raise(SIGUSR1);
+		} else if (IS("own-call")) {
+			long n;
+			char byte;
+			asm volatile("syscall" : "=a"(n) : "a"(SYS_read), "D"(0), "S"(&byte), "d"(1) : "rcx", "r11", "memory");
+			exit(n != 1 || wrongs);
+		} else if (IS("no-memory")) {
+			take();
 		} else if (IS("pause")) {
 			pause();
 		} else {

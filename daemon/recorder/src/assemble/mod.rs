@@ -106,11 +106,7 @@ const MAX_TOLD: usize = 1 << 17;
 
 /// Makes room where a job goes through files or connections without end. Returns how many were forgotten that may be told
 /// again.
-fn forget_old<K: Eq + Hash, V>(
-    told: &mut HashMap<K, V>,
-    now_ns: u64,
-    when_ns: impl Fn(&V) -> u64,
-) -> u64 {
+fn forget_old<K: Eq + Hash, V>(told: &mut HashMap<K, V>, now_ns: u64, when_ns: impl Fn(&V) -> u64) -> u64 {
     if told.len() < MAX_TOLD {
         return 0;
     }

@@ -111,7 +111,14 @@ impl Tasks {
                 naming.process_seen(pid);
             }
         }
-        Self { seats, tasks: HashMap::new(), processes, outsiders: HashMap::new(), met: 0, by_tid: HashMap::new() }
+        Self {
+            seats,
+            tasks: HashMap::new(),
+            processes,
+            outsiders: HashMap::new(),
+            met: 0,
+            by_tid: HashMap::new(),
+        }
     }
 
     pub(super) fn begin_ns(&self) -> u64 {

@@ -85,7 +85,11 @@ fn records_that_are_not_understood_or_of_threads_that_were_never_met_are_counted
     let expected = [(LossCounter::RecordMalformed, 3), (LossCounter::ThreadUnknown, 2)];
     assert_eq!(losses.into_iter().collect::<Vec<_>>(), expected);
     let capture = Capture::open(bytes).unwrap();
-    assert_eq!(capture.losses().iter().map(|(_, count)| count).sum::<u64>(), 5, "the capture says so as well");
+    assert_eq!(
+        capture.losses().iter().map(|(_, count)| count).sum::<u64>(),
+        5,
+        "the capture says so as well"
+    );
     let keys = capture.keys(RecordKind::ThreadWait);
     assert_eq!(keys.len(), 1);
     assert_eq!(capture.rows::<ThreadWait>(keys[0]).count(), 1);

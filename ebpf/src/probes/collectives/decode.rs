@@ -163,7 +163,8 @@ impl Decoder {
         let world = key.is_some_and(|key| key.library == CollectiveLibrary::Mpi && key.handle == MPI_WORLD);
         let world = world.then(|| self.worlds.get(&pid)).flatten();
         let size = known.size.or(world.map(|w| w.1)).unwrap_or(0);
-        let rank = known.rank.or(world.map(|w| w.0));
+        // They may be told by different calls.
+        let rank = known.rank.or(world.map(|w| w.0)).filter(|&rank| size == 0 || u64::from(rank) < size);
         let datatype = self.datatype(pid, library, &values);
         let elements = values.get(Meaning::Count).filter(|&count| count <= MAX_BYTES).unwrap_or(0);
         let left = call.call_flags & u32::from(stallscope_schemas::wire::call_flag::CALL_LEFT) != 0;
@@ -454,6 +455,13 @@ mod tests {
         assert_eq!((cut.bytes, cut.peer, cut.group.as_str()), (0, None, ""));
         let huge = decode(&mut decoder, "ncclAllReduce", &all([u64::MAX, 8, 0, 1, 0]));
         assert_eq!((huge.bytes, huge.elements), (0, 0));
+        // Told by two calls, of which one is wrong.
+        for (symbol, value) in [("ncclCommUserRank", 7), ("ncclCommCount", 4)] {
+            let record = call(&decoder, symbol, &all([0x6000, value]));
+            decoder.decode(7, &record);
+        }
+        let reduce = decode(&mut decoder, "ncclAllReduce", &all([10, 7, 0, 0x6000, 0]));
+        assert_eq!((reduce.rank, reduce.group_size), (None, 4));
         let mut nowhere = Call::new_zeroed();
         nowhere.function = 0xffff;
         assert_eq!(decoder.decode(7, &nowhere), Decoded::Unknown);

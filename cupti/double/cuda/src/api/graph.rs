@@ -205,7 +205,7 @@ fn run(state: &mut State, executable: Handle, stream: Handle, call: &Call) -> Re
     let blank = Op { graph: id, ..launch::blank(state, stream, call.correlation) };
     let after = state.before(stream, call.enter_ns)?;
     let work = Work::For(0);
-    let tag = launch::tag(blank, None, call);
+    let tag = Box::new(launch::tag(blank, None, call));
     let (_, begin) = engine::submit(state, Submission { after, gap_ns, latency_ns, work, tag });
     let mut ends: Vec<Marker> = Vec::with_capacity(nodes.len());
     for node in &nodes {
@@ -216,12 +216,13 @@ fn run(state: &mut State, executable: Handle, stream: Handle, call: &Call) -> Re
         };
         let record = Op { node: node.id, ..blank };
         let (work, tag) = describe(state, &node.work, record, call)?;
+        let tag = Box::new(tag);
         let (_, end) = engine::submit(state, Submission { after, gap_ns, latency_ns: 0, work, tag });
         ends.push(end);
     }
     ends.push(begin.clone());
     let record = Op { kind: OpKind::Graph, ..blank };
-    let tag = Tag { since: Some(begin), ..launch::tag(record, None, call) };
+    let tag = Box::new(Tag { since: Some(begin), ..launch::tag(record, None, call) });
     let submission = Submission { after: ends, gap_ns: 0, latency_ns: 0, work: Work::For(0), tag };
     let (_, end) = engine::submit(state, submission);
     engine::append(state, stream, end);

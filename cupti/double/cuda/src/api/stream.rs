@@ -91,7 +91,7 @@ extern "C" fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: u32) -> S
             if let Some(recorded) = event.recorded.clone() {
                 let after =
                     vec![state.streams.get(&handle).ok_or(Error::InvalidHandle)?.tail.clone(), recorded];
-                let tag = launch::tag(launch::blank(state, handle, call.correlation), None, call);
+                let tag = Box::new(launch::tag(launch::blank(state, handle, call.correlation), None, call));
                 let work = Work::For(0);
                 let join = Submission { after, gap_ns: 0, latency_ns: 0, work, tag };
                 let (_, marker) = engine::submit(state, join);

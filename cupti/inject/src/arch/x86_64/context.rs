@@ -159,6 +159,8 @@ pub(crate) struct Block {
     pub(super) blocked: u64,
     /// How long the new thread sleeps between two looks (`struct timespec`).
     pub(super) pause: [i64; 2],
+    /// How long when there was no order for a while.
+    pub(super) long_pause: [i64; 2],
     pub(super) detach: u64,
     pub(super) region: u64,
     pub(super) pthread: u64,

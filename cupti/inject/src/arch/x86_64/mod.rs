@@ -80,8 +80,8 @@ pub(crate) struct Registers {
 /// Selectors of 64-bit programs.
 const USER_CS: u64 = 0x33;
 
-/// TF, DF and AC: what the seed must not run under.
-const UNWANTED_FLAGS: u64 = 0x100 | 0x400 | 0x4_0000;
+/// TF and AC: what the seed cannot run under, and no program has on.
+const UNWANTED_FLAGS: u64 = 0x100 | 0x4_0000;
 
 impl Registers {
     /// Number and arguments of the system call that the thread is in.
@@ -114,8 +114,8 @@ impl Registers {
         self.fs_base
     }
 
-    pub(crate) fn is_64_bit(&self) -> bool {
-        self.cs == USER_CS
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.cs == USER_CS && self.eflags & UNWANTED_FLAGS == 0
     }
 
     /// The same, so that the kernel issues the call again unless a handler is to run: then it returns EINTR.
@@ -125,12 +125,17 @@ impl Registers {
         self
     }
 
-    /// The thread goes on at the seed, and the kernel issues no call again by itself. Only what the seed's first
-    /// instructions rely on differs from what it was.
-    pub(crate) fn at_seed(mut self, stub: u64) -> Self {
-        self.rip = stub;
-        self.orig_rax = u64::MAX;
-        self.eflags &= !UNWANTED_FLAGS;
+    /// The same, but the interrupted call was made by the instruction at `address`: there the thread goes on, or after
+    /// it with EINTR if a handler runs that ends the call. The kernel decides, by the rules of the call.
+    pub(crate) fn called_at(mut self, address: u64) -> Self {
+        self.rip = address.wrapping_add(SYSCALL.len() as u64);
+        self
+    }
+
+    /// These registers, in the call that those are in.
+    pub(crate) fn in_call_of(mut self, other: &Self) -> Self {
+        self.rax = other.rax;
+        self.orig_rax = other.orig_rax;
         self
     }
 

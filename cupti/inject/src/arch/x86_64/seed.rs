@@ -4,9 +4,9 @@
 //! for every injection by this version: only the [`Context`] after it differs. So a thread may be in it while another
 //! injection finds it there.
 //!
-//! What the chosen thread runs (`stub`) needs nobody: it reads what it has to restore from the context, touches no byte
-//! of the thread's own stack, and after the marker brings the thread back by itself. A tracer that lives stops it at
-//! the marker and restores it more exactly: see the crate's head. There is no instruction in it that stops or ends a
+//! What the chosen thread runs (the stub) needs nobody: it reads what it has to restore from the context, touches no
+//! byte of the thread's own stack, and after the marker brings the thread back by itself. A tracer that lives stops it
+//! at the marker and restores it more exactly: see the crate's head. There is no instruction in it that stops or ends a
 //! thread which nobody traces.
 //!
 //! Registers from the first `mmap` on: rbx region or negated errno, r14 block, r13 vector state, rbp address of errno,
@@ -18,10 +18,14 @@ use core::mem::offset_of;
 use super::context::{BLOCK_AT, Block, Context, OnSignal, REGION_BYTES, Request, STACK_TOP, VECTOR_AT};
 use super::number;
 
-/// How long the new thread sleeps between two looks at its orders: 0.1 ms, and what the kernel adds.
+/// How long the new thread sleeps between two looks at its orders, and what the kernel adds.
 const PAUSE_NS: u32 = 100_000;
-/// After so many looks without an order the injector is taken for dead: 10 s and more.
-const LOOKS: u32 = 60_000;
+/// How long it sleeps when there was none for a while.
+const LONG_PAUSE_NS: u32 = 20_000_000;
+/// Looks with a long pause, after the others. Then the injector is taken for dead: after 10 s.
+const LATE_LOOKS: u32 = 500;
+/// All of them.
+const LOOKS: u32 = 2_000 + LATE_LOOKS;
 /// The new thread is no part of the target's work, so signals pass it by; but faults must end a program as they always
 /// do, and glibc waits for every thread's answer to signals 32 and 33.
 const NEW_THREAD_BLOCKS: u64 = !(bit(libc::SIGSEGV)
@@ -49,8 +53,13 @@ global_asm!(
     ".globl stallscope_inject_seed, stallscope_inject_marker, stallscope_inject_context",
     "stallscope_inject_seed:",
     // ---- the chosen thread -------------------------------------------------------------------------------------
+    // The thread comes here as from a system call that was interrupted. If a handler runs first and ends that call, the
+    // kernel goes on after the first instruction, with -EINTR as the result: all is as the program expects it. Else it
+    // goes back by the two bytes that a system call has, and comes to the first.
+    "    jmp 1f",
+    "    jmp [rip + stallscope_inject_context + {RIP}]",
     // No handler of the target runs from here on, so that the interrupted call sees the signals that come.
-    "    mov eax, {RT_SIGPROCMASK}",
+    "1:  mov eax, {RT_SIGPROCMASK}",
     "    mov edi, 2",
     "    lea rsi, [rip + stallscope_inject_context + {BLOCKED}]",
     "    xor edx, edx",
@@ -73,6 +82,7 @@ global_asm!(
     "    lea r13, [rbx + {VECTOR_AT}]",
     "    lea rsp, [rbx + {STACK_TOP}]",
     // Vector state: the page is zero, so the header of the XSAVE area is.
+    "    cld",
     "    mov eax, [rip + stallscope_inject_context + {VECTOR_MASK}]",
     "    xor edx, edx",
     "    test eax, eax",
@@ -87,6 +97,7 @@ global_asm!(
     "    mov rax, {NEW_THREAD_BLOCKS}",
     "    mov [r14 + {B_BLOCKED}], rax",
     "    mov dword ptr [r14 + {B_PAUSE} + 8], {PAUSE_NS}",
+    "    mov dword ptr [r14 + {B_LONG_PAUSE} + 8], {LONG_PAUSE_NS}",
     "    mov rax, [rip + stallscope_inject_context + {PTHREAD_DETACH}]",
     "    mov [r14 + {B_DETACH}], rax",
     "    mov [r14 + {B_REGION}], rbx",
@@ -121,9 +132,15 @@ global_asm!(
     "    mov edx, [rip + stallscope_inject_context + {SIGNAL}]",
     "    syscall",
     "stallscope_inject_marker:",
+    // As above: after the first instruction if a handler ran that ends the call, else at it.
+    "    jmp 10f",
+    "    mov r13d, 1",
+    "    test rbx, rbx",
+    "    js 14f",
+    "    jmp 13f",
     // ---- nobody traces the thread any more: it goes back by itself ------------------------------------------------
     // Does a handler have to run, and does the call return EINTR then? r13: 0 issue it again, 1 EINTR.
-    "    xor r13d, r13d",
+    "10: xor r13d, r13d",
     "    test rbx, rbx",
     "    js 14f",
     "    cmp qword ptr [rip + stallscope_inject_context + {ON_SIGNAL}], {RESTART}",
@@ -271,7 +288,10 @@ global_asm!(
     "    ret",
     "40: mov eax, {NANOSLEEP}",
     "    lea rdi, [rbx + {B_PAUSE}]",
-    "    xor esi, esi",
+    "    cmp ebp, {LATE_LOOKS}",
+    "    ja 41f",
+    "    lea rdi, [rbx + {B_LONG_PAUSE}]",
+    "41: xor esi, esi",
     "    syscall",
     "    ret",
     ".balign 8",
@@ -293,7 +313,9 @@ global_asm!(
     VECTOR_AT = const VECTOR_AT,
     BLOCK_AT = const BLOCK_AT,
     PAUSE_NS = const PAUSE_NS,
+    LONG_PAUSE_NS = const LONG_PAUSE_NS,
     LOOKS = const LOOKS,
+    LATE_LOOKS = const LATE_LOOKS,
     NEW_THREAD_BLOCKS = const NEW_THREAD_BLOCKS.cast_signed(),
     SYSCALL = const Request::SYSCALL,
     RESTART = const OnSignal::RESTART,
@@ -328,6 +350,7 @@ global_asm!(
     RSP = const offset_of!(Context, rsp),
     B_BLOCKED = const offset_of!(Block, blocked),
     B_PAUSE = const offset_of!(Block, pause),
+    B_LONG_PAUSE = const offset_of!(Block, long_pause),
     B_DETACH = const offset_of!(Block, detach),
     B_REGION = const offset_of!(Block, region),
     B_PTHREAD = const offset_of!(Block, pthread),
@@ -395,6 +418,11 @@ mod tests {
         let seed = seed();
         assert!(seed.code.len() < 1024, "{} bytes", seed.code.len());
         assert!(seed.marker < seed.code.len() as u64);
+        // Two bytes, as long as the instruction that enters the kernel.
+        const SHORT_JUMP: u8 = 0xeb;
+        for place in [0, usize::try_from(seed.marker).unwrap()] {
+            assert_eq!(seed.code[place], SHORT_JUMP);
+        }
         let mut decoder = iced_x86::Decoder::with_ip(64, seed.code, 0, 0);
         let mut instruction = iced_x86::Instruction::default();
         while decoder.can_decode() {
