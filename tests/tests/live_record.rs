@@ -175,6 +175,7 @@ fn a_killed_recorder_leaves_the_job_alone_no_probe_behind_and_a_capture_that_ope
             opened += u64::from(run(&["info", text(&capture), "--json"])?.status.success());
         }
     }
+    println!("{} kills, {begun} captures begun, {opened} opened", kills());
     assert_eq!(begun, opened, "every capture that was begun opens");
     // The kernel takes programs off a moment after the process that held them.
     until("the kernel to take the probes off", || left_behind() == 0)?;

@@ -1,5 +1,6 @@
 //! Puts the agent into a running process and leaves the process as it was.
 mod arch;
+mod borrow;
 mod candidate;
 mod examine;
 mod file;
@@ -7,6 +8,7 @@ mod find;
 mod inject;
 mod libraries;
 mod load;
+mod marker;
 mod new_thread;
 mod plant;
 mod process;

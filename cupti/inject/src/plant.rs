@@ -1,32 +1,19 @@
-//! The borrowed thread: chosen, stopped, sent to the seed, and put back.
-//!
-//! A thread is borrowed on a thread of the injector that is there for it: when that ends, the kernel lets go of whatever
-//! it still traces. The steps, and what the target does if the injector dies after one of them, are in the crate's head.
+//! Which thread is borrowed: candidates are tried, the best first, until one is at a safe point or time is up.
 
-use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arch::{Context, Target};
-use crate::candidate::{Candidate, Rank, candidates};
+use crate::Refusal;
+use crate::borrow::{Setback, borrow};
+use crate::candidate::{Rank, candidates};
 use crate::examine::Facts;
 use crate::libraries::CLibrary;
-use crate::process::{Process, refused};
+use crate::process::Process;
 use crate::room::Room;
-use crate::safe_point::{self, Return};
-use crate::step::{Observer, Step};
-use crate::sys::{self, Event, Resume};
+use crate::safe_point;
+use crate::step::Observer;
 use crate::unsafe_point::{Tally, UnsafePoint};
-use crate::{Refusal, seccomp};
 
-/// A thread that waits stops as soon as it is scheduled. One that does not, waits for the disk. It is no worse off for
-/// being waited for, and a call that ends with EINTR can be mended only once it has stopped.
-const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// `pthread_create` takes 0.1 ms. After this, a handler that is held back may be what somebody waits for who holds a lock
-/// that it needs (a garbage collector stopping threads): handlers are let through.
-const UNBLOCK_AFTER: Duration = Duration::from_secs(1);
-/// After this the thread is left to itself.
-const MARKER_WITHIN: Duration = Duration::from_secs(10);
 /// Threads whose call ends with EINTR are borrowed only after nothing better was there for this long.
 const PATIENCE: Duration = Duration::from_millis(30);
 /// A thread that was stopped and could not be borrowed is not stopped again for this long.
@@ -45,7 +32,7 @@ pub(crate) struct Plan<'a> {
 
 impl Plan<'_> {
     /// Whether a function of the C library is there, and not the seed, which may lie behind it.
-    fn is_library_code(&self, instruction: u64) -> bool {
+    pub(crate) fn is_library_code(&self, instruction: u64) -> bool {
         !self.room.contains(instruction) && self.library.code.iter().any(|map| map.contains(instruction))
     }
 }
@@ -60,18 +47,6 @@ pub(crate) struct Planted {
     pub(crate) stopped: Duration,
     /// Threads that were stopped, this one included.
     pub(crate) attempts: u32,
-}
-
-/// Why one thread was not borrowed: another may be, or none.
-enum Setback {
-    Thread(UnsafePoint),
-    Target(Refusal),
-}
-
-impl From<Refusal> for Setback {
-    fn from(refusal: Refusal) -> Self {
-        Self::Target(refusal)
-    }
 }
 
 /// Borrows a thread.
@@ -127,306 +102,4 @@ fn on_its_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     })
-}
-
-/// A thread that this one traces.
-struct Traced<'a> {
-    process: &'a Process,
-    tid: i32,
-}
-
-impl Traced<'_> {
-    /// What a failed request means: the thread is gone, the kernel refuses, or else.
-    fn setback(&self, what: &'static str, error: io::Error) -> Setback {
-        match error.raw_os_error() {
-            Some(libc::ESRCH | libc::ECHILD) if self.process.is_alive() => {
-                Setback::Thread(UnsafePoint::Moved)
-            }
-            _ => Setback::Target(self.process.error(what, error)),
-        }
-    }
-
-    /// Waits for what happens next, no longer than until `deadline`.
-    ///
-    /// It sleeps in between, and longer as time passes, because the thread that it waits for needs a processor as well,
-    /// maybe this one: with a look every 10 us, on two busy processors, that took ten times as long.
-    fn wait(&self, deadline: Instant) -> Result<Option<Event>, Setback> {
-        const LEAST: Duration = Duration::from_micros(30);
-        const MOST: Duration = Duration::from_millis(1);
-        let began = Instant::now();
-        loop {
-            if let Some(event) =
-                sys::poll_event(self.tid).map_err(|error| self.setback("wait for a thread", error))?
-            {
-                return Ok(Some(event));
-            }
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            thread::sleep((began.elapsed() / 8).clamp(LEAST, MOST));
-        }
-    }
-
-    /// Lets the thread go with what it has.
-    fn detach(&self, signal: i32) -> Result<(), Setback> {
-        sys::resume(self.tid, Resume::Detach, signal)
-            .map_err(|error| self.setback("detach from a thread", error))
-    }
-}
-
-/// Borrows this thread, or leaves it as it was. Returns the region, and how long the thread was away.
-fn borrow(
-    plan: &Plan<'_>,
-    candidate: &Candidate,
-    observer: &mut Observer<'_>,
-) -> Result<(u64, Duration), Setback> {
-    let process = plan.process;
-    let tid = candidate.tid;
-    let traced = Traced { process, tid };
-    sys::go_first();
-    sys::seize(tid).map_err(|error| match error.raw_os_error() {
-        Some(libc::ESRCH) => Setback::Thread(UnsafePoint::Moved),
-        _ => Setback::Target(refused(process.pid, &process.file(""), error)),
-    })?;
-    // The number could be another's by now. A thread that is traced keeps its number.
-    if !process.has_thread(tid) {
-        return Err(Setback::Thread(UnsafePoint::Moved));
-    }
-    let inner_tid = innermost(process, tid)?;
-    observer.step(Step::Seized);
-    let began = Instant::now();
-    sys::interrupt(tid).map_err(|error| traced.setback("stop a thread", error))?;
-    observer.step(Step::Interrupted);
-    match traced.wait(began + STOP_WITHIN)? {
-        Some(Event::Stopped { signal: libc::SIGTRAP, event: libc::PTRACE_EVENT_STOP }) => {}
-        Some(Event::Stopped { event: libc::PTRACE_EVENT_STOP, .. }) => {
-            traced.detach(0)?;
-            return Err(Setback::Thread(UnsafePoint::Stopped));
-        }
-        Some(Event::Stopped { signal, .. }) => {
-            traced.detach(signal)?;
-            return Err(Setback::Thread(UnsafePoint::Signal));
-        }
-        Some(Event::Ended) => return Err(Setback::Thread(UnsafePoint::Moved)),
-        None => return Err(Setback::Thread(UnsafePoint::Unresponsive)),
-    }
-    observer.step(Step::Stopped);
-    let registers =
-        sys::registers(tid).map_err(|error| traced.setback("read the registers of a thread", error))?;
-    observer.step(Step::RegistersRead);
-    let mask =
-        sys::signal_mask(tid).map_err(|error| traced.setback("read the signal mask of a thread", error))?;
-    observer.step(Step::MaskRead);
-    let back = safe_point::interrupted(&registers, || safe_point::signals_wait(tid, mask))
-        .map_err(|error| traced.setback("read the signals of a thread", error))?;
-    let Some(back) = back else {
-        traced.detach(0)?;
-        return Err(Setback::Thread(UnsafePoint::Moved));
-    };
-    let checked = safe_point::check(process, |at| plan.is_library_code(at), candidate, &registers)
-        .map_err(Setback::Thread)
-        .and_then(|()| if plan.facts.has_seccomp { Ok(filters(plan, tid)?) } else { Ok(()) });
-    if let Err(setback) = checked {
-        put_back(&traced, &back)?;
-        return Err(setback);
-    }
-    let target = target(plan, tid, inner_tid, mask, &back);
-    let written = plan.room.write_context(process, &Context::new(&target, &registers));
-    if let Err(error) = written {
-        put_back(&traced, &back)?;
-        return Err(Setback::Target(process.error("write to the code", error)));
-    }
-    observer.step(Step::ContextWritten);
-    // Whatever was looked at so far is memory of the program that ran in the beginning. The thread could run another.
-    if sys::read_word(tid, plan.room.context()).ok() != Some(u64::from(tid.unsigned_abs())) {
-        put_back(&traced, &back)?;
-        return Err(Setback::Target(Refusal::Gone { pid: process.pid }));
-    }
-    seed(plan, &traced, &target, &back, observer).map(|region| (region, began.elapsed()))
-}
-
-/// Whether the seccomp filters of a stopped thread allow what is to come.
-fn filters(plan: &Plan<'_>, tid: i32) -> Result<(), Refusal> {
-    match seccomp::check(plan.process.pid, tid) {
-        Err(Refusal::SeccompUnknown { .. }) if plan.trust_seccomp => Ok(()),
-        other => other,
-    }
-}
-
-/// The kernel restarts the interrupted call by itself; where it would not, it is told to.
-fn put_back(traced: &Traced<'_>, back: &Return) -> Result<(), Setback> {
-    sys::set_registers(traced.tid, &back.registers)
-        .map_err(|error| traced.setback("restore the registers of a thread", error))?;
-    traced.detach(0)
-}
-
-fn innermost(process: &Process, tid: i32) -> Result<u32, Setback> {
-    let status = process.thread_status(tid).map_err(|_| Setback::Thread(UnsafePoint::Moved))?;
-    status.innermost("NSpid").ok_or(Setback::Thread(UnsafePoint::Moved))
-}
-
-/// What the stub is told. Handlers wait until the thread is back: only then is it known what they interrupt.
-fn target(plan: &Plan<'_>, tid: i32, inner_tid: u32, mask: u64, back: &Return) -> Target {
-    const fn bit(signal: i32) -> u64 {
-        1 << (signal - 1)
-    }
-    /// glibc's own: `setuid` waits, with the lock that `pthread_create` needs, until every thread has handled it.
-    const SIGSETXID: i32 = 33;
-    let signal = plan.facts.ignored_signal.unwrap_or(0);
-    let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
-    let passing = faults.into_iter().chain([SIGSETXID, signal]).filter(|signal| *signal > 0);
-    let functions = &plan.library.functions;
-    Target {
-        tid,
-        inner_tgid: plan.facts.inner_tgid.into(),
-        inner_tid: inner_tid.into(),
-        mask,
-        blocked: !passing.map(bit).fold(0, |all, one| all | one),
-        signal: u64::from(signal.unsigned_abs()),
-        on_signal: back.on_signal,
-        by_restart: back.by_restart,
-        errno_location: functions.errno_location,
-        pthread_create: functions.pthread_create,
-        pthread_detach: functions.pthread_detach,
-    }
-}
-
-/// Sends the stopped thread to the seed, waits for it at the marker and puts it back. Returns the region.
-fn seed(
-    plan: &Plan<'_>,
-    traced: &Traced<'_>,
-    target: &Target,
-    back: &Return,
-    observer: &mut Observer<'_>,
-) -> Result<u64, Setback> {
-    let tid = traced.tid;
-    let failed = |what| move |error| traced.setback(what, error);
-    sys::set_registers(tid, &back.registers.called_at(plan.room.address))
-        .map_err(failed("set the registers of a thread"))?;
-    observer.step(Step::RegistersSet);
-    sys::set_signal_mask(tid, target.blocked).map_err(failed("set the signal mask of a thread"))?;
-    observer.step(Step::MaskSet);
-    // With no signal to mark the end, every system call of the stub is a stop.
-    let resume = if target.signal == 0 { Resume::ToSyscall } else { Resume::Run };
-    sys::resume(tid, resume, 0).map_err(failed("resume a thread"))?;
-    observer.step(Step::Resumed);
-    let (end, at_marker) = run_to_marker(plan, traced, target, back, resume)?;
-    observer.step(Step::AtMarker);
-    // Should this be the last step but one: what handlers do to the call must reach the stub.
-    let armed = at_marker.in_call_of(&back.registers).called_at(plan.room.marker());
-    sys::set_registers(tid, &armed).map_err(failed("set the registers of a thread"))?;
-    observer.step(Step::ReturnArmed);
-    sys::set_signal_mask(tid, target.mask).map_err(failed("restore the signal mask of a thread"))?;
-    observer.step(Step::MaskRestored);
-    sys::set_registers(tid, &back.registers).map_err(failed("restore the registers of a thread"))?;
-    observer.step(Step::RegistersRestored);
-    traced.detach(0)?;
-    observer.step(Step::Detached);
-    let process = plan.process;
-    let release = || plan.room.release(process).map_err(|error| process.error("write to the code", error));
-    match end {
-        End::Marker { memory, thread_error } => {
-            release()?;
-            region(process.pid, memory, thread_error)
-        }
-        End::Fault(signal) => {
-            release()?;
-            Err(Setback::Target(Refusal::Faulted { pid: process.pid, signal }))
-        }
-    }
-}
-
-/// The region, if the stub has one and the new thread.
-fn region(pid: i32, memory: i64, thread_error: u32) -> Result<u64, Setback> {
-    let limits = |what, error: i64| {
-        let error = io::Error::from_raw_os_error(i32::try_from(error).unwrap_or(i32::MAX));
-        Setback::Target(Refusal::Limits { pid, what, error })
-    };
-    if thread_error != 0 {
-        return Err(limits("threads", thread_error.into()));
-    }
-    u64::try_from(memory).map_err(|_| limits("memory", -memory))
-}
-
-/// How the run through the stub ended, with the thread stopped.
-enum End {
-    /// What the stub reports: memory or negated errno, and what `pthread_create` returned.
-    Marker {
-        memory: i64,
-        thread_error: u32,
-    },
-    Fault(i32),
-}
-
-/// Follows the thread until it stops where it can be put back.
-fn run_to_marker(
-    plan: &Plan<'_>,
-    traced: &Traced<'_>,
-    target: &Target,
-    resume: Resume,
-) -> Result<End, Setback> {
-    let tid = traced.tid;
-    let failed = |what| move |error| traced.setback(what, error);
-    let pid = plan.process.pid;
-    let began = Instant::now();
-    let mut unblocked = false;
-    let marks = i32::try_from(target.signal).unwrap_or(0);
-    loop {
-        let deadline = began + if unblocked { MARKER_WITHIN } else { UNBLOCK_AFTER };
-        let Some(event) = traced.wait(deadline)? else {
-            sys::interrupt(tid).map_err(failed("stop a thread"))?;
-            if traced.wait(Instant::now() + STOP_WITHIN)?.is_none() || unblocked {
-                // Gone with the thread that traces it.
-                return Err(Setback::Target(Refusal::Stuck { pid, waited: began.elapsed() }));
-            }
-            unblocked = true;
-            sys::set_signal_mask(tid, target.mask).map_err(failed("set the signal mask of a thread"))?;
-            sys::resume(tid, resume, 0).map_err(failed("resume a thread"))?;
-            continue;
-        };
-        let at_marker = || -> Result<Option<End>, Setback> {
-            let registers = sys::registers(tid).map_err(failed("read the registers of a thread"))?;
-            let (memory, thread_error) = registers.report();
-            Ok((registers.instruction() == plan.room.marker())
-                .then_some(End::Marker { memory, thread_error }))
-        };
-        const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;
-        let pass = match event {
-            Event::Ended => return Err(Setback::Target(Refusal::Gone { pid })),
-            Event::Stopped { signal: SYSCALL_STOP, .. } => {
-                if at_marker()?.is_some() {
-                    // Registers that are set here would not restart the call. A stop for a request is the place.
-                    sys::interrupt(tid).map_err(failed("stop a thread"))?;
-                    sys::resume(tid, Resume::Run, 0).map_err(failed("resume a thread"))?;
-                    continue;
-                }
-                0
-            }
-            Event::Stopped { signal: libc::SIGTRAP, event: libc::PTRACE_EVENT_STOP } => match at_marker()? {
-                Some(end) => return Ok(end),
-                None => 0,
-            },
-            // The process was stopped. The thread goes on, and back, when that is continued.
-            Event::Stopped { event: libc::PTRACE_EVENT_STOP, .. } => {
-                traced.detach(0)?;
-                return Err(Setback::Target(Refusal::Stopped { pid }));
-            }
-            Event::Stopped { signal, event: 0 } if signal == marks => match at_marker()? {
-                Some(end) => return Ok(end),
-                None => signal,
-            },
-            Event::Stopped {
-                signal: signal @ (libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE),
-                event: 0,
-            } => {
-                if sys::stopped_by_fault(tid).map_err(failed("read the signal of a thread"))? {
-                    return Ok(End::Fault(signal));
-                }
-                signal
-            }
-            Event::Stopped { signal, event: 0 } => signal,
-            Event::Stopped { .. } => 0,
-        };
-        sys::resume(tid, resume, pass).map_err(failed("resume a thread"))?;
-    }
 }

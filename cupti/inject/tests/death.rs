@@ -20,14 +20,12 @@ const HESITATION_MS: &str = "STALLSCOPE_TEST_HESITATION_MS";
 #[test]
 #[ignore = "run by the other tests"]
 fn injector() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<i32>().ok());
     let Some(pid) = number(TARGET) else { return };
-    let last = number(LAST_STEP).unwrap_or(i32::MAX);
+    let last = std::env::var(LAST_STEP).ok();
     let hesitation_ms = number(HESITATION_MS).unwrap_or(0).unsigned_abs().into();
-    let mut taken = 0;
     let mut observe = |step| {
-        taken += 1;
-        if taken == last {
+        if last == Some(format!("{step:?}")) {
             println!("dies after {step:?}");
             std::thread::sleep(Duration::from_millis(hesitation_ms));
             let own = std::process::id().cast_signed();
@@ -49,14 +47,14 @@ fn injector_for(target: &Target) -> Command {
     command
 }
 
-/// Runs an injector that dies after so many steps, and hesitates before it does.
-fn die_after(target: &Target, step: usize, hesitation_ms: u32) {
+/// Runs an injector that dies after a step, and hesitates before it does.
+fn die_after(target: &Target, step: Step, hesitation_ms: u32) {
     let status = injector_for(target)
-        .env(LAST_STEP, step.to_string())
+        .env(LAST_STEP, format!("{step:?}"))
         .env(HESITATION_MS, hesitation_ms.to_string())
         .status()
         .unwrap();
-    assert_eq!(status.signal(), Some(libc::SIGKILL), "the injector did not die after step {step}");
+    assert_eq!(status.signal(), Some(libc::SIGKILL), "the injector did not die after {step:?}");
 }
 
 /// What the target says after a death, given the step: "ok".
@@ -70,10 +68,10 @@ fn dies_everywhere(arguments: &[&str], check: impl Fn(&mut Target, Step)) {
     check(&mut target, Step::Started);
     eventually("the first agent ends", || target.threads() == 1);
     let before = target.belongings();
-    for (index, step) in steps.iter().enumerate() {
+    for step in steps {
         target.settle();
-        die_after(&target, index + 1, 0);
-        check(&mut target, *step);
+        die_after(&target, step, 0);
+        check(&mut target, step);
         target.settle();
         inject_and_leave(&target).unwrap_or_else(|refusal| panic!("after {step:?}: {refusal}"));
         check(&mut target, Step::Started);
@@ -142,11 +140,11 @@ fn a_sleep_is_not_begun_anew_by_a_death() {
     let (result, steps) = steps(&target, &payload(0));
     result.unwrap();
     let in_the_seed = [Step::RegistersSet, Step::MaskSet, Step::Resumed, Step::AtMarker, Step::MaskRestored];
-    for (index, _) in steps.iter().enumerate().filter(|(_, step)| in_the_seed.contains(step)) {
+    for step in steps.into_iter().filter(|step| in_the_seed.contains(step)) {
         assert_eq!(target.line(), "ok");
         // Most of it is over: begun anew it would last twice as long, of which the target complains.
         std::thread::sleep(Duration::from_millis(1850));
-        die_after(&target, index + 1, 0);
+        die_after(&target, step, 0);
         assert_eq!(target.line(), "ok");
     }
 }
@@ -174,13 +172,9 @@ fn a_signal_that_comes_while_the_injector_dies_ends_the_call() {
     let target = Target::waiting(&["interrupted", "10"]);
     let (result, steps) = steps(&target, &payload(0));
     result.unwrap();
-    for (index, step) in steps.iter().enumerate() {
-        // The gaps, of a microsecond each: handlers may run while the thread is in the seed. Nobody hesitates there but
-        // this test.
-        if ![Step::RegistersSet, Step::MaskRestored].contains(step) {
-            die_after(&target, index + 1, 20);
-            assert_eq!(target.fresh_line(), "ok", "after {step:?}");
-        }
+    for step in steps {
+        die_after(&target, step, 20);
+        assert_eq!(target.fresh_line(), "ok", "after {step:?}");
     }
 }
 

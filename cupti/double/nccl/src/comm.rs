@@ -127,12 +127,17 @@ impl Comm {
         let mut root = TcpStream::connect(address)?;
         send(&mut root, &me)?;
         let all: Vec<Hello> = Receiver::new(root).next()?;
-        let peers = connect(&me, &all, &listener)?;
-        let readers: Vec<TcpStream> =
-            peers.iter().flatten().map(TcpStream::try_clone).collect::<io::Result<_>>()?;
-        for peer in peers.iter().flatten() {
-            peer.set_nodelay(true)?;
+        let (mut peers, mut receivers) = (Vec::new(), Vec::new());
+        for peer in connect(&me, &all, &listener)? {
+            peers.push(peer.map(|(stream, receiver)| {
+                receivers.push(receiver);
+                stream
+            }));
         }
+        for stream in peers.iter().flatten() {
+            TcpStream::set_nodelay(stream, true)?;
+        }
+        let peers = peers.into_iter().map(|peer| peer.map(Mutex::new)).collect();
         let device = link::load_cuda().map_or(0, |c| (c.current_device)());
         let comm = Arc::new(Self {
             hash,
