@@ -53,6 +53,7 @@ def arguments():
     parser.add_argument("--fault", default="none@0", help="KIND@RANK")
     parser.add_argument("--dose-ms", type=float, default=10)
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--profile", help="FROM:TO, steps in which rank 0 profiles itself, as torch.profiler would")
     parser.add_argument("--counter", help="file of 8 bytes that counts steps of rank 0")
     args = parser.parse_args()
     kind, rank = args.fault.split("@")
@@ -243,10 +244,19 @@ def main():
         from counter import Counter
 
         counter = Counter(args.counter)
+    profiler, profiled = None, range(0)
+    if args.profile and RANK == 0:
+        from gpu_profiler import Profiler
+
+        profiler, profiled = Profiler(), range(*map(int, args.profile.split(":")))
     begin, step = time.monotonic(), 0
     while time.monotonic() - begin < args.seconds if args.seconds else step < args.steps:
+        if profiler and step == profiled.start:
+            profiler.start()
         trainer.step(step, batches)
         step += 1
+        if profiler and step == profiled.stop:
+            print("profiler", json.dumps(profiler.stop()), flush=True)
         if counter:
             counter.add()
     trainer.gpu.runtime.cudaDeviceSynchronize()

@@ -3,31 +3,48 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use common::{Lab, Outcome};
 use stallscope_cupti_double::folder::Version;
 use stallscope_cupti_double::truth::{Collective, Line, Op, OpKind, Why};
 
 const RANKS: usize = 4;
-const STEPS: usize = 25;
+const STEPS: usize = 16;
 const LAYERS: usize = 4;
 
 fn jobs() -> PathBuf {
     common::here().join("../../tests/jobs")
 }
 
+/// The program, compiled once for all tests of this process.
+fn compiled(lab: &Lab, source: &Path) -> PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let compile = || {
+        let kept =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("gpu_trainer.{}", std::process::id()));
+        std::fs::copy(lab.compile(source), &kept).unwrap();
+        kept
+    };
+    PROGRAM.get_or_init(compile).clone()
+}
+
 fn train(trainer: &str, fault: &str, dose_ms: u32) -> Outcome {
+    train_with(trainer, &["--fault", fault, "--dose-ms", &dose_ms.to_string()])
+}
+
+fn train_with(trainer: &str, arguments: &[&str]) -> Outcome {
     let lab = Lab::new(Version::V12_8);
     let program = if trainer.ends_with(".cpp") {
-        vec![lab.compile(&jobs().join(trainer))]
+        vec![compiled(&lab, &jobs().join(trainer))]
     } else {
         vec!["python3".into(), jobs().join(trainer)]
     };
     let mut command = lab.command("python3".as_ref(), "gpus=4", "log");
     command.arg(jobs().join("gpu_launch.py")).arg(RANKS.to_string()).args(program);
     command.args(["--steps", &STEPS.to_string(), "--layers", &LAYERS.to_string()]);
-    command.args(["--fault", fault, "--dose-ms", &dose_ms.to_string()]);
+    command.args(arguments);
     lab.finish(&mut command, "log")
 }
 
@@ -139,6 +156,18 @@ fn a_slow_device_says_how_slow() {
         let slowed_ns = if op.pid == pid { duration_ns / 2 } else { 0 };
         assert_eq!(op.slowed_ns, slowed_ns, "twice as slow, on rank 1 alone");
     }
+}
+
+#[test]
+fn a_rank_that_profiles_itself_gets_its_records() {
+    let outcome = train_with("gpu_trainer.py", &["--profile", "4:9"]);
+    check(&outcome);
+    // In each of five steps four kernels forward, four backward, four all-reduces, the optimiser; a copy.
+    let records = outcome.lines("profiler")[0];
+    assert!(records.contains(&format!("\"10\": {}", 5 * (3 * LAYERS + 1))), "{records}");
+    assert!(records.contains("\"1\": 5,"), "{records}");
+    let owed = outcome.ops().into_iter().filter(|o| o.observed).count();
+    assert_eq!(owed, 5 * (3 * LAYERS + 2));
 }
 
 #[test]

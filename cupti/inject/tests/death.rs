@@ -173,6 +173,7 @@ fn a_signal_that_comes_while_the_injector_dies_ends_the_call() {
     let (result, steps) = steps(&target, &payload(0));
     result.unwrap();
     for step in steps {
+        println!("{step:?}");
         die_after(&target, step, 20);
         assert_eq!(target.fresh_line(), "ok", "after {step:?}");
     }

@@ -37,7 +37,7 @@ use table::{Binding, Table};
 
 pub(crate) const PROBE: Probe = Probe {
     id: ProbeId::Collectives,
-    sees: "calls of NCCL, RCCL, MPI, Gloo and c10d: when, how long, how much, with whom",
+    sees: "calls of NCCL, RCCL, MPI, Gloo, c10d and oneCCL: when, how long, how much, with whom",
     programs: &["call_entry_multi", "call_exit_multi", "call_entry_each", "call_exit_each"],
     can_run,
     // Which files to probe depends on the processes: Collectives does it.

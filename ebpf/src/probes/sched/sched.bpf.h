@@ -533,15 +533,16 @@ int leave_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct task_state *state;
-	u64 now;
+	u64 from, now;
 	if (!task)
 		return 0;
 	state = bpf_task_storage_get(&tasks, task, 0, 0);
 	if (!state)
 		return 0;
+	// In this order: it may leave the CPU at any moment, and what began must not lie after what is now.
+	from = *(volatile u64 *)&state->off_since;
 	now = bpf_ktime_get_ns();
-	if (state->off_since) {
-		u64 from = state->off_since;
+	if (from) {
 		if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
 			state->off_since = 0;
 			// Throttling is counted when it ends.
