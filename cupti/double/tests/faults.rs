@@ -107,7 +107,7 @@ fn clocks_can_be_wrong() {
     for (correlation, start, _) in times(&outcome) {
         if let Some(true_start) = truth.get(&correlation) {
             let error = i128::from(start) - i128::from(*true_start) + 5_000;
-            assert!(error.abs() < 1_000, "{error} ns of the clock's own reading");
+            assert_eq!(error, 0, "this clock needs no reading");
             seen += 1;
         }
     }

@@ -102,11 +102,9 @@ pub(crate) fn initialise() -> Result<(), Error> {
     }
     let settings = settings::now().line();
     let devices = lock().devices.iter().map(|d| d.uuid_text()).collect();
-    let (before_ns, real_ns, after_ns) = (sys::monotonic_ns(), sys::realtime_ns(), sys::monotonic_ns());
-    let monotonic_ns = before_ns.midpoint(after_ns);
-    let realtime_minus_monotonic_ns = i64::try_from(real_ns.saturating_sub(monotonic_ns)).unwrap_or(0);
+    let realtime_minus_monotonic_ns = sys::realtime_minus_monotonic_ns();
     let rank = std::env::var("RANK").ok().and_then(|r| r.parse().ok());
-    let (pid, at_ns) = (sys::process_id(), after_ns);
+    let (pid, at_ns) = (sys::process_id(), sys::monotonic_ns());
     let line = truth::Process { pid, at_ns, realtime_minus_monotonic_ns, devices, rank, settings };
     truth::write(&[Line::Process(line)]);
     sys::at_exit(at_exit);

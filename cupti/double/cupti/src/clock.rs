@@ -68,23 +68,21 @@ pub(crate) fn offset(now_ns: u64) -> Offset {
 }
 
 fn measure(settings: &Settings, callback: usize) -> Offset {
-    let before_ns = sys::monotonic_ns();
-    let real_ns = sys::realtime_ns();
-    let after_ns = sys::monotonic_ns();
-    let monotonic_ns = before_ns.midpoint(after_ns);
-    let time = if callback != 0 {
+    let skew_ns = settings.number("cupti.device_skew_ns", 0);
+    if callback != 0 {
         // SAFETY: only `set_callback` stores it, from a function of this type.
         let callback = unsafe { std::mem::transmute::<usize, Callback>(callback) };
-        i128::from(callback())
-    } else {
-        match settings.get("cupti.clock") {
-            Some("monotonic") => i128::from(monotonic_ns),
-            Some("fast") => i128::from(real_ns) + i128::from(monotonic_ns / 10_000),
-            Some("jumpy") => i128::from(real_ns) + i128::from(jump_ns()),
-            _ => i128::from(real_ns),
-        }
+        let (before_ns, time, after_ns) = (sys::monotonic_ns(), callback(), sys::monotonic_ns());
+        return Offset { ns: i128::from(time) - i128::from(before_ns.midpoint(after_ns)), skew_ns };
+    }
+    let real_ns = i128::from(sys::realtime_minus_monotonic_ns());
+    let ns = match settings.get("cupti.clock") {
+        Some("monotonic") => 0,
+        Some("fast") => real_ns + i128::from(sys::monotonic_ns() / 10_000),
+        Some("jumpy") => real_ns + i128::from(jump_ns()),
+        _ => real_ns,
     };
-    Offset { ns: time - i128::from(monotonic_ns), skew_ns: settings.number("cupti.device_skew_ns", 0) }
+    Offset { ns, skew_ns }
 }
 
 /// Between -1 and 1 ms, the same sequence in every run.

@@ -44,10 +44,12 @@ impl Lab {
         program
     }
 
-    /// The command with the stand-ins in its way and this truth log.
+    /// The command with the stand-ins in its way and this truth log. What hangs is ended: that is a failure.
     pub(crate) fn command(&self, program: &Path, settings: &str, log: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = Command::new("timeout");
         command
+            .args(["--kill-after=5", "120"])
+            .arg(program)
             .env("LD_LIBRARY_PATH", self.path("lib"))
             .env("STALLSCOPE_DOUBLE", settings)
             .env("STALLSCOPE_DOUBLE_TRUTH", self.path(log))
