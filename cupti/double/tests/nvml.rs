@@ -70,6 +70,7 @@ ready
 ";
     assert_eq!(before, expected);
     let expected = "xid 0 79 1
+again 10
 temperature 0 88
 power 3 0
 clock 0 1200

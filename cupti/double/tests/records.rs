@@ -80,6 +80,25 @@ fn every_version_has_its_record_sizes() {
 }
 
 #[test]
+fn serial_tracing_has_a_kind_of_its_own_and_is_misuse() {
+    for (index, (version, _)) in NUMBERS.into_iter().enumerate() {
+        let outcome = Lab::new(version).run("observe.c", &[version.cupti(), "1", "0", "3"], "");
+        assert_eq!(outcome.misuses(), ["CUPTI_ACTIVITY_KIND_KERNEL makes kernels run one by one"]);
+        let kernels = records(&outcome).iter().filter(|r| r.kind == 3).count();
+        assert_eq!(kernels, outcome.ops().iter().filter(|o| o.observed && o.kind == OpKind::Kernel).count());
+        let places: Vec<(u32, usize)> = outcome
+            .lines("record")
+            .iter()
+            .map(|l| l.split(' ').collect::<Vec<_>>())
+            .map(|w| (w[0].parse().unwrap(), w[1].parse().unwrap()))
+            .collect();
+        let size = SIZES.iter().find(|(k, _)| *k == 10).unwrap().1[index];
+        let followed = places.windows(2).filter(|w| w[0].0 == 3 && w[1].1 > 0);
+        assert!(followed.map(|w| w[1].1 - w[0].1).all(|s| s == size), "{}", version.name());
+    }
+}
+
+#[test]
 fn records_of_operations_are_the_truth() {
     for version in Version::ALL {
         let lab = Lab::new(version);

@@ -70,8 +70,28 @@ fn check(outcome: &Outcome) {
             assert!(start_ns >= before_ns && end_ns >= start_ns, "streams run in order");
             assert!(start_ns >= op.launched_ns, "nothing starts before it is launched");
         }
+        check_order(ops);
     }
     check_collectives(outcome);
+}
+
+/// What events order over the two streams: gradients before their all-reduce, all-reduces before the optimiser.
+fn check_order(ops: &[&Op]) {
+    let (mut gradients_ns, mut reduced_ns) = (0, 0);
+    for op in ops {
+        let (start_ns, end_ns) = (op.start_ns.unwrap(), op.end_ns.unwrap());
+        match (op.kind, op.name.as_str()) {
+            (OpKind::Kernel, "backward_gemm") => gradients_ns = end_ns,
+            (OpKind::Collective, _) => {
+                assert!(start_ns >= gradients_ns, "an all-reduce waits for its gradients");
+                reduced_ns = end_ns;
+            }
+            (OpKind::Kernel, "optimizer_step") => {
+                assert!(start_ns >= reduced_ns, "the optimiser waits for all")
+            }
+            _ => {}
+        }
+    }
 }
 
 fn check_collectives(outcome: &Outcome) {

@@ -84,6 +84,7 @@ int main(void)
 	getchar();
 	unsigned code = NVML("nvmlEventSetWait_v2", set, &event, 30000);
 	printf("xid %u %llu %d\n", code, (unsigned long long)event.data, event.device == gpu);
+	printf("again %u\n", NVML("nvmlEventSetWait_v2", set, &event, 20));
 	print(gpu);
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* A CUDA program that profiles itself with CUPTI and prints every record, for comparison with the truth log.
  *
  * Prototypes and offsets are written out here, from CUPTI's headers, so that the program shares nothing with the
- * stand-ins. argv: name of libcupti, number of rounds. Prints "record KIND OFFSET fields...", "dropped N", "done".
+ * stand-ins. argv: name of libcupti, number of rounds, how many buffers to refuse, kind of kernels' records (10). Prints "record KIND OFFSET fields...", "dropped N", "done".
  */
 #include <dlfcn.h>
 #include <stdint.h>
@@ -148,7 +148,7 @@ int main(int argc, char **argv)
 	printf("version %u\n", version);
 	CALL(cupti, cuptiActivityRegisterCallbacks, requested, completed);
 	CALL(cupti, cuptiSetThreadIdType, 1);
-	int kinds[] = {10, 1, 2, 4, 38, 17};
+	int kinds[] = {argc > 4 ? atoi(argv[4]) : 10, 1, 2, 4, 38, 17};
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
 		CALL(cupti, cuptiActivityEnable, kinds[i]);
 	CALL(cupti, cuptiActivityEnableAndDump, 9);
