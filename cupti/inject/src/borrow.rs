@@ -3,6 +3,7 @@
 //! It is done on a thread of the injector that is there for it: when that ends, the kernel lets go of whatever it still
 //! traces. The steps, and what the target does if the injector dies after one of them, are in the crate's head.
 
+use std::fs;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,6 +41,18 @@ impl From<Refusal> for Setback {
 pub(crate) struct Traced<'a> {
     pub(crate) process: &'a Process,
     pub(crate) tid: i32,
+    /// Processors had nothing to do when it began.
+    calm: bool,
+}
+
+/// Whether there are no more threads that want to run than processors, this one included.
+fn is_calm() -> bool {
+    let runnable = fs::read_to_string("/proc/loadavg").ok().and_then(|text| {
+        let (runnable, _all) = text.split(' ').nth(3)?.split_once('/')?;
+        runnable.parse::<usize>().ok()
+    });
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    runnable.is_some_and(|runnable| runnable <= processors)
 }
 
 impl Traced<'_> {
@@ -55,12 +68,16 @@ impl Traced<'_> {
 
     /// Waits for what happens next, no longer than until `deadline`.
     ///
-    /// It sleeps in between, and longer as time passes, because the thread that it waits for needs a processor as well,
-    /// maybe this one: with a look every 10 us, on two busy processors, that took ten times as long.
+    /// On processors that have nothing else to do it looks all the time at first. Else it sleeps in between, and longer as
+    /// time passes, because the thread that it waits for needs a processor as well, maybe this one; but when there is
+    /// something to see, it sees it before anybody else runs. Measured on two busy processors: a look every 10 us took
+    /// ten times as long, and without going first it was five times.
     pub(crate) fn wait(&self, deadline: Instant) -> Result<Option<Event>, Setback> {
+        const SPIN: Duration = Duration::from_micros(100);
         const LEAST: Duration = Duration::from_micros(30);
         const MOST: Duration = Duration::from_millis(1);
         let began = Instant::now();
+        let mut spins = self.calm;
         loop {
             if let Some(event) =
                 sys::poll_event(self.tid).map_err(|error| self.setback("wait for a thread", error))?
@@ -70,7 +87,16 @@ impl Traced<'_> {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            thread::sleep((began.elapsed() / 8).clamp(LEAST, MOST));
+            let waited = began.elapsed();
+            if spins && waited < SPIN {
+                thread::yield_now();
+                continue;
+            }
+            if spins {
+                spins = false;
+                sys::go_first();
+            }
+            thread::sleep((waited / 8).clamp(LEAST, MOST));
         }
     }
 
@@ -89,8 +115,10 @@ pub(crate) fn borrow(
 ) -> Result<(u64, Duration), Setback> {
     let process = plan.process;
     let tid = candidate.tid;
-    let traced = Traced { process, tid };
-    sys::go_first();
+    let traced = Traced { process, tid, calm: is_calm() };
+    if !traced.calm {
+        sys::go_first();
+    }
     sys::seize(tid).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH) => Setback::Thread(UnsafePoint::Moved),
         _ => Setback::Target(refused(process.pid, &process.file(""), error)),
