@@ -156,7 +156,7 @@ mod tests {
     use super::{Threads, innermost, lives, mapped};
 
     #[test]
-    fn the_innermost_number_is_the_processs_own() {
+    fn the_innermost_number_is_its_own() {
         assert_eq!(innermost("Name:\tx\nNSpid:\t4242\t17\n"), Some((17, true)));
         assert_eq!(innermost("NSpid:\t4242\n"), Some((4242, false)));
         assert_eq!(innermost("Name:\tx\n"), None);

@@ -114,7 +114,7 @@ fn what_the_queue_left_out_is_a_stretch_of_its_thread() {
 }
 
 #[test]
-fn an_outsider_that_is_introduced_again_is_the_same_until_its_tid_is_anothers() {
+fn an_outsider_that_is_introduced_again_is_the_same_until_its_tid_is_given_away() {
     let mut assembler = assembler();
     let outsider = |born_ns| task(OUTSIDE | 77, 77, born_ns);
     assembler.batch(vec![outsider(1), outsider(1), outsider(2)], &[], 0).unwrap();
