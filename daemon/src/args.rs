@@ -39,8 +39,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Attach to a running job, record what its threads and GPUs do and wait for, and leave.
     ///
-    /// Needs root (or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) and a kernel from 5.15 on. Follows all ranks of the job on
-    /// this host and whatever they fork. Into processes that use CUDA an agent is put, which goes to rest at the end
+    /// Needs root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH) and a kernel from 5.15 on. Follows all
+    /// ranks of the job on this host and whatever they fork. Into processes that use CUDA an agent is put, which goes to rest at the end
     /// (--no-gpu leaves them alone); otherwise nothing in the job is changed. Costs well under a microsecond for each switch
     /// of a thread; `stallscope doctor` says what this host can show. With `-- COMMAND` the job is started under it.
     Record(Box<RecordArgs>),

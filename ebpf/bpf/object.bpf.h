@@ -9,6 +9,7 @@
 #define STALLSCOPE_OBJECT_H
 
 #include "calls.bpf.h"
+#include "connection.bpf.h"
 #include "path.bpf.h"
 
 // The numbers of record::ObjectKind.
@@ -88,22 +89,6 @@ struct {
 	__type(key, struct file_key);
 	__type(value, struct file_sums);
 } file_io SEC(".maps");
-
-// TCP sockets that followed threads have used, by address.
-struct connection {
-	u64 object;
-	u64 received;
-	u64 segments;
-	u32 task;
-	u32 ports;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
-	__type(value, struct connection);
-} connections SEC(".maps");
 
 static __always_inline u64 never_zero(u64 hash)
 {
@@ -292,8 +277,7 @@ static __always_inline u64 name_socket(struct object_scratch *s, u64 file, u64 i
 	if (want_network && protocol == IPPROTO_TCP && s->record.kind == OBJECT_TCP_SOCKET && s->record.peer_port) {
 		struct connection c = { .object = id, .task = task };
 		c.ports = READ(sock, sock, __sk_common.skc_portpair);
-		if (bpf_map_update_elem(&connections, &sock, &c, BPF_NOEXIST) == -7) // E2BIG
-			count(COUNT_OBJECT_LOST);
+		remember_connection(sock, &c);
 	}
 	return id;
 }
@@ -363,12 +347,9 @@ static __noinline struct file_sums *sums_of(struct file_key *key)
 	sums = bpf_map_lookup_elem(&file_io, key);
 	if (sums)
 		return sums;
-	if (bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST)) {
-		// Full until the recorder asks: what has no room of its own shares one.
+	// Full until the recorder asks: what has no room is lost.
+	if (bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST))
 		count(COUNT_OBJECT_LOST);
-		key->object = 0;
-		bpf_map_update_elem(&file_io, key, &none, BPF_NOEXIST);
-	}
 	return bpf_map_lookup_elem(&file_io, key);
 }
 

@@ -118,7 +118,8 @@ fn clocks_can_be_wrong() {
 fn a_misspelt_setting_ends_the_process() {
     let lab = Lab::new(Version::V12_8);
     let program = lab.compile(&common::here().join("tests/c/observe.c"));
-    let output = lab.command(&program, "fault.dropped=1", "log").args(["libcupti.so.12", "1"]).output().unwrap();
+    let output =
+        lab.command(&program, "fault.dropped=1", "log").args(["libcupti.so.12", "1"]).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("fault.dropped"));
 }

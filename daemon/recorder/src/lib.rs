@@ -15,6 +15,7 @@
 mod assemble;
 mod believable;
 mod clock;
+mod counters;
 mod gpu;
 mod naming;
 mod pace;

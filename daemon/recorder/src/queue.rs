@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use stallscope_agents::Told;
+use stallscope_counters::Sample as CounterSample;
 use stallscope_ebpf::Event;
 use stallscope_ebpf::probes::collectives::ProcessHandles;
 
@@ -31,6 +32,8 @@ pub(crate) struct Batch {
     pub(crate) calls_seen: Vec<CallsSeen>,
     /// What the agents told.
     pub(crate) told: Vec<Told>,
+    /// Looks at the host's counters.
+    pub(crate) counters: Vec<CounterSample>,
 }
 
 /// Records of a task that did not fit.
@@ -103,6 +106,7 @@ impl Sender {
         state.waiting.handles.append(&mut batch.handles);
         state.waiting.calls_seen.append(&mut batch.calls_seen);
         state.waiting.told.append(&mut batch.told);
+        state.waiting.counters.append(&mut batch.counters);
         if state.waiting.events.is_empty() && batch.events.len() <= self.0.capacity {
             std::mem::swap(&mut state.waiting.events, &mut batch.events);
         }
@@ -162,6 +166,7 @@ impl Receiver {
             && batch.handles.is_empty()
             && batch.calls_seen.is_empty()
             && batch.told.is_empty()
+            && batch.counters.is_empty()
             && batch.malformed == 0;
         (!empty || !state.closed).then_some(batch)
     }

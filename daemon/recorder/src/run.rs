@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterOptions};
+use stallscope_counters::Options as CounterOptions;
 use stallscope_ebpf::python::{self, NotPython};
 use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
 use stallscope_jobs::{Door, Host, Life, ProcessId, Selection};
@@ -15,6 +16,7 @@ use stallscope_schemas::wire::OUTSIDE;
 use crate::assemble::{Assembler, CallsSeen, RankSeat, Seats};
 use crate::believable::believable;
 use crate::clock::{monotonic_ns, unix_offset};
+use crate::counters::{Counters, cgroup};
 use crate::gpu::{GpuProcess, Gpus};
 use crate::naming::Names;
 use crate::pace::{Pace, Turn};
@@ -190,6 +192,7 @@ fn write<W: Write>(
         assembler.count(LossCounter::QueueFull, batch.left_out_plain);
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
         batch.told.into_iter().try_for_each(|told| assembler.told(told))?;
+        batch.counters.iter().try_for_each(|sample| assembler.counters(sample))?;
         if begun && flushed.elapsed() >= FLUSH {
             assembler.flush()?;
             flushed = Instant::now();
@@ -441,6 +444,8 @@ fn read(
         return Err(RecordError::Gone { pid: rank.pid });
     }
     gpus.follow(&pids);
+    let cgroups = ranks.iter().filter_map(|rank| cgroup(rank.pid)).collect();
+    let mut counters = Counters::start(CounterOptions { cgroups, ..CounterOptions::default() });
     let attached = Instant::now();
     let attach = attached.duration_since(called);
     progress(Progress { elapsed: Duration::ZERO, records: 0, threads: 0 });
@@ -454,6 +459,9 @@ fn read(
             let (batch, seen) = &mut *gathered.borrow_mut();
             wait = if batch.events.is_empty() { LOOK_IDLE } else { LOOK };
             gpus.take(&mut batch.told);
+            if let Some(counters) = &mut counters {
+                counters.take(&mut batch.counters);
+            }
             sender.send(batch);
             (seen.records, seen.threads, seen.alive)
         };
@@ -514,6 +522,7 @@ fn read(
     reader.poll(Duration::ZERO)?;
     drop(reader);
     let (mut batch, seen) = gathered.into_inner();
+    let unseen = counters.map(|counters| counters.finish(&mut batch.counters)).unwrap_or_default();
     sender.send(&mut batch);
     let mut notes = plan.selection.notes.clone();
     notes.extend(interpreters.notes());
@@ -521,6 +530,11 @@ fn read(
     if let Err(error) = detached {
         notes.push(format!("the waits that went on at the end are missing: {error}"));
     }
+    let losses = session.losses().into_iter().chain(std::mem::take(&mut gpus.losses)).collect();
+    let gpus = gpus.into_processes();
+    // Where nobody uses a GPU, nobody misses what GPUs say.
+    notes
+        .extend(unseen.into_iter().filter(|_| !gpus.is_empty()).map(|what| format!("no counters of {what}")));
     let summary = Summary {
         ended,
         elapsed,
@@ -528,9 +542,9 @@ fn read(
         detach,
         records: seen.records,
         threads: seen.threads,
-        losses: session.losses().into_iter().chain(std::mem::take(&mut gpus.losses)).collect(),
+        losses,
         standings: session.standings().to_vec(),
-        gpus: gpus.into_processes(),
+        gpus,
         notes,
     };
     Ok((summary, session))

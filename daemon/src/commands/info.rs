@@ -62,7 +62,7 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
         .map(|d| {
             json!({
                 "id": d.id,
-                "kind": if d.kind == device_kind::CPU { "cpu" } else { "gpu" },
+                "kind": device_kind::name(d.kind),
                 "ordinal": d.ordinal,
                 "model": d.model,
                 "pids": pids(tables, d),

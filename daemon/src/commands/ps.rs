@@ -94,7 +94,17 @@ fn write_plain(host: &Host, users: &Users, all: bool, out: &mut String) -> std::
     let hidden = host.hidden();
     if hidden.closed > 0 {
         let closed = count(hidden.closed as usize, "process", "processes");
-        writeln!(out, "not seen: {closed} of other users or protected (root, CAP_SYS_PTRACE see more)")?;
+        writeln!(
+            out,
+            "not seen: {closed} of other users or protected (root sees more; or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
+        )?;
+    }
+    if hidden.hang > 0 {
+        let hang = count(hidden.hang as usize, "process", "processes");
+        writeln!(
+            out,
+            "not asked: {hang} that hang in the kernel (what they run as is shown, not what it was called with)"
+        )?;
     }
     if hidden.unreadable > 0 || hidden.unlisted {
         writeln!(out, "not seen: processes that this /proc hides (hidepid, or not the host's /proc)")?;
@@ -325,6 +335,7 @@ fn json_text(host: &Host, users: &Users, all: bool) -> String {
             "other_users": hidden.closed,
             "unreadable": hidden.unreadable,
             "unlisted": hidden.unlisted,
+            "hang": hidden.hang,
         },
         "jobs": jobs,
     });

@@ -30,10 +30,15 @@ fn build() -> Result<PathBuf, String> {
     }
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/truth/child.c");
-    let program = folder.join(format!("truth-child-{}", std::process::id()));
-    let built = Command::new("cc").args(["-O1", "-pthread", "-o"]).arg(&program).arg(source).output();
+    // Each test is a process and builds it for itself: the last one to be ready leaves the file.
+    let fresh = folder.join(format!("truth-child.{}", std::process::id()));
+    let program = folder.join("truth-child");
+    let built = Command::new("cc").args(["-O1", "-pthread", "-o"]).arg(&fresh).arg(source).output();
     match built {
-        Ok(output) if output.status.success() => Ok(program),
+        Ok(output) if output.status.success() => {
+            std::fs::rename(&fresh, &program).map_err(|error| error.to_string())?;
+            Ok(program)
+        }
         Ok(output) => panic!("the child does not compile: {}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => Err(format!("no C compiler: {error}")),
     }

@@ -329,4 +329,14 @@ pub mod device_kind {
     pub const CPU: u8 = 1;
     /// A host: it has counters and no time of its own.
     pub const HOST: u8 = 2;
+
+    /// The stable name used in JSON. A kind that this version does not know is taken for a GPU.
+    #[must_use]
+    pub fn name(kind: u8) -> &'static str {
+        match kind {
+            CPU => "cpu",
+            HOST => "host",
+            _ => "gpu",
+        }
+    }
 }

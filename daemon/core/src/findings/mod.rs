@@ -127,7 +127,7 @@ pub(crate) fn of_ranks<S: ReadAt>(
     let mut out = Vec::new();
     for (ledger, id) in ledgers.iter().zip(ids) {
         let mut found = Found { id, wall: ledger.wall_ns, out: Vec::new() };
-        cpu::of_rank(ledger, tables, &mut found);
+        cpu::of_rank(ledger, tables, cpu::main_loss(capture, ledger), &mut found);
         out.append(&mut found.out);
     }
     // One communicator tells the story: inner layers and sub-groups would tell it again.

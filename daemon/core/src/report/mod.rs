@@ -383,7 +383,7 @@ fn common(
     let processes: Vec<_> = device.processes.iter().filter_map(|&p| tables.process(p)).collect();
     DeviceReport {
         id: some(&device.id).unwrap_or_else(|| format!("device-{}", id.0)),
-        kind: if device.kind == device_kind::CPU { "cpu" } else { "gpu" },
+        kind: device_kind::name(device.kind),
         ordinal: device.ordinal,
         rank: processes.iter().find_map(|p| p.rank),
         world_size: processes.iter().find_map(|p| p.world_size),

@@ -109,6 +109,11 @@ impl Gpus {
         }
     }
 
+    /// The device with this UUID, where the job uses it.
+    pub(super) fn by_uuid(&self, uuid: &str) -> Option<DeviceId> {
+        self.known.get(uuid).copied()
+    }
+
     /// The devices of a process were observed in `[from, to)`.
     pub(super) fn observed<W: Write>(
         &mut self,

@@ -3,6 +3,7 @@
 //! What later records refer to (tasks, stacks, objects) may come out of another CPU's ring a moment after the record that
 //! refers to it. So each batch is held back until the definitions of the next one are in.
 
+mod counters;
 mod gpu;
 mod tasks;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use stallscope_ebpf::object::ObjectText;
 use stallscope_ebpf::probes::collectives::Decoded;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{BlockOp, ObjectKind, WaitKind, wait_flags};
-use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{DeviceId, StackId, StringId, ThreadId, TimeNs};
 use stallscope_schemas::wire::{self, loss_flag, stack_flag, wait_flag};
 
 use crate::queue::LeftOut;
@@ -87,6 +88,8 @@ pub(crate) struct Assembler<W: Write, N: Naming> {
     naming: N,
     tasks: Tasks,
     gpus: Gpus,
+    /// The device that has the host's counters, from the first of them on.
+    host: Option<DeviceId>,
     held: Vec<Event>,
     stacks: HashMap<u64, StackFrames>,
     stack_ids: HashMap<(u64, u64), StackId>,
@@ -133,6 +136,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             naming,
             tasks,
             gpus: Gpus::default(),
+            host: None,
             held: Vec::new(),
             stacks: HashMap::new(),
             stack_ids: HashMap::new(),

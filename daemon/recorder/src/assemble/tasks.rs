@@ -232,6 +232,11 @@ impl Tasks {
         self.seats.source
     }
 
+    /// Name of this host.
+    pub(super) fn host(&self) -> &str {
+        &self.seats.host
+    }
+
     pub(super) fn pid(&self, task: u32) -> Option<u32> {
         self.tasks.get(&task).map(|t| t.pid)
     }

@@ -145,7 +145,7 @@ fn processes(seen: &Seen) -> Check {
     } else {
         degraded(
             format!("ranks among processes of other users or protected ones: {}", pids(&closed)),
-            "run as root (sudo stallscope …), or give CAP_SYS_PTRACE",
+            "run as root (sudo stallscope …), or give CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
         )
     };
     let jobs = host.jobs().len();

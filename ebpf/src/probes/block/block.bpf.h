@@ -6,8 +6,10 @@
 // mapper, RAID, zram) complete the bio itself. What kernel threads queue on behalf of others (writeback, journal commits,
 // the thread of a loop device) belongs to nobody here.
 
-// Bios of one request that are looked at.
+// Bios of one request among which a remembered one is looked for.
 #define BIOS 32
+// The most segments of a request, and so bios, that drivers allow.
+#define MOST_BIOS 256
 #define REQ_OP_MASK 0xff
 #define PAGE_MAPPING_FLAGS 3
 
@@ -184,7 +186,7 @@ static __noinline struct block_io *find_bio(u64 bio)
 
 __noinline int forget_bios(u64 bio)
 {
-	for (u32 i = 0; i < BIOS && bio; i++) {
+	for (u32 i = 0; i < MOST_BIOS && bio; i++) {
 		bpf_map_delete_elem(&bios, &bio);
 		bio = FOLLOW(bio, bio, bi_next);
 	}

@@ -1,23 +1,8 @@
-// TCP: what each connection that followed threads use has done since it was opened, told when the recorder asks
-// (report_connections) and when it closes.
+// TCP: what each connection that followed threads use has done since the first of them used it, told when the recorder
+// asks (report_connections) and when it closes.
 //
 // The sockets are those that a descriptor of a followed thread led to (object.bpf.h puts them into the map), so that the
 // network namespace does not matter. A connection that nobody waited on or read from is not seen.
-
-static __always_inline bool tell_connection(u64 sock, struct connection *c)
-{
-	struct wire_connection record = {};
-	record.head.kind = WIRE_TYPE_CONNECTION;
-	record.head.task = c->task;
-	record.time_ns = bpf_ktime_get_ns();
-	record.object = c->object;
-	record.sent = READ(tcp_sock, sock, bytes_sent) - READ(tcp_sock, sock, bytes_retrans);
-	record.received = READ(tcp_sock, sock, bytes_received);
-	record.rtt_ns = (u64)(READ(tcp_sock, sock, srtt_us) >> 3) * 1000;
-	record.retransmits = READ(tcp_sock, sock, total_retrans);
-	record.segments = READ(tcp_sock, sock, segs_out);
-	return send(&record, sizeof(record));
-}
 
 SEC("iter/bpf_map_elem")
 int report_connections(struct bpf_iter__bpf_map_elem *ctx)

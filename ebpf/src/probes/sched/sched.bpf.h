@@ -499,7 +499,7 @@ static __noinline void began_before(struct task_struct *task, struct task_state 
 		state->off_kind = WIRE_WAIT_STOPPED;
 	} else {
 		note_call(task, state);
-		state->off_kind = state->call >= 0 ? WIRE_WAIT_SYSCALL : WIRE_WAIT_KERNEL;
+		state->off_kind = state->call >= 0 ? WIRE_WAIT_SYSCALL : task->mm ? WIRE_WAIT_FAULT : WIRE_WAIT_KERNEL;
 		if (state->call >= 0)
 			resolve_object(task, state, state->faults_since);
 	}
