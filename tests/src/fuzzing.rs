@@ -5,6 +5,7 @@
 mod checksums;
 mod database;
 mod host_capture;
+mod ring;
 mod wire;
 
 use std::io::Write;
@@ -29,7 +30,7 @@ pub type Target = fn(&[u8]);
 
 /// The targets, by the name of their corpus.
 pub const TARGETS: &[(&str, Target)] =
-    &[("kineto", kineto), ("nsys", nsys), ("capture", capture), ("wire", wire)];
+    &[("kineto", kineto), ("nsys", nsys), ("capture", capture), ("wire", wire), ("ring", ring)];
 
 /// Imports the input as a trace of any kind that it looks like.
 pub fn kineto(data: &[u8]) {
@@ -66,6 +67,11 @@ pub fn capture(data: &[u8]) {
 /// Decodes the input as records of the kernel's rings.
 pub fn wire(data: &[u8]) {
     wire::read(data);
+}
+
+/// Does to an agent's ring what the input says, and reads it.
+pub fn ring(data: &[u8]) {
+    ring::read(data);
 }
 
 /// A file in memory where the system has such a place.
@@ -183,6 +189,7 @@ pub fn corpus() -> anyhow::Result<Vec<(&'static str, &'static str, Vec<u8>)>> {
         ("capture", "two-ranks.stall", host_capture::write(6)?),
         ("wire", "each-type.bin", wire::sample()),
         ("wire", "calls.bin", wire::calls()),
+        ("ring", "each-kind.bin", ring::sample()),
     ])
 }
 

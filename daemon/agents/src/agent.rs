@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -17,7 +18,8 @@ use stallscope_cupti_wire::{Command, NameBuffer, Reader, Reason, Ring, State, ri
 use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
-use crate::process::{Threads, cupti_for, lives, mapped};
+use crate::process::{Threads, cupti_for, is_copy_of_gpu_user, lives, mapped};
+use crate::stop::Stop;
 use crate::{Told, Why};
 
 /// Slots of a ring: 4 MiB. At 3 M records a second that is 22 ms; we look every 5 ms while records come.
@@ -45,17 +47,17 @@ pub(crate) struct Settings<'a> {
 }
 
 /// Follows the GPU work of one process until `stop`, and hands out what its agent tells.
-pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &AtomicBool, tell: &dyn Fn(Told)) {
+pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(Told)) {
     let tell_end = |why: Why| tell(Told::Ended { pid, why });
     // A process that has not loaded the driver has nothing to tell, and is left alone.
     let mut patience = LOOK_FOR_CUDA_FIRST;
     let mapped = loop {
         match mapped(pid) {
-            Some(mapped) if mapped.cuda => break mapped,
+            Some(mapped) if mapped.cuda && !is_copy_of_gpu_user(Path::new("/proc"), pid) => break mapped,
             Some(_) if lives(pid) => {}
             _ => return tell_end(Why::ProcessEnded),
         }
-        if wait(stop, patience) {
+        if stop.wait(patience) {
             return tell_end(Why::NoCuda);
         }
         patience = (patience * 5 / 4).min(LOOK_FOR_CUDA);
@@ -72,19 +74,6 @@ pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &AtomicBool, tell:
         Err(error) => return tell_end(Why::Ring(error)),
     };
     tell_end(Visit { pid, ring, settings, stop, tell, begun, new }.run());
-}
-
-/// Waits; returns whether the recording has ended.
-fn wait(stop: &AtomicBool, time: Duration) -> bool {
-    let until = Instant::now() + time;
-    while !stop.load(Ordering::Relaxed) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        std::thread::sleep(left.min(LOOK_IDLE));
-    }
-    true
 }
 
 fn monotonic_ns() -> u64 {
@@ -123,7 +112,7 @@ struct Visit<'a> {
     pid: u32,
     ring: Ring<'a>,
     settings: &'a Settings<'a>,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
     tell: &'a dyn Fn(Told),
     begun: Instant,
     new: bool,
@@ -195,7 +184,7 @@ impl Visit<'_> {
             if begun.elapsed() > ATTACH_WITHIN && standing.state != State::Refused {
                 return Err(Why::Silent(standing));
             }
-            if wait(self.stop, LOOK) {
+            if self.stop.wait(LOOK) {
                 return Err(if standing.state == State::Refused {
                     Why::Agent(standing)
                 } else {
@@ -208,7 +197,7 @@ impl Visit<'_> {
     /// Reads until the recording ends, or the agent stops by itself.
     fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) -> Why {
         let mut looked = Instant::now();
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.is_asked() {
             control::heartbeat(self.ring.header(), monotonic_ns());
             let read = out.read(reader);
             let standing = control::standing(self.ring.header());
@@ -222,9 +211,9 @@ impl Visit<'_> {
                 }
             }
             if read == 0 {
-                wait(self.stop, LOOK_IDLE);
+                self.stop.wait(LOOK_IDLE);
             } else if read < BATCH {
-                wait(self.stop, LOOK);
+                self.stop.wait(LOOK);
             }
         }
         Why::Asked

@@ -17,6 +17,8 @@ use crate::clock::{Clock, Reading};
 const MAX_HELD: usize = 1 << 20;
 /// Names that are remembered: the agent has room for fewer.
 const MAX_NAMES: usize = 1 << 17;
+/// Bytes of names that are kept of a process: a large training job has a tenth of that.
+const MAX_NAMES_BYTES: usize = 32 << 20;
 
 /// A copy or fill, as CUPTI's numbers say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +138,8 @@ pub enum Event {
 pub struct Decoder {
     clock: Clock,
     names: HashMap<u32, Arc<str>>,
+    /// Bytes of all names that were taken in.
+    names_bytes: usize,
     calls: HashMap<(bool, u32), Arc<str>>,
     held: VecDeque<(Kind, Record)>,
     demangle: fn(&str) -> Arc<str>,
@@ -149,6 +153,7 @@ impl Decoder {
         Self {
             clock: Clock::default(),
             names: HashMap::new(),
+            names_bytes: 0,
             calls: HashMap::new(),
             held: VecDeque::new(),
             demangle,
@@ -172,9 +177,10 @@ impl Decoder {
     pub fn item(&mut self, item: Item<'_>, out: &mut impl FnMut(Event)) {
         match item {
             Item::Name { number, text } => {
-                let text = String::from_utf8_lossy(text);
-                if self.names.len() < MAX_NAMES || self.names.contains_key(&number) {
-                    self.names.insert(number, (self.demangle)(&text));
+                let room = self.names.len() < MAX_NAMES || self.names.contains_key(&number);
+                if room && self.names_bytes + text.len() <= MAX_NAMES_BYTES {
+                    self.names_bytes += text.len();
+                    self.names.insert(number, (self.demangle)(&String::from_utf8_lossy(text)));
                 }
             }
             Item::Record(Kind::Clock, Record(words)) => {

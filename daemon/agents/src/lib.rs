@@ -13,6 +13,7 @@ mod control;
 mod decode;
 mod memory;
 mod process;
+mod stop;
 mod team;
 
 use std::time::Duration;

@@ -103,6 +103,28 @@ pub(crate) fn lives(pid: u32) -> bool {
     state.is_some_and(|letter| !matches!(letter, 'Z' | 'X'))
 }
 
+/// Whether a process is a copy, by `fork` without `exec`, of one that uses a GPU: the worker of a data loader. It has the
+/// driver mapped as its parent has, and CUDA does not work in it: so there is nothing to see, and it is left alone.
+pub(crate) fn is_copy_of_gpu_user(proc: &Path, pid: u32) -> bool {
+    let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).unwrap_or_default();
+    parent_of_copy(&stat).is_some_and(|parent| has_gpu_open(proc, parent))
+}
+
+/// The parent of a process that has not executed a program of its own, from /proc/PID/stat.
+fn parent_of_copy(stat: &str) -> Option<u32> {
+    const PF_FORKNOEXEC: u32 = 0x40;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let parent = fields.nth(1)?.parse().ok()?;
+    let flags: u32 = fields.nth(4)?.parse().ok()?;
+    (flags & PF_FORKNOEXEC != 0).then_some(parent)
+}
+
+fn has_gpu_open(proc: &Path, pid: u32) -> bool {
+    let files = fs::read_dir(proc.join(pid.to_string()).join("fd")).into_iter().flatten().flatten();
+    let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+    targets.map(PathBuf::into_os_string).any(|target| target.as_encoded_bytes().starts_with(b"/dev/nvidia"))
+}
+
 /// Threads of a process in another pid namespace: its numbers to ours.
 #[derive(Debug)]
 pub(crate) struct Threads {
@@ -153,7 +175,7 @@ impl Threads {
 
 #[cfg(test)]
 mod tests {
-    use super::{Threads, innermost, lives, mapped};
+    use super::{Threads, fs, innermost, is_copy_of_gpu_user, lives, mapped, parent_of_copy};
 
     #[test]
     fn the_innermost_number_is_its_own() {
@@ -168,5 +190,39 @@ mod tests {
         assert!(lives(own));
         assert_eq!(Threads::new(own).outer(77), 77);
         assert_eq!(mapped(own).map(|m| m.cuda), Some(false));
+    }
+
+    #[test]
+    fn a_copy_of_a_process_that_uses_a_gpu_is_left_alone_and_one_that_executed_a_program_is_not() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: u32, parent: u32, flags: u32, open: &str| {
+            let folder = proc.path().join(pid.to_string());
+            fs::create_dir_all(folder.join("fd")).unwrap();
+            let stat = format!("{pid} (a) b) S {parent} 1 1 0 -1 {flags} 0 0\n");
+            fs::write(folder.join("stat"), stat).unwrap();
+            std::os::unix::fs::symlink(open, folder.join("fd/3")).unwrap();
+        };
+        process(10, 1, 0x40_0000, "/dev/nvidia-uvm");
+        process(11, 10, 0x40_0040, "/dev/nvidia-uvm");
+        process(12, 10, 0x40_0000, "/dev/null");
+        process(20, 1, 0x40_0000, "/dev/null");
+        process(21, 20, 0x40_0040, "/dev/nvidia0");
+        let copies: Vec<u32> = [10, 11, 12, 20, 21, 99]
+            .into_iter()
+            .filter(|&pid| is_copy_of_gpu_user(proc.path(), pid))
+            .collect();
+        assert_eq!(copies, [11], "one whose parent uses no GPU may begin to use one itself");
+    }
+
+    #[test]
+    fn a_child_is_told_from_a_program_by_the_real_kernel() {
+        let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        assert_eq!(parent_of_copy(&stat("self")), None, "a test is a program");
+        // A shell makes a copy of itself for what is in parentheses.
+        let copy = ["-c", "(read line < /proc/self/stat; echo $line); true"];
+        let out = std::process::Command::new("sh").args(copy).output().unwrap().stdout;
+        let text = String::from_utf8(out).unwrap();
+        let parent: u32 = text.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(parent_of_copy(&text), Some(parent));
     }
 }

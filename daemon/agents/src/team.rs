@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::Told;
 use crate::agent::{Settings, follow};
 use crate::control::Wanted;
+use crate::stop::Stop;
 
 /// Batches between the agents' threads and the recorder. When it is full, the threads wait and the rings fill: what does
 /// not fit there is counted by the agents.
@@ -20,7 +20,7 @@ pub struct Team {
     image: Arc<[u8]>,
     wanted: Wanted,
     demangle: fn(&str) -> Arc<str>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     threads: HashMap<u32, JoinHandle<()>>,
     sender: SyncSender<Told>,
     receiver: Receiver<Told>,
@@ -66,7 +66,7 @@ impl Team {
 
     /// Asks all agents to rest.
     pub fn ask_to_rest(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.ask();
     }
 
     /// Whether all have told their last: what [`Self::told`] hands out after this was true is all there is.

@@ -174,26 +174,27 @@ fn recorded(load: &Load, arguments: &[&str], window: Duration) -> anyhow::Result
     recorder.stop(rate, cpu)
 }
 
-/// Pairs of windows without and with the recorder.
+/// Windows without and with the recorder, in turn; the first and the last are without.
 struct Pairs {
     without: Vec<f64>,
     with: Vec<Recorded>,
 }
 
 impl Pairs {
-    fn take(load: &Load, arguments: &[&str], options: &Options) -> anyhow::Result<Self> {
-        let (pairs, window) =
-            if options.quick { (3, Duration::from_secs(1)) } else { (9, Duration::from_secs(2)) };
-        let (mut without, mut with) = (Vec::new(), Vec::new());
-        for _ in 0..pairs {
-            without.push(load.rate(window));
+    fn take(load: &Load, arguments: &[&str], window: Duration, options: &Options) -> anyhow::Result<Self> {
+        let mut without = vec![load.rate(window)];
+        let mut with = Vec::new();
+        for _ in 0..if options.quick { 3 } else { 9 } {
             with.push(recorded(load, arguments, window)?);
+            without.push(load.rate(window));
         }
         Ok(Self { without, with })
     }
 
+    /// Of each window with the recorder and the mean of the two around it: what drifts evenly cancels out.
     fn each(&self, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-        self.without.iter().zip(&self.with).map(|(a, b)| f(*a, b.rate)).collect()
+        let around = self.without.windows(2).map(|two| two.iter().sum::<f64>() / 2.0);
+        around.zip(&self.with).map(|(without, with)| f(without, with.rate)).collect()
     }
 
     fn slowdown_percent(&self) -> Vec<f64> {
@@ -239,6 +240,12 @@ fn accounted(load: &Load, arguments: &[&str], window: Duration) -> anyhow::Resul
     Ok(((to.0 - from.0) as f64 / seconds, (to.1 - from.1) as f64 / seconds, rate))
 }
 
+/// A window of the ping-pong: a million switches.
+const SWITCHES: Duration = Duration::from_secs(2);
+/// A window of a job: it has to be longer than what the recorder does in turns (probes of calls that come too often are
+/// taken off for two seconds at a time).
+const JOBS: Duration = Duration::from_secs(6);
+
 /// Ping-pong on one CPU: what a switch costs.
 pub(super) fn switches(options: &Options) -> anyhow::Result<Vec<Measurement>> {
     if skipped() {
@@ -253,7 +260,7 @@ pub(super) fn switches(options: &Options) -> anyhow::Result<Vec<Measurement>> {
         ("all probes, a stack a wait", &["--stack-threshold", "0s"]),
     ];
     for (name, arguments) in cases {
-        let pairs = Pairs::take(&load, arguments, options)?;
+        let pairs = Pairs::take(&load, arguments, SWITCHES, options)?;
         let micros = pairs.each(|without, with| (1e6 / with - 1e6 / without) / 2.0);
         let noise = pairs.without.windows(2).map(|w| (1e6 / w[0] - 1e6 / w[1]).abs() / 2.0).collect();
         rows.push(
@@ -306,7 +313,7 @@ pub(super) fn jobs_slowdown(options: &Options) -> anyhow::Result<Vec<Measurement
     let mut rows = Vec::new();
     for name in ["data loader", "4 MPI ranks on few CPUs"] {
         let load = if name == "data loader" { python("data_loader.py")? } else { storm()? };
-        let pairs = Pairs::take(&load, &[], options)?;
+        let pairs = Pairs::take(&load, &[], JOBS, options)?;
         rows.push(
             Measurement::new(format!("{name}, all probes"), "% slower", pairs.slowdown_percent())
                 .with_floor(pairs.noise_percent(), "the same load against itself"),
