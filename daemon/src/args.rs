@@ -12,7 +12,8 @@ use stallscope_jobs::Target;
 /// Where did every GPU-second of this job go, and who is to blame?
 ///
 /// Stallscope gives every nanosecond of every GPU to exactly one cause: computing, communicating, copying, or idle, and
-/// says what the host was doing while a GPU was idle.
+/// says what the host was doing while a GPU was idle. A rank on CPUs has such a ledger too: computing, or waiting, by what
+/// it waited for and what those who ended the wait did.
 #[derive(Debug, Parser)]
 #[command(
     name = "stallscope",
@@ -44,13 +45,14 @@ pub(crate) enum Command {
     /// (--no-gpu leaves them alone); otherwise nothing in the job is changed. Costs well under a microsecond for each switch
     /// of a thread; `stallscope doctor` says what this host can show. With `-- COMMAND` the job is started under it.
     Record(Box<RecordArgs>),
-    /// Print the ledger: where each GPU's time went, then the findings, worst first.
+    /// Print the ledger: where each GPU's or CPU rank's time went, then the findings.
     ///
-    /// Times are wall time of the device in ns (JSON) or in the unit shown (text). Leaves are exclusive and sum to wall.
+    /// Times are wall time of the GPU or rank in ns (JSON) or in the unit shown (text). Leaves are exclusive and sum to
+    /// wall.
     Report(ReportArgs),
-    /// Draw a flamegraph (SVG) whose width is GPU time, lost GPU time or host time.
+    /// Draw a flamegraph (SVG) whose width is GPU time, lost GPU time, host time or waits.
     Flamegraph(FlamegraphArgs),
-    /// Compare two captures: what takes more or less GPU time, which findings came and went.
+    /// Compare two captures: what takes more or less time, which findings came and went.
     Diff(DiffArgs),
     /// Write a capture in another tool's format.
     Export(ExportArgs),
@@ -106,7 +108,8 @@ pub(crate) struct RecordArgs {
     /// Label to store in the capture; may be given more than once.
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) label: Vec<(String, String)>,
-    /// Probes to use, separated by commas; sched is always among them [default: all that run here].
+    /// Probes to use, separated by commas; sched is always among them [default: all that run here; launches only
+    /// with --launch-stacks].
     #[arg(long, value_name = "PROBES", value_delimiter = ',', value_parser = probe)]
     pub(crate) probes: Option<Vec<ProbeId>>,
     /// Take no stacks: cheaper, and causes end at the system call.
@@ -115,6 +118,11 @@ pub(crate) struct RecordArgs {
     /// Take stacks of waits at least this long: shorter ones are counted without [default: 100us].
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) stack_threshold: Option<Duration>,
+    /// Take host stacks of launches on GPUs, at most 500 a second of each process: `flamegraph --weight gpu` then shows
+    /// which line launched what. Every launch pays for it with a callback by CUPTI, and meanwhile no other profiler
+    /// (torch.profiler, Nsight) can start in the job.
+    #[arg(long, conflicts_with_all = ["no_gpu", "no_stacks"])]
+    pub(crate) launch_stacks: bool,
     /// Leave processes that use CUDA alone: nothing is put into them, and what their GPUs do is not seen.
     #[arg(long)]
     pub(crate) no_gpu: bool,
@@ -122,18 +130,16 @@ pub(crate) struct RecordArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// A command to start and record, in place of a running job. The exit code is its own.
-    #[arg(
-        last = true,
-        value_name = "COMMAND",
-        required_unless_present = "TargetArgs",
-        conflicts_with = "TargetArgs"
-    )]
+    #[arg(last = true, value_name = "-- COMMAND", group = TARGET)]
     pub(crate) command: Vec<OsString>,
 }
 
+/// The group of [`TargetArgs`] and the command.
+const TARGET: &str = "TargetArgs";
+
 /// What to record: one of these, or a command.
 #[derive(Debug, clap::Args)]
-#[group(required = false, multiple = false)]
+#[group(id = TARGET, required = true, multiple = false)]
 pub(crate) struct TargetArgs {
     /// A process: of a job's, all its ranks on this host are taken; may be given more than once.
     #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]

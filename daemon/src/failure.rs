@@ -9,6 +9,8 @@
 //! | 5 | done, but some inputs were left out (`import` of several files) |
 //! | 6 | the job cannot be recorded: it is not there, not permitted, or this host lacks what it takes |
 //! | any | that of the command (`record -- COMMAND`); 128 and the signal where one ended it |
+//! | 126 | the command is there and cannot be executed; nothing was recorded |
+//! | 127 | the command is not there; nothing was recorded |
 //! | 70 | a defect of stallscope: a ledger that does not close |
 
 use std::io;
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 
 use stallscope_core::capture::{CaptureError, WriteError};
 use stallscope_core::ledger::NotConserved;
+use stallscope_core::report::text::printable;
 use stallscope_ebpf::SessionError;
 use stallscope_import::ImportError;
 use stallscope_jobs::ResolveError;
@@ -30,6 +33,8 @@ pub(crate) enum Outcome {
     Partial,
     /// The command that was recorded has ended with this code.
     Command(u8),
+    /// The recording failed, which has been said, and the command that was recorded has ended.
+    Failed(u8),
 }
 
 impl From<Outcome> for ExitCode {
@@ -37,7 +42,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Done => Self::SUCCESS,
             Outcome::Partial => Self::from(5),
-            Outcome::Command(code) => Self::from(code),
+            Outcome::Command(code) | Outcome::Failed(code) => Self::from(code),
         }
     }
 }
@@ -50,7 +55,7 @@ pub(crate) enum Failure {
     Import(ImportError),
     /// The capture opened, and there is nothing in it to report on.
     Nothing { path: PathBuf, what: &'static str },
-    /// The capture is cut or damaged, and no GPU operation can be read from what is left.
+    /// The capture is cut or damaged, and nothing that a report could be made of is left.
     NothingLeft(PathBuf),
     /// A pipe or a device where a file is needed.
     NotAFile(PathBuf),
@@ -64,6 +69,12 @@ pub(crate) enum Failure {
     Output { path: PathBuf, source: io::Error },
     /// A capture that cannot be written.
     Write { path: PathBuf, source: WriteError },
+    /// A recording whose output refused, after it had begun: what is there opens.
+    BrokeOff { path: PathBuf, source: WriteError },
+    /// A pipe, a device or standard output, where what is written must stay readable at many places.
+    OutputNotAFile(PathBuf),
+    /// An output that another recording is writing.
+    Busy(PathBuf),
     /// /proc cannot be read.
     Proc { source: io::Error },
     /// What is to be recorded was not found, or cannot be.
@@ -72,6 +83,10 @@ pub(crate) enum Failure {
     Record(RecordError),
     /// A command that was to be recorded cannot be started.
     Start { source: io::Error },
+    /// No program is where a command says.
+    NoCommand { name: String, why: String },
+    /// What a command names cannot be executed.
+    NotExecutable { name: String, why: String },
     /// Ctrl-C cannot be caught.
     Signals(String),
     /// The ledger does not close.
@@ -87,7 +102,8 @@ impl std::fmt::Display for Failure {
             Self::NothingLeft(path) => {
                 write!(
                     f,
-                    "{} is cut short or damaged, and no GPU operation can be read from it",
+                    "{} is cut short or damaged, and nothing of it can be read: no GPU operation and no record of a \
+                     thread",
                     path.display()
                 )
             }
@@ -103,10 +119,24 @@ impl std::fmt::Display for Failure {
             }
             Self::Output { path, source } => write!(f, "cannot write {}: {source}", path.display()),
             Self::Write { path, source } => write!(f, "{}: {source}", path.display()),
+            Self::BrokeOff { path, source } => write!(
+                f,
+                "{}: {source}; what was written until then is a whole capture that opens",
+                path.display()
+            ),
+            Self::OutputNotAFile(path) => {
+                write!(f, "cannot record to {}: it is not a file but a pipe or a device", path.display())
+            }
+            Self::Busy(path) => {
+                write!(f, "another recording is writing {}; it is left as it is", path.display())
+            }
             Self::Proc { source } => write!(f, "cannot read /proc: {source}"),
             Self::Target(source) => write!(f, "{source}"),
             Self::Record(source) => write!(f, "{source}"),
             Self::Start { source } => write!(f, "cannot start the command: {source}"),
+            Self::NoCommand { name, why } | Self::NotExecutable { name, why } => {
+                write!(f, "cannot start {}: {why}; nothing was recorded", printable(name))
+            }
             Self::Signals(text) => write!(f, "cannot catch Ctrl-C: {text}"),
             Self::Defect(source) => write!(f, "{source}"),
         }
@@ -121,10 +151,23 @@ impl Failure {
                 Some("`stallscope info` shows what is in it; a trace without GPU activity has no GPU ledger")
             }
             Self::Nothing { .. } => Some("`stallscope info` shows what is in it"),
-            Self::NothingLeft(_) => {
-                Some("`stallscope info` shows what is lost; an earlier copy of the file may be whole")
-            }
+            Self::NothingLeft(_) => Some(
+                "take an earlier copy of the file, or record or import it again; `stallscope info` shows what is lost",
+            ),
             Self::NotAFile(_) => Some("store it in a file first: captures are read at many places"),
+            Self::BrokeOff { .. } => Some(
+                "`stallscope report` reads it; before recording again make room, or name a file on another disk with -o",
+            ),
+            Self::OutputNotAFile(_) => Some(
+                "name a file with -o: a recording is written in place, so that it opens whenever it breaks off",
+            ),
+            Self::Busy(_) => Some("name another output with -o, or end the other recording first"),
+            Self::NoCommand { .. } => Some(
+                "check the name, or give the path of the program; what only a shell knows needs one: -- sh -c '…'",
+            ),
+            Self::NotExecutable { .. } => {
+                Some("chmod +x makes a program of a file; or name what runs it: -- sh FILE, -- python3 FILE")
+            }
             Self::WouldOverwrite(_) => Some("name another output with -o, or say --force to replace it"),
             Self::IsInput(_) => Some("name another output with -o"),
             Self::Spool { .. } => Some("set TMPDIR to a folder with room, or import to a capture first"),
@@ -147,8 +190,16 @@ impl Failure {
         }
     }
 
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    /// Tells the user.
+    pub(crate) fn say(&self) {
+        eprintln!("stallscope: {self}");
+        if let Some(advice) = self.advice() {
+            eprintln!("  {advice}");
+        }
+    }
+
+    pub(crate) fn code(&self) -> u8 {
+        match self {
             Self::Capture { .. }
             | Self::Import(_)
             | Self::Nothing { .. }
@@ -158,12 +209,17 @@ impl Failure {
             | Self::IsInput(_)
             | Self::Spool { .. }
             | Self::Output { .. }
-            | Self::Write { .. } => 4,
+            | Self::Write { .. }
+            | Self::BrokeOff { .. }
+            | Self::OutputNotAFile(_)
+            | Self::Busy(_) => 4,
             Self::Proc { .. } | Self::Target(_) | Self::Record(_) | Self::Signals(_) | Self::Start { .. } => {
                 6
             }
+            Self::NotExecutable { .. } => 126,
+            Self::NoCommand { .. } => 127,
             Self::Defect(_) => 70,
-        })
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files in and out: captures by positioned reads, traces imported on the way, outputs that appear whole or not at all.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -148,34 +148,80 @@ fn replaceable(path: &Path, replace: &Replace<'_>) -> Result<(PathBuf, Option<st
 
 /// A capture under recording: written in place, so that what is on disk opens whenever this program dies. Nothing is
 /// touched before the first flush, which comes with the first records: a recording that cannot begin leaves an older file
-/// of the name alone.
+/// of the name alone. One recording writes to a file, from its locking to the end of the program: an older file is locked
+/// before anything is attached, a new one when it is made.
 pub(crate) struct ResumableOutput {
     target: PathBuf,
     waiting: Vec<u8>,
+    /// An older file, with its content.
+    locked: Option<File>,
+    /// What is written to, from the first flush on; locked too.
     file: Option<File>,
+}
+
+/// Takes a file for this program alone.
+fn lock(file: File) -> io::Result<File> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+        // Where a file system has no locks, nobody can be asked.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Why an output refused to be recorded to.
+pub(crate) fn recording_failure(path: &Path, source: WriteError) -> Failure {
+    match source {
+        WriteError::Output(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            Failure::Busy(path.to_owned())
+        }
+        source if opens(path) => Failure::BrokeOff { path: path.to_owned(), source },
+        source => write_failure(path, source),
+    }
+}
+
+fn opens(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| Capture::open(CaptureFile(file)).is_ok())
 }
 
 impl ResumableOutput {
     /// Looks whether the output could be written, and writes nothing yet.
     pub(crate) fn prepare(path: &Path, replace: &Replace<'_>) -> Result<Self, Failure> {
         let (target, metadata) = replaceable(path, replace)?;
-        if metadata.is_some_and(|m| !m.is_file()) {
-            return Err(Failure::NotAFile(path.to_owned()));
+        if path == Path::new("-") || metadata.as_ref().is_some_and(|m| !m.is_file()) {
+            return Err(Failure::OutputNotAFile(path.to_owned()));
         }
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // A folder that refuses a new file would do so after the recording.
         tempfile::tempfile_in(folder).map_err(|source| output_failure(path, source))?;
-        Ok(Self { target, waiting: Vec::new(), file: None })
+        let locked = || lock(File::options().write(true).open(&target)?);
+        let locked = metadata.is_some().then(locked).transpose().map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => Failure::Busy(path.to_owned()),
+            _ => output_failure(path, error),
+        })?;
+        Ok(Self { target, waiting: Vec::new(), locked, file: None })
+    }
+
+    /// The file, empty.
+    fn begin(&mut self) -> io::Result<File> {
+        let is_there = |file: &File| file.metadata().is_ok_and(|found| same_file(&self.target, &found));
+        // An older one that was removed or replaced meanwhile would take all that is written with it.
+        let file = match self.locked.take().filter(is_there) {
+            Some(file) => file,
+            None => lock(File::options().write(true).create(true).truncate(false).open(&self.target)?)?,
+        };
+        file.set_len(0)?;
+        Ok(file)
     }
 
     fn write_out(&mut self) -> io::Result<()> {
-        let file = match &mut self.file {
+        let mut file = match self.file.take() {
             Some(file) => file,
-            none => none.insert(File::create(&self.target)?),
+            None => self.begin()?,
         };
-        file.write_all(&self.waiting)?;
+        let written = file.write_all(&self.waiting);
+        self.file = Some(file);
         self.waiting.clear();
-        Ok(())
+        written
     }
 }
 

@@ -2,6 +2,7 @@
 //! one place ([`failure`]).
 #![forbid(unsafe_code)]
 
+mod agent_file;
 mod args;
 mod commands;
 mod failure;
@@ -24,11 +25,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            eprintln!("stallscope: {failure}");
-            if let Some(advice) = failure.advice() {
-                eprintln!("  {advice}");
-            }
-            failure.exit_code()
+            failure.say();
+            ExitCode::from(failure.code())
         }
     }
 }

@@ -244,6 +244,28 @@ fn a_capture_cut_anywhere_opens_up_to_its_last_whole_segment() {
     assert_eq!(before, 300, "the cut before the last takes one segment");
 }
 
+/// What is cut off may have been records of GPUs or of threads: nothing is said of one kind alone.
+#[test]
+fn a_capture_of_which_the_head_is_left_says_that_nothing_can_be_read() {
+    let bytes = capture_bytes();
+    let (folder, path) = scratch(&bytes[..40]);
+    let mut lines = readers(&path, folder.path());
+    // Its head can be shown.
+    lines.retain(|line| line[0] != Path::new("info"));
+    for weight in ["gpu", "off-cpu", "wait"] {
+        let words = ["flamegraph", "IN", "--weight", weight, "-o", "OUT"].map(PathBuf::from);
+        lines.push(words.map(|word| if word == Path::new("IN") { path.clone() } else { word }).to_vec());
+    }
+    for line in lines {
+        let output = run(&line);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(INPUT), "{line:?}: {said}");
+        assert!(said.contains("nothing of it can be read"), "{line:?}: {said}");
+        assert!(said.contains("GPU operation") && said.contains("thread"), "{line:?}: {said}");
+        assert!(said.contains("earlier copy") && said.contains("again"), "{line:?}: {said}");
+    }
+}
+
 #[test]
 fn an_output_that_cannot_be_written_is_named_with_what_to_do() {
     let (folder, path) = scratch(&capture_bytes());

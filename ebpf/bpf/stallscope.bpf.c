@@ -11,5 +11,6 @@
 #include "../src/probes/faults/faults.bpf.h"
 #include "../src/probes/sampling/sampling.bpf.h"
 #include "../src/probes/collectives/collectives.bpf.h"
+#include "../src/probes/launches/launches.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

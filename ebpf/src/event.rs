@@ -4,8 +4,8 @@
 //! checked here, and every number after that is data.
 
 use stallscope_schemas::wire::{
-    BlockIo, Call, Connection, Faults, FileIo, Head, Loss, MAX_FRAMES, Moment, Object, Preempt, Sample,
-    Stack, Task, WaitRecord, record,
+    BlockIo, Call, Connection, Faults, FileIo, Head, Launch, Loss, MAX_FRAMES, Moment, Object, Preempt,
+    Sample, Stack, Task, WaitRecord, record,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -58,6 +58,8 @@ pub enum Event {
     Connection(Connection),
     /// Page faults of a thread.
     Faults(Faults),
+    /// A launch that was sampled.
+    Launch(Launch),
 }
 
 /// A record that is not one: too short, or of an unknown type.
@@ -97,6 +99,7 @@ impl Event {
             record::TYPE_FILE_IO => Self::FileIo(prefix(bytes)?),
             record::TYPE_CONNECTION => Self::Connection(prefix(bytes)?),
             record::TYPE_FAULTS => Self::Faults(prefix(bytes)?),
+            record::TYPE_LAUNCH => Self::Launch(prefix(bytes)?),
             _ => return None,
         })
     }

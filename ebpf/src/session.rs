@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 use crate::event::{Event, Malformed};
 use crate::kernel::Kernel;
 use crate::probes::collectives::{self, Collectives, Rescan};
+use crate::probes::launches::{self, Launches, Unseen};
 use crate::probes::{ALL, Attached, Probe, ProbeId, Standing};
 use crate::python::{Entry, PythonProcess};
 use crate::skeleton::{OpenStallscopeSkel, StallscopeSkel, StallscopeSkelBuilder};
@@ -43,7 +44,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            probes: ALL.iter().map(|p| p.id).collect(),
+            // Launches change how CUPTI is used in the job: only who asks for them has them.
+            probes: ProbeId::all().into_iter().filter(|id| *id != ProbeId::Launches).collect(),
             // At half a million records a second of 104 bytes, a third of a second of patience.
             ring_bytes: 16 << 20,
             // Two stack walks cost about 5 µs: a twentieth of such a wait.
@@ -86,6 +88,7 @@ pub struct Session {
     // Links go before the programs that they hold.
     attached: BTreeMap<ProbeId, Attached>,
     collectives: Collectives,
+    launches: Launches,
     rings: Vec<MapHandle>,
     skeleton: StallscopeSkel<'static>,
     settings: Settings,
@@ -133,8 +136,8 @@ impl Session {
             skeleton = load_programs(&kept, kernel, &settings);
         }
         let (skeleton, rings) = skeleton.map_err(failed("load the scheduler probe"))?;
-        let collectives = Collectives::new(kernel);
-        Ok(Self { attached: BTreeMap::new(), collectives, rings, skeleton, settings, standings })
+        let (collectives, launches) = (Collectives::new(kernel), Launches::new(kernel));
+        Ok(Self { attached: BTreeMap::new(), collectives, launches, rings, skeleton, settings, standings })
     }
 
     /// How each probe stands: what is not seen, and why.
@@ -254,6 +257,24 @@ impl Session {
         self.collectives.resume(&mut self.skeleton).map_err(failed("probe collective libraries again"))
     }
 
+    /// Whether a probe was asked for and is attached.
+    #[must_use]
+    pub fn is_attached(&self, probe: ProbeId) -> bool {
+        self.attached.contains_key(&probe)
+    }
+
+    /// Probes the agent in a process: from then on the launches that it samples are told with their stacks. Nothing is
+    /// done where that was not asked for, or where its agent is probed already.
+    ///
+    /// # Errors
+    /// [`Unseen`] where they cannot be seen.
+    pub fn follow_launches(&mut self, pid: u32) -> Result<(), Unseen> {
+        if !self.attached.contains_key(&ProbeId::Launches) {
+            return Ok(());
+        }
+        self.launches.follow(&self.skeleton, pid)
+    }
+
     /// Runs over all tasks of the host in the kernel: to begin following, or to leave.
     fn run_iterator(&mut self, leave: bool, reader: Option<&Reader<'_>>) -> Result<(), SessionError> {
         let programs = &mut self.skeleton.progs;
@@ -336,6 +357,7 @@ impl Session {
         self.set_recording(false);
         self.attached.clear();
         self.collectives.detach();
+        self.launches.detach();
         asked
     }
 
@@ -443,6 +465,7 @@ fn load_programs(
         let name = program.name().to_string_lossy().into_owned();
         let wanted = probes.iter().any(|p| p.programs.contains(&name.as_str()));
         let wanted = wanted && !collectives::is_other_way(kernel, &name);
+        let wanted = wanted && !launches::is_other_way(kernel, &name);
         program.set_autoload(wanted && crate::probes::faults::loadable(&name));
     }
     let shards = kernel.cpus.min(MAX_SHARDS);

@@ -50,6 +50,8 @@ pub mod record {
     pub const TYPE_CONNECTION: u16 = 13;
     /// Page faults of a thread.
     pub const TYPE_FAULTS: u16 = 14;
+    /// A launch of which the agent in the process took a sample.
+    pub const TYPE_LAUNCH: u16 = 15;
 }
 
 /// Why a thread was off the CPU: the numbers of record::WaitKind.
@@ -92,6 +94,8 @@ pub mod stack_flag {
     pub const STACK_PYTHON_CUT: u16 = 2;
     /// Native frames are kernel addresses.
     pub const STACK_KERNEL: u16 = 4;
+    /// The innermost native frame is the site in the agent, which is no part of the job.
+    pub const STACK_LAUNCH: u16 = 8;
 }
 
 /// Bits of an object's flags.
@@ -405,4 +409,19 @@ pub struct Faults {
     pub minor: u64,
     /// Faults that did.
     pub major: u64,
+}
+
+/// WIRE_TYPE_LAUNCH
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Launch {
+    pub head: Head,
+    /// When.
+    pub time_ns: u64,
+    /// User stack of the thread that launches.
+    pub stack: u64,
+    /// CUPTI's correlation id of the launch.
+    pub correlation: u32,
+    /// CUPTI's number of the call.
+    pub call: u32,
 }

@@ -50,6 +50,8 @@ enum wire_record {
 	WIRE_TYPE_CONNECTION = 13,
 	/// Page faults of a thread.
 	WIRE_TYPE_FAULTS = 14,
+	/// A launch of which the agent in the process took a sample.
+	WIRE_TYPE_LAUNCH = 15,
 };
 
 /// Why a thread was off the CPU: the numbers of record::WaitKind.
@@ -92,6 +94,8 @@ enum wire_stack_flag {
 	WIRE_STACK_PYTHON_CUT = 2,
 	/// Native frames are kernel addresses.
 	WIRE_STACK_KERNEL = 4,
+	/// The innermost native frame is the site in the agent, which is no part of the job.
+	WIRE_STACK_LAUNCH = 8,
 };
 
 /// Bits of an object's flags.
@@ -377,6 +381,19 @@ struct wire_faults {
 	__u64 minor;
 	/// Faults that did.
 	__u64 major;
+};
+
+/// WIRE_TYPE_LAUNCH
+struct wire_launch {
+	struct wire_head head;
+	/// When.
+	__u64 time_ns;
+	/// User stack of the thread that launches.
+	__u64 stack;
+	/// CUPTI's correlation id of the launch.
+	__u32 correlation;
+	/// CUPTI's number of the call.
+	__u32 call;
 };
 
 #endif

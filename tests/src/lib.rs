@@ -11,6 +11,7 @@ pub mod big_capture;
 pub mod cli;
 pub mod demo;
 pub mod fuzzing;
+pub mod gpu;
 pub mod host;
 pub mod job;
 pub mod kineto_json;

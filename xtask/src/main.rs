@@ -7,10 +7,12 @@ mod check;
 mod codegen;
 mod delegate;
 mod fuzz;
+mod gpu;
 mod setup;
 mod shell;
 mod torch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -62,6 +64,17 @@ enum Task {
         /// Only these benchmarks (part of a name)
         only: Vec<String>,
     },
+    /// Ask a GPU what only it can answer, at most nine minutes (docs/gpu/README.md); without one only build for it
+    Gpu {
+        /// pack: only make the folder to carry to a machine with a GPU. Else sections of the runner; all by default
+        what: Vec<String>,
+        /// Where the folder is made
+        #[arg(long, value_name = "FOLDER")]
+        pack: Option<PathBuf>,
+        /// Folder for the report
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
     /// Fuzz the readers of foreign bytes
     Fuzz {
         /// kineto, nsys or capture; all of them by default
@@ -89,6 +102,7 @@ fn main() -> ExitCode {
         Task::Demo { trace, gpu } => delegate::demo(trace, gpu),
         Task::Scoreboard { json } => delegate::scoreboard(json),
         Task::Bench { json, quick, only } => delegate::bench(json, quick, &only),
+        Task::Gpu { what, pack, out } => gpu::gpu(what, pack, out),
         Task::Fuzz { target, minutes, report } => fuzz::fuzz(target.as_deref(), minutes, report),
         Task::Codegen { check: true } => codegen::check(),
         Task::Codegen { check: false } => codegen::write(),

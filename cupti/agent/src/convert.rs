@@ -11,6 +11,7 @@ use stallscope_cupti_wire::{
     Kind, Lost, Record, api, device, launch_flags, memory, op, op_flags, overhead, range, sync,
 };
 
+use crate::driver::Found;
 use crate::names::Names;
 use crate::output::Output;
 use crate::ranges::{Open, Ranges};
@@ -214,6 +215,19 @@ impl Converter<'_> {
         record.0[device::MEMORY] = found.memory;
         output.record(&record);
         Some(())
+    }
+
+    /// A device as the driver knows it; what it does not say here is 0.
+    pub(crate) fn driver_device(&mut self, found: &Found, output: &mut Output<'_>) {
+        // SAFETY: the name ends with a zero and lives through the call.
+        let name = unsafe { self.name(found.name.as_ptr().expose_provenance() as u64, output) };
+        let [first, second] = found.uuid.as_chunks().0 else { return };
+        let mut record = Record::of(Kind::Device, 0, 0);
+        record.0[device::NUMBER_MIG] = halves(found.number, found.is_mig.into());
+        record.0[device::UUID] = u64::from_le_bytes(*first);
+        record.0[device::UUID + 1] = u64::from_le_bytes(*second);
+        record.0[device::NAME] = name.into();
+        output.record(&record);
     }
 }
 

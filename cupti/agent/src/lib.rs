@@ -17,6 +17,7 @@ mod arch;
 mod callbacks;
 mod clock;
 mod convert;
+mod driver;
 mod elf;
 mod entry;
 mod exit;

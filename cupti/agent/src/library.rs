@@ -9,6 +9,7 @@ use stallscope_cupti_abi::Functions;
 use stallscope_cupti_wire::Reason;
 
 use crate::Refusal;
+use crate::driver::Driver;
 use crate::exit;
 use crate::sys;
 use crate::text::{STRNLEN, StrnLen, Texts};
@@ -20,6 +21,9 @@ pub(crate) trait Library {
 
     /// How texts are measured.
     fn texts(&self) -> Texts;
+
+    /// The driver's functions about devices, where it has them.
+    fn driver(&self) -> Option<Driver>;
 
     /// Sees to it that the end of the job is noticed. Asked once CUPTI has been set up.
     fn watch_exit(&self);
@@ -205,6 +209,12 @@ impl Library for Loader {
 
     fn texts(&self) -> Texts {
         self.texts
+    }
+
+    fn driver(&self) -> Option<Driver> {
+        let handle = self.loaded(c"libcuda.so.1")?;
+        // SAFETY: the addresses are those of functions of these names in the driver, which is never unloaded.
+        unsafe { Driver::load(|name| self.symbol(handle, name)) }
     }
 
     fn watch_exit(&self) {

@@ -240,7 +240,8 @@ impl<'r, L: Library> Machine<'r, L> {
         if self.state() != Some(State::Refused) {
             self.set_state(State::Attaching, Refusal::new(Reason::None, 0));
         }
-        let session = Session::attach(&functions, self.library.texts(), plan, &mut self.output)?;
+        let session =
+            Session::attach(&functions, self.library.texts(), self.library.driver(), plan, &mut self.output)?;
         self.library.watch_exit();
         // Whatever was left to remove is in use again.
         self.finalize_tries = 0;

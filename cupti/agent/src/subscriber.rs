@@ -52,13 +52,29 @@ unsafe extern "C" fn on_call(_user: *mut c_void, callback_domain: u32, call: u32
     match MODE.load(Ordering::Acquire) {
         SAMPLE if data.site == site::ENTER => {
             let launches = LAUNCHES.fetch_add(1, Ordering::Relaxed);
-            if launches.checked_rem(SAMPLE_EVERY.load(Ordering::Relaxed)) == Some(0) {
+            if is_sampled(launches, SAMPLE_EVERY.load(Ordering::Relaxed)) {
                 SAMPLED.fetch_add(1, Ordering::Relaxed);
                 probe_launch(data.correlation, call, data.symbol_name);
             }
         }
         ARMED if data.site == site::EXIT => finalize_here(),
         _ => {}
+    }
+}
+
+/// Whether this launch is the one of its stretch of `every` that is sampled. Which one that is changes from stretch to
+/// stretch as if by chance: in a loop of so many launches it would else be the same one each time.
+pub(crate) const fn is_sampled(launch: u64, every: u64) -> bool {
+    let (Some(stretch), Some(place)) = (launch.checked_div(every), launch.checked_rem(every)) else {
+        return false;
+    };
+    // The finishing steps of splitmix64.
+    let mut mixed = stretch.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    match (mixed ^ mixed >> 31).checked_rem(every) {
+        Some(chosen) => chosen == place,
+        None => false,
     }
 }
 
@@ -118,9 +134,10 @@ impl Sampling {
         let subscriber = subscribe(functions)?;
         set_rate(every);
         MODE.store(SAMPLE, Ordering::Release);
-        // A launch through the runtime is not seen at the driver, so far as traces show.
+        // A launch through the runtime is not seen at the driver, so far as traces show. Copies and fills are operations on
+        // the device as kernels are.
         for (domain, calls) in [(domain::DRIVER_API, DRIVER_CALLS), (domain::RUNTIME_API, RUNTIME_CALLS)] {
-            for call in calls.iter().filter(|call| call.group == Group::Launch) {
+            for call in calls.iter().filter(|call| matches!(call.group, Group::Launch | Group::Copy)) {
                 // SAFETY: our own subscriber. A version that does not know the call refuses it.
                 let _ = unsafe { (functions.enable_callback)(1, subscriber, domain, call.id) };
             }

@@ -236,8 +236,9 @@ pub mod device {
     pub const UUID: usize = 2;
     /// Its name (number of a name) in the low half.
     pub const NAME: usize = 4;
-    /// Multiprocessors in the low half, compute capability (major << 8 | minor) in the high half.
+    /// Multiprocessors in the low half, compute capability (major << 8 | minor) in the high half; 0 where the driver was
+    /// asked for the device.
     pub const SHAPE: usize = 5;
-    /// Bytes of memory.
+    /// Bytes of memory; 0 likewise.
     pub const MEMORY: usize = 6;
 }

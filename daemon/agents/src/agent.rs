@@ -19,6 +19,7 @@ use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
 use crate::process::{Threads, cupti_for, is_copy_of_gpu_user, lives, mapped};
+use crate::rate::Rate;
 use crate::stop::Stop;
 use crate::{Told, Why};
 
@@ -127,7 +128,8 @@ impl Visit<'_> {
         let mut reader = if unread { Reader::from_start(self.ring) } else { Reader::new(self.ring) };
         let mut out = Out::new(self.pid, self.settings, self.tell);
         control::heartbeat(header, monotonic_ns());
-        control::command(header, Command::Collect, Some(&self.settings.wanted));
+        let mut rate = Rate::new(self.settings.wanted.launch_stacks_a_second);
+        control::command(header, Command::Collect, Some((&self.settings.wanted, rate.every())));
         let end = match self.until_on(&mut reader, &mut out) {
             Ok(standing) => {
                 let from = monotonic_ns();
@@ -138,7 +140,7 @@ impl Visit<'_> {
                     cupti_version: standing.cupti_version,
                     new: self.new,
                 });
-                let end = self.collect(&mut reader, &mut out);
+                let end = self.collect(&mut reader, &mut out, &mut rate);
                 let (to, begun) = (monotonic_ns(), Instant::now());
                 self.rest(&mut reader, &mut out);
                 out.finish();
@@ -195,14 +197,19 @@ impl Visit<'_> {
     }
 
     /// Reads until the recording ends, or the agent stops by itself.
-    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) -> Why {
+    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>, rate: &mut Rate) -> Why {
         let mut looked = Instant::now();
+        let header = self.ring.header();
         while !self.stop.is_asked() {
             control::heartbeat(self.ring.header(), monotonic_ns());
             let read = out.read(reader);
             let standing = control::standing(self.ring.header());
             if standing.state != State::On {
                 return self.stopped(standing);
+            }
+            let seen = header.launches_seen.load(Ordering::Relaxed);
+            if let Some(every) = rate.look(self.begun.elapsed(), seen) {
+                control::command(header, Command::Collect, Some((&self.settings.wanted, every)));
             }
             if looked.elapsed() > LOOK_FOR_CUDA {
                 looked = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! - `clock`: CUPTI's clock to CLOCK_MONOTONIC. `decode`: slots of a ring to events, with names and times.
 //! - `memory`: a ring in this process's memory. `control`: the words by which an agent is told what to do.
-//! - `process`: what is to be known of the process. `agent`: one of them. `team`: all of a recording.
+//! - `rate`: how many launches are sampled. `process`: what is to be known of the process. `agent`: one of them. `team`: all of a recording.
 //!
 //! What always holds: everything that comes out of a ring was written by the job, which may be hostile. It is checked,
 //! bounded and counted; it never makes anything here panic.
@@ -13,6 +13,7 @@ mod control;
 mod decode;
 mod memory;
 mod process;
+mod rate;
 mod stop;
 mod team;
 
@@ -135,6 +136,10 @@ pub fn everything() -> Wanted {
         kinds: kinds.iter().fold(0, |bits, kind| bits | kind.bit()),
         heartbeat_timeout: Duration::from_secs(3),
         flush_interval: Duration::from_millis(50),
-        launch_sample: 0,
+        launch_stacks_a_second: 0,
     }
 }
+
+/// Stacks of launches that are taken of one process in a second, at most: at 10 µs each they cost its threads half a
+/// percent of a core.
+pub const LAUNCH_STACKS_A_SECOND: u64 = 500;

@@ -23,6 +23,7 @@ fn stretch(event: &Event) -> (u64, u64) {
         Event::FileIo(r) => (r.time_ns, 0),
         Event::Connection(r) => (r.time_ns, 0),
         Event::Faults(r) => (r.start_ns, r.duration_ns),
+        Event::Launch(r) => (r.time_ns, 0),
         Event::Stack(_) | Event::Object(_) => (0, 0),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use stallscope_agents::{Team, Told, Why, everything};
+use stallscope_agents::{LAUNCH_STACKS_A_SECOND, Team, Told, Wanted, Why, everything};
 use stallscope_schemas::loss::LossCounter;
 
 use crate::assemble::gpu_counter;
@@ -36,14 +36,19 @@ pub struct GpuProcess {
 pub(crate) struct Gpus {
     team: Option<Team>,
     processes: BTreeMap<u32, GpuProcess>,
+    /// Processes whose agents collect since it was last asked.
+    on: Vec<u32>,
     pub(crate) losses: BTreeMap<LossCounter, u64>,
 }
 
 impl Gpus {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    /// `launch_stacks`: whether stacks of launches are taken where an agent samples one.
+    pub(crate) fn new(plan: &Plan, launch_stacks: bool) -> Self {
         let readable = stallscope_symbols::readable;
-        let team = plan.agent.map(|image| Team::new(image, everything(), readable));
-        Self { team, processes: BTreeMap::new(), losses: BTreeMap::new() }
+        let launch_stacks_a_second = if launch_stacks { LAUNCH_STACKS_A_SECOND } else { 0 };
+        let wanted = Wanted { launch_stacks_a_second, ..everything() };
+        let team = plan.agent.map(|image| Team::new(image, wanted, readable));
+        Self { team, processes: BTreeMap::new(), on: Vec::new(), losses: BTreeMap::new() }
     }
 
     /// Follows these processes from now on.
@@ -58,8 +63,16 @@ impl Gpus {
         let Some(team) = &self.team else { return };
         for told in team.told() {
             note(&mut self.processes, &mut self.losses, &told);
+            if let Told::On { pid, .. } = told {
+                self.on.push(pid);
+            }
             out.push(told);
         }
+    }
+
+    /// Processes whose agents have begun to collect since this was last asked.
+    pub(crate) fn take_on(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.on)
     }
 
     /// Puts the agents to rest; `meanwhile` goes on with what else is to be done, and is given what they still tell.

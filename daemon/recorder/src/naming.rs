@@ -8,7 +8,7 @@ use stallscope_ebpf::object::{ObjectText, describe};
 use stallscope_ebpf::probes::collectives::{Decoded, Decoder, ProcessHandles};
 use stallscope_ebpf::python::{CodeReader, PythonFrame as Code};
 use stallscope_jobs::Door;
-use stallscope_schemas::wire;
+use stallscope_schemas::wire::{self, stack_flag};
 use stallscope_symbols::{Limits, Missing, NativeFrame, PythonFrame, Symbolizer, looks_cut, merge};
 
 use crate::assemble::{NamedStack, Naming};
@@ -125,6 +125,12 @@ impl Naming for Names {
         while native.len() > 1 && native.last().is_some_and(|f| f.missing == Some(Missing::Mapping)) {
             native.pop();
         }
+        // Beneath Python frames the native ones only have to reach the interpreter.
+        let is_cut = looks_cut(&native);
+        // The agent's own site: the job has nothing to do with it.
+        if user.is_some_and(|s| s.flags & stack_flag::STACK_LAUNCH != 0) && !native.is_empty() {
+            native.remove(0);
+        }
         let kernel = kernel.map_or_else(Vec::new, |s| self.symbolizer.kernel(&s.native));
         let codes: Vec<Option<Code>> = user
             .map_or(&[][..], |s| &s.python)
@@ -141,8 +147,7 @@ impl Naming for Names {
             .collect();
         let missing = |frames: &[NativeFrame]| frames.iter().filter(|f| f.missing.is_some()).count();
         let unnamed = missing(&native) + missing(&kernel) + codes.iter().filter(|c| c.is_none()).count();
-        // Beneath Python frames the native ones only have to reach the interpreter.
-        let cut = user.is_some() && python.is_empty() && looks_cut(&native);
+        let cut = user.is_some() && python.is_empty() && is_cut;
         NamedStack { frames: merge(&python, &native, &kernel), unnamed: unnamed as u64, cut }
     }
 

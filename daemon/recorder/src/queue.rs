@@ -91,7 +91,8 @@ fn stretch(event: &Event) -> Option<(u32, u64, u64)> {
         | Event::Loss(_)
         | Event::Call(_)
         | Event::FileIo(_)
-        | Event::Connection(_) => None,
+        | Event::Connection(_)
+        | Event::Launch(_) => None,
     }
 }
 

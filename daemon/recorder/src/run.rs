@@ -434,7 +434,8 @@ fn read(
     session.attach_reading(&pids, Some(&reader))?;
     let mut libraries = Libraries::new(plan);
     libraries.look(&mut session, &mut door, &pids, &mut gathered.borrow_mut().0);
-    let mut gpus = Gpus::new(plan);
+    let mut gpus = Gpus::new(plan, plan.settings.stacks && session.is_attached(ProbeId::Launches));
+    let mut launches_unseen = Vec::new();
     // Whoever has the pid now is followed: it must still be the process that was chosen.
     let ranks: Vec<ProcessId> = plan.selection.ranks().map(|rank| rank.process).collect();
     if let Some(process) = ranks.iter().chain(&processes).find(|&&p| host.life(p) == Life::Reused) {
@@ -465,6 +466,11 @@ fn read(
             sender.send(batch);
             (seen.records, seen.threads, seen.alive)
         };
+        for pid in gpus.take_on() {
+            if let Err(why) = session.follow_launches(pid) {
+                launches_unseen.push(format!("no stacks of launches of pid {pid}: {why}"));
+            }
+        }
         // A process that has just begun may be over soon.
         if std::mem::replace(&mut followed, threads) != threads {
             gpus.follow(&gathered.borrow().1.processes());
@@ -527,6 +533,7 @@ fn read(
     let mut notes = plan.selection.notes.clone();
     notes.extend(interpreters.notes());
     notes.extend(libraries.into_notes());
+    notes.extend(launches_unseen);
     if let Err(error) = detached {
         notes.push(format!("the waits that went on at the end are missing: {error}"));
     }

@@ -13,7 +13,7 @@ use stallscope_core::folded::Folded;
 use stallscope_core::weights::{Weight, has_followed_threads};
 use stallscope_schemas::record::RecordKind;
 
-use super::{folded, natural_weight};
+use super::{damaged, folded, natural_weight, nothing};
 use crate::args::{ExportArgs, ExportFormat};
 use crate::failure::{Failure, Outcome};
 use crate::files::{CaptureFile, Output, Replace, beside, open, output_failure, print};
@@ -34,6 +34,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
     match args.to {
         ExportFormat::Perfetto => {
             let summary = write_perfetto(&capture, &mut output).map_err(failed)?;
+            if summary.slices == 0 && damaged(&capture) {
+                return Err(nothing(&capture, &args.capture));
+            }
             note = format!(": {} slices", summary.slices);
             if summary.left_out > 0 {
                 note.push_str(&format!(", {} records did not fit and were left out", summary.left_out));

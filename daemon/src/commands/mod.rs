@@ -62,8 +62,7 @@ fn gpu_ledgers(
 }
 
 fn nothing(capture: &Capture<CaptureFile>, path: &Path) -> Failure {
-    let damage = [LossCounter::CaptureTruncated, LossCounter::SegmentDamaged, LossCounter::BatchDamaged];
-    if capture.losses().iter().any(|(c, _)| damage.iter().any(|d| d.id() == *c)) {
+    if damaged(capture) {
         return Failure::NothingLeft(path.to_owned());
     }
     let ranks = capture.tables().devices().iter().any(|d| d.kind == device_kind::CPU);
@@ -71,13 +70,22 @@ fn nothing(capture: &Capture<CaptureFile>, path: &Path) -> Failure {
     Failure::Nothing { path: path.to_owned(), what }
 }
 
+/// Whether some of it could not be read.
+fn damaged(capture: &Capture<CaptureFile>) -> bool {
+    let damage = [LossCounter::CaptureTruncated, LossCounter::SegmentDamaged, LossCounter::BatchDamaged];
+    capture.losses().iter().any(|(c, _)| damage.iter().any(|d| d.id() == *c))
+}
+
 /// Waits are asked for: an error where no thread was followed.
 fn followed(capture: &Capture<CaptureFile>, path: &Path) -> Result<(), Failure> {
     if has_followed_threads(capture) {
-        Ok(())
-    } else {
-        Err(Failure::Nothing { path: path.to_owned(), what: "waits of threads" })
+        return Ok(());
     }
+    // Of a capture with GPUs that are left it is not known whether it had threads.
+    if damaged(capture) && capture.keys(RecordKind::GpuOp).is_empty() {
+        return Err(Failure::NothingLeft(path.to_owned()));
+    }
+    Err(Failure::Nothing { path: path.to_owned(), what: "waits of threads" })
 }
 
 /// The weight that shows what was lost: idle GPUs where there are any, else threads that wait.

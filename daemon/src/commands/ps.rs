@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use stallscope_core::report::text::short_name;
-use stallscope_jobs::{Container, Gpus, Host, Job, Pod, ProcessId, Rank, Roots, State};
+use stallscope_jobs::{Container, Gpus, Hidden, Host, Job, Pod, ProcessId, Rank, Roots, State};
 
 use crate::args::PsArgs;
 use crate::failure::{Failure, Outcome};
@@ -25,8 +25,11 @@ pub(crate) fn run(args: &PsArgs) -> Result<Outcome, Failure> {
         Failure::Proc { source: std::io::Error::new(source.kind(), text) }
     })?;
     let users = Users::read(&args.host_root);
-    let text =
-        if args.json { json_text(&host, &users, args.all) } else { plain_text(&host, &users, args.all) };
+    let text = if args.json {
+        json_text(&host, &users, args.all)
+    } else {
+        plain_text(&host, &users, args.all, sees_all())
+    };
     print(&text)?;
     Ok(Outcome::Done)
 }
@@ -66,14 +69,23 @@ impl Users {
     }
 }
 
-fn plain_text(host: &Host, users: &Users, all: bool) -> String {
+/// Whether this process has what it takes to look at any other (CAP_SYS_PTRACE): more privilege shows no more.
+fn sees_all() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    // CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE, which says more.
+    set & 1 << 19 != 0 && set & 0b110 != 0
+}
+
+fn plain_text(host: &Host, users: &Users, all: bool, sees_all: bool) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
-    let _ = write_plain(host, users, all, &mut out);
+    let _ = write_plain(host, users, all, sees_all, &mut out);
     out
 }
 
-fn write_plain(host: &Host, users: &Users, all: bool, out: &mut String) -> std::fmt::Result {
+fn write_plain(host: &Host, users: &Users, all: bool, sees_all: bool, out: &mut String) -> std::fmt::Result {
     for job in host.jobs() {
         write_job(users, job, out)?;
         writeln!(out)?;
@@ -91,13 +103,25 @@ fn write_plain(host: &Host, users: &Users, all: bool, out: &mut String) -> std::
     if all {
         write_others(host, users, out)?;
     }
-    let hidden = host.hidden();
+    write_hidden(host.hidden(), sees_all, out)
+}
+
+/// What of the host was not seen.
+fn write_hidden(hidden: Hidden, sees_all: bool, out: &mut String) -> std::fmt::Result {
     if hidden.closed > 0 {
         let closed = count(hidden.closed as usize, "process", "processes");
-        writeln!(
-            out,
-            "not seen: {closed} of other users or protected (root sees more; or CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH)"
-        )?;
+        if sees_all {
+            writeln!(
+                out,
+                "not seen: {closed} closed to root as well (protected by a security module or a user namespace)"
+            )?;
+        } else {
+            writeln!(
+                out,
+                "not seen: {closed} of other users or protected (root sees more; or CAP_SYS_PTRACE and \
+                 CAP_DAC_READ_SEARCH)"
+            )?;
+        }
     }
     if hidden.hang > 0 {
         let hang = count(hidden.hang as usize, "process", "processes");
@@ -408,7 +432,22 @@ fn json_rank(rank: &Rank, users: &Users, process: impl Fn(&ProcessId) -> Value) 
 
 #[cfg(test)]
 mod tests {
-    use super::{elapsed, spans, write_list};
+    use stallscope_jobs::Hidden;
+
+    use super::{elapsed, spans, write_hidden, write_list};
+
+    #[test]
+    fn root_is_not_told_that_root_sees_more() {
+        let hidden = Hidden { closed: 1, ..Hidden::default() };
+        let told = |sees_all| {
+            let mut out = String::new();
+            write_hidden(hidden, sees_all, &mut out).unwrap();
+            out
+        };
+        assert!(told(false).starts_with("not seen: 1 process of other users or protected (root sees more;"));
+        assert!(told(true).starts_with("not seen: 1 process closed to root as well"), "{}", told(true));
+        assert!(!told(true).contains("sees more"));
+    }
 
     #[test]
     fn ranks_are_told_in_spans() {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stallscope_core::report::text::{duration, printable};
@@ -14,7 +15,7 @@ use stallscope_recorder::{Ended, GpuProcess, Plan, Progress, RecordError, Summar
 use super::launch::{self, Launched};
 use crate::args::RecordArgs;
 use crate::failure::{Failure, Outcome};
-use crate::files::{Replace, ResumableOutput, print, write_failure, writer_name};
+use crate::files::{Replace, ResumableOutput, print, recording_failure, writer_name};
 use crate::progress::Ticker;
 
 pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
@@ -28,7 +29,17 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
         Some(launched) => Target::Pid { pids: vec![launched.pid()], only: true },
         None => target(args)?,
     };
-    let selection = target.resolve(&host)?;
+    let mut selection = target.resolve(&host)?;
+    if let Some(launched) = &launched {
+        selection.notes.extend(launched.note.clone());
+        // What waits is a shell.
+        for job in &mut selection.jobs {
+            job.name = launch::name(&args.command);
+            for rank in &mut job.ranks {
+                rank.comm.clone_from(&job.name);
+            }
+        }
+    }
     let path = args.output.clone().unwrap_or_else(|| default_output(selection.jobs.first()));
     let output =
         ResumableOutput::prepare(&path, &Replace { suffixes: &[".stall"], inputs: &[], force: args.force })?;
@@ -45,9 +56,14 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
     }
     let stop = stop_on_signals()?;
     let mut ticker = Ticker::new("recording");
+    let called = Instant::now();
     let mut show = |progress: Progress| {
         if let Some(launched) = &mut launched {
             launched.go();
+        }
+        // The first call: from now on events flow.
+        if progress.elapsed.is_zero() && !args.json {
+            announce_attached(&plan, called.elapsed());
         }
         ticker.update(&format!(
             "{} · {} records · {} threads",
@@ -58,10 +74,20 @@ pub(crate) fn run(args: &RecordArgs) -> Result<Outcome, Failure> {
     };
     let done = record(&plan, &host, output, &stop, &mut show);
     ticker.finish();
-    let summary = done.map_err(|error| match error {
-        RecordError::Write(source) => write_failure(&path, source),
+    let done = done.map_err(|error| match error {
+        RecordError::Write(source) => recording_failure(&path, source),
         other => Failure::Record(other),
-    })?;
+    });
+    let summary = match done {
+        Ok(summary) => summary,
+        Err(failure) => {
+            let Some(command) = launched.filter(Launched::begun) else { return Err(failure) };
+            // It goes on, and the terminal is its own until it ends.
+            failure.say();
+            command.wait().map_err(|source| Failure::Start { source })?;
+            return Ok(Outcome::Failed(failure.code()));
+        }
+    };
     let text = if args.json { json_text(&path, &plan, &summary) } else { plain_text(&path, &summary) };
     print(&text)?;
     let Some(launched) = launched else { return Ok(Outcome::Done) };
@@ -90,7 +116,10 @@ fn settings(args: &RecordArgs) -> Settings {
     let mut settings = Settings { stacks: !args.no_stacks, ..Settings::default() };
     if let Some(probes) = &args.probes {
         settings.probes.retain(|p| probes.contains(p));
-        settings.probes.extend(probes.iter().filter(|p| **p == ProbeId::Sched));
+        settings.probes.extend(probes.iter().filter(|p| matches!(p, ProbeId::Sched | ProbeId::Launches)));
+    }
+    if args.launch_stacks {
+        settings.probes.push(ProbeId::Launches);
     }
     if let Some(threshold) = args.stack_threshold {
         settings.stack_threshold_ns = u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX);
@@ -112,14 +141,20 @@ fn announce(plan: &Plan) {
         let more = if job.ranks.len() > 8 { ", …" } else { "" };
         let ranks =
             if job.ranks.len() == 1 { "1 process".to_owned() } else { format!("{} ranks", job.ranks.len()) };
-        eprintln!("recording {} ({ranks}: pid {}{more})", printable(&job.name), pids.join(", "));
+        eprintln!("attaching to {} ({ranks}: pid {}{more})", printable(&job.name), pids.join(", "));
     }
     for note in &plan.selection.notes {
         eprintln!("note: {}", printable(note));
     }
-    if plan.duration.is_none() {
-        eprintln!("until the job ends or Ctrl-C");
-    }
+}
+
+fn announce_attached(plan: &Plan, attach: Duration) {
+    let ns = |d: Duration| duration(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+    let until = match plan.duration {
+        Some(time) => format!("for {}", ns(time)),
+        None => "until the job ends or Ctrl-C".to_owned(),
+    };
+    eprintln!("recording (attached in {}) {until}", ns(attach));
 }
 
 /// Ctrl-C, SIGTERM and SIGHUP end the recording as if its time were over; a second one ends the program.
@@ -147,7 +182,7 @@ fn ended(ended: Ended) -> &'static str {
 
 fn plain_text(path: &std::path::Path, summary: &Summary) -> String {
     let mut out = String::new();
-    let ns = |d: std::time::Duration| duration(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+    let ns = |d: Duration| duration(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
     // Writing to a string cannot fail.
     let _ = writeln!(
         out,
@@ -193,7 +228,7 @@ fn cupti_version(version: u32) -> String {
 
 /// What was seen of the GPU work of a process.
 fn gpu_text(gpu: &GpuProcess) -> String {
-    let ns = |d: std::time::Duration| duration(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+    let ns = |d: Duration| duration(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
     let mut text = format!("GPU work of pid {}: ", gpu.pid);
     if let Some(attach) = gpu.attach {
         let _ = write!(
@@ -232,7 +267,7 @@ fn json_text(path: &std::path::Path, plan: &Plan, summary: &Summary) -> String {
         .collect();
     let losses: serde_json::Map<_, _> =
         summary.losses.iter().map(|(loss, count)| (loss.name().to_owned(), (*count).into())).collect();
-    let ns = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
     let value = json!({
         "capture": path,
         "jobs": plan.selection.jobs.iter().map(|job| json!({

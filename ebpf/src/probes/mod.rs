@@ -4,6 +4,7 @@ mod block;
 pub mod collectives;
 pub(crate) mod faults;
 mod files;
+pub mod launches;
 mod network;
 mod sampling;
 mod sched;
@@ -36,6 +37,8 @@ pub enum ProbeId {
     Network,
     /// Files that page faults wait for.
     Faults,
+    /// Stacks of sampled launches on GPUs.
+    Launches,
 }
 
 impl ProbeId {
@@ -57,6 +60,7 @@ impl ProbeId {
             Self::Block => "block",
             Self::Network => "network",
             Self::Faults => "faults",
+            Self::Launches => "launches",
         }
     }
 }
@@ -130,6 +134,7 @@ pub(crate) const ALL: &[Probe] = &[
     faults::PROBE,
     sampling::PROBE,
     collectives::PROBE,
+    launches::PROBE,
 ];
 
 /// The names of all programs.

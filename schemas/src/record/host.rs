@@ -356,3 +356,12 @@ columns! {
         VALUE = 3,
     }
 }
+columns! {
+    /// Columns of [`RecordKind::LaunchStack`](super::RecordKind::LaunchStack). The duration is 0.
+    launch_stack: 4 {
+        /// Correlation id of the launching call: with the thread, the operations that it launched.
+        CORRELATION = 2,
+        /// Stack of the launching thread (stack id), 0 where none could be taken.
+        STACK = 3,
+    }
+}

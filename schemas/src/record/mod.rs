@@ -78,6 +78,8 @@ numbered_enum! {
         DeviceWindow = 18 "observed device",
         /// A value that was asked for at a moment: a clock, a temperature, bytes on a link \[device\].
         Counter = 19 "counter",
+        /// Where a thread was when it launched something on a device: of a sample of the launches \[thread\].
+        LaunchStack = 20 "launch stack",
     }
 }
 
@@ -85,8 +87,8 @@ mod host;
 
 pub use host::{
     BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, block_io, call_flags, collective_call,
-    connection, counter, cpu_sample, device_window, file_io, page_faults, thread_loss, thread_preempt,
-    thread_span, thread_wait, wait_flags,
+    connection, counter, cpu_sample, device_window, file_io, launch_stack, page_faults, thread_loss,
+    thread_preempt, thread_span, thread_wait, wait_flags,
 };
 
 /// What the key of a batch numbers.
@@ -122,7 +124,8 @@ impl RecordKind {
             | Self::CollectiveCall
             | Self::PageFaults
             | Self::BlockIo
-            | Self::ThreadLoss => KeySpace::Thread,
+            | Self::ThreadLoss
+            | Self::LaunchStack => KeySpace::Thread,
         }
     }
 }

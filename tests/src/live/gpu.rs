@@ -48,11 +48,27 @@ impl GpuJob {
     /// # Errors
     /// Where it cannot be started or does not begin.
     pub fn start(folder: &Path, libraries: &Path, ranks: u32, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(folder, libraries, ranks, arguments, &[])
+    }
+
+    /// As [`Self::start`], with these variables of the environment, which win over those of [`command`].
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_with(
+        folder: &Path,
+        libraries: &Path,
+        ranks: u32,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let counter = folder.join("steps");
         let counted = counter.display().to_string();
         let mut all = vec!["--steps", "1000000000", "--counter", &counted];
         all.extend(arguments);
-        let command = command(libraries, ranks, &all);
+        let mut command = command(libraries, ranks, &all);
+        // Behind the variables of the command: env takes the last of a name.
+        command.splice(3..3, environment.iter().map(|(name, value)| format!("{name}={value}")));
         let (program, arguments) = command.split_first().context("a command")?;
         let mut child = Command::new(program)
             .args(arguments)

@@ -16,6 +16,7 @@ use crate::Refusal;
 use crate::callbacks::{POOL, buffer_completed, buffer_requested};
 use crate::clock::{Clock, Pair, SAMPLE_INTERVAL_NS, SAMPLES};
 use crate::convert::Converter;
+use crate::driver::Driver;
 use crate::output::Output;
 use crate::pool::Done;
 use crate::session::kinds::SHARED;
@@ -45,6 +46,8 @@ pub(crate) struct Session {
     clock: Clock,
     last_clock: Pair,
     sampling: Option<Sampling>,
+    /// Who is to be asked for the devices; none once they have been told.
+    driver: Option<Driver>,
     /// What records called a thread before we came.
     thread_ids_before: Option<u32>,
     /// Bits of the kinds that are enabled.
@@ -79,6 +82,7 @@ impl Session {
     pub(crate) fn attach(
         functions: &Functions,
         texts: Texts,
+        driver: Option<Driver>,
         plan: &Plan,
         output: &mut Output<'_>,
     ) -> Result<Self, Refusal> {
@@ -95,6 +99,7 @@ impl Session {
             clock,
             last_clock,
             sampling: None,
+            driver,
             thread_ids_before: set_thread_ids(functions),
             enabled: 0,
             has_driver_filter: false,
@@ -244,7 +249,17 @@ impl Session {
         }
     }
 
+    /// Tells of the devices, before the first operation that names one. Not while attaching: a job that was launched with
+    /// the agent waits for that inside of cuInit, and the driver may hold up whoever asks it something meanwhile.
+    fn tell_devices(&mut self, output: &mut Output<'_>) {
+        let Some(driver) = self.driver else { return };
+        if driver.devices(|found| self.converter.driver_device(found, output)).is_ok() {
+            self.driver = None;
+        }
+    }
+
     fn drain(&mut self, output: &mut Output<'_>) -> Result<(), Refusal> {
+        self.tell_devices(output);
         let Some(chain) = POOL.take_done() else { return Ok(()) };
         let clock = self.read_clock(output);
         for done in chain {

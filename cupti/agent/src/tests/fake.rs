@@ -12,6 +12,7 @@ use stallscope_cupti_abi::{
 use stallscope_cupti_wire::Reason;
 
 use crate::Refusal;
+use crate::driver::Driver;
 use crate::library::Library;
 use crate::sys;
 use crate::text::Texts;
@@ -57,6 +58,11 @@ pub(super) struct Fake {
     pub(super) flushes: Vec<u32>,
     pub(super) subscriptions: u32,
     pub(super) watches_exit: bool,
+    /// UUIDs of the driver's devices: of the whole, and their own.
+    pub(super) devices: Vec<([u8; 16], [u8; 16])>,
+    /// What `cuDeviceGetCount` returns.
+    pub(super) driver_result: i32,
+    pub(super) has_uuid_v2: bool,
     /// `cuptiActivityGetNextRecord` returns the first record for ever.
     pub(super) repeats_records: bool,
 }
@@ -91,6 +97,9 @@ impl Fake {
             flushes: Vec::new(),
             subscriptions: 0,
             watches_exit: false,
+            devices: Vec::new(),
+            driver_result: 0,
+            has_uuid_v2: true,
             repeats_records: false,
         }
     }
@@ -344,6 +353,46 @@ unsafe extern "C" fn finalize() -> CuptiResult {
     })
 }
 
+unsafe extern "C" fn device_count(count: *mut i32) -> i32 {
+    // SAFETY: the agent passes a variable of its own.
+    unsafe { count.write(fake(|fake| fake.devices.len() as i32)) };
+    fake(|fake| fake.driver_result)
+}
+
+/// Devices have other numbers than places.
+const DEVICE_BASE: i32 = 100;
+
+unsafe extern "C" fn device_get(device: *mut i32, place: i32) -> i32 {
+    // SAFETY: the agent passes a variable of its own.
+    unsafe { device.write(place + DEVICE_BASE) };
+    0
+}
+
+fn device_uuid(of: i32, pick: impl Fn(&([u8; 16], [u8; 16])) -> [u8; 16]) -> [u8; 16] {
+    fake(|fake| pick(&fake.devices[usize::try_from(of - DEVICE_BASE).expect("a device")]))
+}
+
+unsafe extern "C" fn whole_uuid(uuid: *mut [u8; 16], of: i32) -> i32 {
+    // SAFETY: the agent passes a variable of its own.
+    unsafe { uuid.write(device_uuid(of, |(whole, _)| *whole)) };
+    0
+}
+
+unsafe extern "C" fn own_uuid(uuid: *mut [u8; 16], of: i32) -> i32 {
+    // SAFETY: the agent passes a variable of its own.
+    unsafe { uuid.write(device_uuid(of, |(_, own)| *own)) };
+    0
+}
+
+unsafe extern "C" fn device_name(name: *mut std::ffi::c_char, bytes: i32, of: i32) -> i32 {
+    let text = format!("Device {of}");
+    assert!(text.len() < bytes as usize);
+    // SAFETY: the agent passes that much room.
+    let room = unsafe { std::slice::from_raw_parts_mut(name.cast::<u8>(), text.len()) };
+    room.copy_from_slice(text.as_bytes());
+    0
+}
+
 /// A process with the fake CUPTI in it.
 #[derive(Debug)]
 pub(super) struct Process;
@@ -378,6 +427,16 @@ impl Library for Process {
 
     fn texts(&self) -> Texts {
         Texts::default()
+    }
+
+    fn driver(&self) -> Option<Driver> {
+        Some(Driver {
+            get_count: device_count,
+            get: device_get,
+            get_name: Some(device_name),
+            get_uuid: Some(whole_uuid),
+            get_uuid_v2: fake(|fake| fake.has_uuid_v2).then_some(own_uuid as _),
+        })
     }
 
     fn watch_exit(&self) {

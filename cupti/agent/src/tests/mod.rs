@@ -8,6 +8,8 @@
 mod clock;
 // The rest makes system calls, which Miri cannot.
 #[cfg(not(miri))]
+mod devices;
+#[cfg(not(miri))]
 mod fake;
 #[cfg(not(miri))]
 mod losses;

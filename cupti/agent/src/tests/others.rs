@@ -8,6 +8,7 @@ use stallscope_cupti_wire::{Command, Detached, Kind, Lost, Reason, State};
 
 use super::fake::{FakeClock, deliver, fake, job_calls};
 use super::setup::{KINDS, Setup, kernel};
+use crate::subscriber::is_sampled;
 
 /// Until the agent looks for another profiler.
 fn a_second_later(setup: &mut Setup) {
@@ -109,6 +110,20 @@ fn a_clock_that_runs_evenly_is_taken_and_one_that_changes_ends_the_session() {
 }
 
 #[test]
+fn one_launch_of_each_stretch_is_sampled_and_in_a_loop_not_always_the_same() {
+    for every in [1, 2, 7, 64] {
+        let mut chosen = std::collections::BTreeSet::new();
+        for stretch in 0..10_000 {
+            let sampled: Vec<u64> = (0..every).filter(|at| is_sampled(stretch * every + at, every)).collect();
+            assert_eq!(sampled.len(), 1, "one in {every}");
+            chosen.extend(sampled);
+        }
+        assert_eq!(chosen.len() as u64, every, "each place of a loop of {every}");
+    }
+    assert!(!(0..100).any(|launch| is_sampled(launch, 0)));
+}
+
+#[test]
 fn launches_are_sampled_only_when_asked_and_counted() {
     let mut setup = Setup::attached();
     assert!(fake(|fake| fake.subscriber.is_none()), "the subscription is not held");
@@ -117,6 +132,7 @@ fn launches_are_sampled_only_when_asked_and_counted() {
     setup.header.launch_sample.store(4, Relaxed);
     setup.collect(KINDS);
     setup.machine.step();
+    // Whole stretches of four, wherever the count stood.
     for _ in 0..40 {
         job_calls(307);
     }

@@ -16,8 +16,8 @@ use super::segment::{BatchPlace, ColumnPlace, HeaderContent, Marks, Origin, buil
 use super::tables::{Clock, Device, Frame, Interner, Process, Source, Tables, Thread};
 use crate::rows::{
     ApiCall, BlockIo, Collective, CollectiveCall, Connection, Counter, CpuSample, DeviceSpan, DeviceWindow,
-    FileIo, GpuOp, HostSpan, LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt, ThreadSpan,
-    ThreadWait,
+    FileIo, GpuOp, HostSpan, LaunchStack, LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt,
+    ThreadSpan, ThreadWait,
 };
 
 /// Rows of a batch: a decoded batch of 13 columns is 6.5 MiB, which two threads hold a few of.
@@ -199,6 +199,7 @@ pub struct CaptureWriter<W: Write> {
     thread_losses: Waiting<ThreadLoss>,
     device_windows: Waiting<DeviceWindow>,
     counters: Waiting<Counter>,
+    launch_stacks: Waiting<LaunchStack>,
 }
 
 macro_rules! push_methods {
@@ -269,6 +270,7 @@ impl<W: Write> CaptureWriter<W> {
             thread_losses: Waiting::default(),
             device_windows: Waiting::default(),
             counters: Waiting::default(),
+            launch_stacks: Waiting::default(),
         })
     }
 
@@ -311,6 +313,8 @@ impl<W: Write> CaptureWriter<W> {
         push_device_window(device: DeviceId, DeviceWindow) => device_windows;
         /// Adds a value of a device, or of a host.
         push_counter(device: DeviceId, Counter) => counters;
+        /// Adds where a thread launched something.
+        push_launch_stack(thread: ThreadId, LaunchStack) => launch_stacks;
     }
 
     /// The tables so far.
@@ -451,7 +455,8 @@ impl<W: Write> CaptureWriter<W> {
             + body.add_waiting(&mut self.connections, at_least)?
             + body.add_waiting(&mut self.thread_losses, at_least)?
             + body.add_waiting(&mut self.device_windows, at_least)?
-            + body.add_waiting(&mut self.counters, at_least)?;
+            + body.add_waiting(&mut self.counters, at_least)?
+            + body.add_waiting(&mut self.launch_stacks, at_least)?;
         Ok(())
     }
 

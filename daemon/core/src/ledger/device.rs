@@ -5,12 +5,13 @@ use std::collections::BinaryHeap;
 
 use hashbrown::HashMap;
 use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags};
-use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, TimeNs};
 
 use super::causes::Causes;
 use super::cpu::idle::HostWork;
 use super::explain::Explainer;
 use super::gap::Closing;
+use super::launches::Coverage;
 use super::leaf::{Leaf, Sums};
 use super::names::Names;
 use super::op_columns::{OpColumns, narrow, value};
@@ -59,6 +60,8 @@ pub struct WeightedOp {
     pub name: StringId,
     /// Its launch, where recorded.
     pub launch: Option<Launch>,
+    /// Where it was launched from, if that launch was sampled.
+    pub stack: Option<StackId>,
     /// Time, ns.
     pub ns: u64,
 }
@@ -104,6 +107,8 @@ pub struct DeviceLedger {
     pub device_floor_ns: u64,
     /// The longest gap: when it began and how long it was, ns.
     pub longest_gap: (TimeNs, u64),
+    /// How much of its work has the stack of its launch; none where launches were not sampled.
+    pub launch_stacks: Option<Coverage>,
     /// Every operation with its weight, if asked for.
     pub weighted: Vec<WeightedOp>,
 }
@@ -178,6 +183,7 @@ pub fn device_ledger<S: ReadAt>(
         names: Names::new(capture.tables()),
         copies: HashMap::new(),
         weighted: Vec::new(),
+        coverage: Coverage::default(),
         ops: 0,
         launched_ops: 0,
         ops_before_window: 0,
@@ -199,7 +205,8 @@ pub fn device_ledger<S: ReadAt>(
     }
     let end = run.finish();
     let (ops, launched_ops, ops_before_window) = (run.ops, run.launched_ops, run.ops_before_window);
-    let DeviceRun { sweep, whole, explainer, stepper, names, copies, weighted, .. } = run;
+    let DeviceRun { sweep, whole, explainer, stepper, names, copies, weighted, coverage, .. } = run;
+    let launch_stacks = explainer.launch_stacks.any().then_some(coverage);
     let check = |sums: &Sums, from: TimeNs, to: TimeNs| {
         let (sum_ns, wall_ns) = (sums.total(), to.since(from));
         if sum_ns == wall_ns && sums.idle_total() == sums.get(Leaf::Idle) {
@@ -237,6 +244,7 @@ pub fn device_ledger<S: ReadAt>(
         gaps: explainer.gaps,
         device_floor_ns: explainer.device_floor_ns,
         longest_gap: explainer.longest_gap,
+        launch_stacks,
         weighted,
     }))
 }
@@ -318,6 +326,7 @@ struct DeviceRun<'a, S: ReadAt> {
     names: Names<'a>,
     copies: HashMap<CopyKind, Tally>,
     weighted: Vec<WeightedOp>,
+    coverage: Coverage,
     ops: u64,
     launched_ops: u64,
     ops_before_window: u64,
@@ -369,9 +378,11 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         self.explainer.op_began(&x);
         self.tally(columns, at, name, class, duration_ns);
         self.launched_ops += u64::from(x.launch.is_some());
+        let stack = x.launch.and_then(|launch| self.explainer.launch_stacks.of(launch, x.correlation));
+        self.coverage.add(x.launch.is_some(), stack.is_some(), duration_ns);
         if self.options.weigh_ops {
             let ns = self.sweep.total_ns(cover) - before;
-            self.weighted.push(WeightedOp { name, launch: x.launch, ns });
+            self.weighted.push(WeightedOp { name, launch: x.launch, stack, ns });
         }
     }
 

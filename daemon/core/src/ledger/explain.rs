@@ -13,11 +13,12 @@ use super::calibrate::device_floor_ns;
 use super::causes::{Causes, Reason};
 use super::cpu::idle::HostWalk;
 use super::gap::{Blamed, Closing, Context};
+use super::launches::LaunchStacks;
 use super::leaf::{IdleLeaf, Sums};
 use crate::capture::{Capture, MergedRows, ReadAt, Tables};
 use crate::classify::{ApiClass, api_class};
 use crate::rows::{ApiCall, HostSpan, Launch, StreamWait};
-use crate::timeline::host::{HostTimeline, Piece, StackTree};
+use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
 
 /// Launches of earlier operations that are looked at: on current devices a launch call is over before a handful of later
 /// operations have begun.
@@ -83,6 +84,8 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     last_launches: VecDeque<Launch>,
     pub(super) tree: StackTree,
     pub(super) causes: Causes,
+    /// Where operations were launched from.
+    pub(super) launch_stacks: LaunchStacks<'a, S>,
     /// What the launching threads did, where that was recorded.
     pub(super) host_work: HostWalk<'a, S>,
     pieces: Vec<Piece>,
@@ -116,6 +119,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             last_launches: VecDeque::new(),
             tree: StackTree::default(),
             causes: Causes::default(),
+            launch_stacks: LaunchStacks::new(capture),
             host_work: HostWalk::new(capture, job, waker_stacks),
             pieces: Vec::new(),
             blamed: Vec::new(),
@@ -190,6 +194,16 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             device_floor_ns: self.device_floor_ns,
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
+        // From the launching call on, the device waits for what was launched from there.
+        let launched = closing.and_then(|x| Some((x.launch?, x.correlation)));
+        let sampled =
+            launched.and_then(|(launch, id)| Some((launch.start, self.launch_stacks.of(launch, id)?)));
+        if let Some((launched, stack)) = sampled {
+            let node = self.tree.import(stack, capture.tables());
+            for piece in self.blamed.iter_mut().filter(|p| p.from >= launched && p.cause.node == Node(0)) {
+                piece.cause.node = node;
+            }
+        }
         for piece in &self.blamed {
             let ns = piece.to.since(piece.from);
             sums.add_idle(piece.cause.leaf, ns);

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod device;
 mod explain;
 pub mod gap;
+mod launches;
 pub mod leaf;
 mod names;
 mod op_columns;

@@ -146,6 +146,8 @@ pub struct GpuReport {
     pub launched_operations: u64,
     /// Operations that precede the window.
     pub operations_before_window: u64,
+    /// How much of its work has the host stack of its launch; null where launches were not sampled.
+    pub launch_stacks: Option<LaunchStacksReport>,
     /// Idle gaps.
     pub gaps: Gaps,
     /// Time from a launch to a start that counts as the device's own latency, ns.
@@ -167,6 +169,17 @@ pub struct Totals {
     pub comm_ns: u64,
     /// Copies, ns.
     pub memcpy_ns: u64,
+}
+
+/// How much of a device's work has the host stack of its launch.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LaunchStacksReport {
+    /// Operations whose launch was sampled.
+    pub sampled: u64,
+    /// Operations whose launch is recorded.
+    pub launches: u64,
+    /// Share of the operations' time whose launch was sampled.
+    pub share_of_gpu_time: f64,
 }
 
 /// How idle time is spread.
@@ -345,6 +358,11 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
         operations: ledger.ops,
         launched_operations: ledger.launched_ops,
         operations_before_window: ledger.ops_before_window,
+        launch_stacks: ledger.launch_stacks.map(|coverage| LaunchStacksReport {
+            sampled: coverage.sampled,
+            launches: coverage.launches,
+            share_of_gpu_time: coverage.share(),
+        }),
         gaps: Gaps {
             count: ledger.gaps,
             longest_ns: ledger.longest_gap.1,

@@ -120,7 +120,25 @@ fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
             duration(copies)
         )?;
     }
-    Ok(())
+    launch_stacks(report, out)
+}
+
+/// How much of the work can be led back to host stacks.
+fn launch_stacks(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let all: Vec<_> = report.devices.iter().filter_map(|d| d.gpu.as_ref()?.launch_stacks.as_ref()).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let sampled = saturating_sum(all.iter().map(|s| s.sampled));
+    let launches = saturating_sum(all.iter().map(|s| s.launches));
+    let shares = || all.iter().map(|s| s.share_of_gpu_time * 100.0);
+    let (least, most) = (shares().fold(100.0, f64::min), shares().fold(0.0, f64::max));
+    let time = if most - least < 0.1 { format!("{most:.1} %") } else { format!("{least:.1} to {most:.1} %") };
+    writeln!(
+        out,
+        "  (host stacks of {sampled} of {launches} launched operations, {} of them, {time} of their time)",
+        percent(sampled, launches)
+    )
 }
 
 /// What most of the idle time is due to, if one thing is.

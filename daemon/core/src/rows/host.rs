@@ -2,10 +2,10 @@
 
 use stallscope_schemas::record::{
     BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, RecordKind, WaitKind, block_io, collective_call,
-    connection, counter, cpu_sample, device_window, file_io, page_faults, thread_loss, thread_preempt,
-    thread_span, thread_wait,
+    connection, counter, cpu_sample, device_window, file_io, launch_stack, page_faults, thread_loss,
+    thread_preempt, thread_span, thread_wait,
 };
-use stallscope_schemas::units::{ProcessId, StackId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, ProcessId, StackId, StringId, ThreadId, TimeNs};
 
 use super::{Row, bits, put, spec, string, time};
 use crate::capture::columns::{ColumnSpec, Shape};
@@ -53,6 +53,16 @@ impl Value for StringId {
 
     fn from_column(value: u64) -> Self {
         string(value)
+    }
+}
+
+impl Value for CorrelationId {
+    fn into_column(self) -> u64 {
+        self.0
+    }
+
+    fn from_column(value: u64) -> Self {
+        Self(value)
     }
 }
 
@@ -337,6 +347,16 @@ host_row! {
         name: StringId = NAME Repeating,
         /// The value.
         value: u64 = VALUE Measure,
+    }
+}
+
+host_row! {
+    /// Where a thread launched something.
+    LaunchStack in launch_stack {
+        /// Correlation id of the launching call.
+        correlation: CorrelationId = CORRELATION Counter,
+        /// Its stack.
+        stack: StackId = STACK Repeating,
     }
 }
 

@@ -39,7 +39,8 @@ impl StackTree {
         })
     }
 
-    fn import(&mut self, stack: StackId, tables: &Tables) -> Node {
+    /// The node of a stack of the capture's table.
+    pub fn import(&mut self, stack: StackId, tables: &Tables) -> Node {
         if let Some(&node) = self.imported.get(&stack) {
             return node;
         }

@@ -2,7 +2,7 @@
 //!
 //! | weight | width | frames |
 //! |---|---|---|
-//! | `gpu` | time that the operation added to its class (compute, communication, copy), hidden behind another or not | device, host stack at the launch, operation |
+//! | `gpu` | time that the operation added to its class (compute, communication, copy), hidden behind another or not | device, host stack at the launch, operation; where launches were sampled see [`NO_LAUNCH_STACK`] and [`OTHER_LAUNCHES`] |
 //! | `gpu-idle` | idle time of the device | device, cause, host stack that ran in the gap, call; where the launching thread was followed: its stack, what it waited for, and the stack of whoever it waited for |
 //! | `cpu` | time on a CPU where threads were sampled, else inside recorded ranges of host threads | process, thread, stack |
 //! | `off-cpu` | time off the CPU | process, thread, stack, what the thread waited for |
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use stallscope_schemas::record::RecordKind;
-use stallscope_schemas::units::{StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{StringId, ThreadId};
 
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::findings::host_work;
@@ -100,6 +100,10 @@ pub fn gpu_idle(ledgers: &[DeviceLedger], tables: &Tables) -> Folded {
                 let names: Vec<&str> = stack.iter().map(String::as_str).collect();
                 frames.push(host_work(&names).0.what.to_owned());
             }
+            let launched = matches!(cause.leaf, IdleLeaf::Launch | IdleLeaf::Device | IdleLeaf::Dep);
+            if launched && stack.is_empty() && ledger.launch_stacks.is_some() {
+                frames.push(NO_LAUNCH_STACK.to_owned());
+            }
             frames.extend(stack);
             let call = tables.string(cause.call);
             if !call.is_empty() {
@@ -116,41 +120,107 @@ pub fn gpu_idle(ledgers: &[DeviceLedger], tables: &Tables) -> Folded {
     folded
 }
 
+/// In place of the stack of a launch that was not sampled, where others were.
+pub const NO_LAUNCH_STACK: &str = "[no launch stack]";
+/// Above stacks that were estimated: the operation's launch was not sampled, others of its name were.
+pub const OTHER_LAUNCHES: &str = "[estimate: stacks of other launches of the same name]";
+
+/// Sampled launches of a name from which on others of that name are spread over their stacks. Launches are sampled by
+/// chance: of eight, one caller in three is missed once in 25 times.
+const ENOUGH_SAMPLES: u64 = 8;
+
+/// From where operations of one name were launched: stacks with times.
+#[derive(Default)]
+struct Launched {
+    /// Sampled: time and how often, by stack.
+    sampled: BTreeMap<Node, (u64, u64)>,
+    /// Not sampled: time by what is known without.
+    others: BTreeMap<Node, u64>,
+}
+
 /// Time on the devices by the host stack that launched each operation. The ledgers must have been made with `weigh_ops`.
 pub fn gpu<S: ReadAt>(capture: &Capture<S>, ledgers: &mut [DeviceLedger]) -> Folded {
     let tables = capture.tables();
     let mut folded = Folded::default();
     for ledger in ledgers {
         let device = device_frame(ledger, tables);
-        let mut by_thread: BTreeMap<Option<ThreadId>, Vec<WeightedOp>> = BTreeMap::new();
-        for op in std::mem::take(&mut ledger.weighted) {
-            by_thread.entry(op.launch.map(|l| l.thread)).or_default().push(op);
-        }
-        for (thread, mut ops) in by_thread {
-            let mut tree = StackTree::default();
-            let mut weights: HashMap<(Node, StringId), u64> = HashMap::new();
-            if let Some(thread) = thread {
-                ops.sort_by_key(|op| op.launch.map(|l| l.start));
-                let spans = capture.rows::<HostSpan>(thread.0);
-                let mut host = HostTimeline::new(spans, std::iter::empty::<ApiCall>());
-                let mut last = Node(0);
-                for op in ops {
-                    let at = op.launch.map_or(TimeNs(0), |l| l.start);
-                    host.stacks(at, at.plus(1), &mut tree, tables, |node, _, _| last = node);
-                    add(weights.entry((last, op.name)).or_default(), op.ns);
-                }
-            } else {
-                ops.iter().for_each(|op| add(weights.entry((Node(0), op.name)).or_default(), op.ns));
-            }
-            for ((node, name), ns) in weights {
+        let mut tree = StackTree::default();
+        for (name, launched) in launched_by_name(capture, ledger, &mut tree) {
+            let mut put = |kind: Option<&str>, node: Node, ns: u64| {
                 let mut frames = vec![device.clone()];
+                frames.extend(kind.map(str::to_owned));
                 frames.extend(texts(&tree.names(node), tables));
                 frames.push(tables.string(name).to_owned());
                 folded.add(frames, ns);
+            };
+            launched.sampled.iter().for_each(|(&node, &(ns, _))| put(None, node, ns));
+            let samples: u64 = launched.sampled.values().map(|(_, count)| count).sum();
+            let sampled_ns = launched.sampled.values().fold(0, |sum: u128, (ns, _)| sum + u128::from(*ns));
+            if ledger.launch_stacks.is_none() {
+                launched.others.iter().for_each(|(&node, &ns)| put(None, node, ns));
+            } else if samples < ENOUGH_SAMPLES || sampled_ns == 0 {
+                launched.others.iter().for_each(|(&node, &ns)| put(Some(NO_LAUNCH_STACK), node, ns));
+            } else {
+                let total_ns = launched.others.values().fold(0, |sum: u64, ns| sum.saturating_add(*ns));
+                let parts = in_proportion(total_ns, launched.sampled.values().map(|(ns, _)| *ns), sampled_ns);
+                for (&node, ns) in launched.sampled.keys().zip(parts) {
+                    put(Some(OTHER_LAUNCHES), node, ns);
+                }
             }
         }
     }
     folded
+}
+
+/// Splits a time by weights that add up to `whole`, without rounding loss.
+fn in_proportion(ns: u64, weights: impl Iterator<Item = u64>, whole: u128) -> impl Iterator<Item = u64> {
+    let (mut before, mut given) = (0u128, 0u64);
+    weights.map(move |weight| {
+        before += u128::from(weight);
+        // At most `ns`: the weights so far are at most the whole.
+        let until = u64::try_from(u128::from(ns) * before / whole.max(1)).unwrap_or(ns);
+        let part = until - given;
+        given = until;
+        part
+    })
+}
+
+/// The operations of a device by name, with the stacks of their launches: that of a sample, then the ranges around it.
+fn launched_by_name<S: ReadAt>(
+    capture: &Capture<S>,
+    ledger: &mut DeviceLedger,
+    tree: &mut StackTree,
+) -> BTreeMap<StringId, Launched> {
+    let tables = capture.tables();
+    let mut by_name: BTreeMap<StringId, Launched> = BTreeMap::new();
+    let mut by_thread: BTreeMap<Option<ThreadId>, Vec<WeightedOp>> = BTreeMap::new();
+    for op in std::mem::take(&mut ledger.weighted) {
+        by_thread.entry(op.launch.map(|l| l.thread)).or_default().push(op);
+    }
+    for (thread, mut ops) in by_thread {
+        ops.sort_by_key(|op| op.launch.map(|l| l.start));
+        let spans = thread.map(|thread| capture.rows::<HostSpan>(thread.0)).into_iter().flatten();
+        let mut host = HostTimeline::new(spans, std::iter::empty::<ApiCall>());
+        let mut ranges = Node(0);
+        for op in ops {
+            if let Some(launch) = op.launch {
+                let at = launch.start;
+                host.stacks(at, at.plus(1), tree, tables, |node, _, _| ranges = node);
+            }
+            let launched = by_name.entry(op.name).or_default();
+            match op.stack {
+                Some(stack) => {
+                    let base = tree.import(stack, tables);
+                    let node = tree.names(ranges).into_iter().fold(base, |node, name| tree.child(node, name));
+                    let (ns, count) = launched.sampled.entry(node).or_default();
+                    add(ns, op.ns);
+                    *count += 1;
+                }
+                None => add(launched.others.entry(ranges).or_default(), op.ns),
+            }
+        }
+    }
+    by_name
 }
 
 /// Time on a CPU of all threads that were followed. In a capture without any: time inside recorded ranges of all host

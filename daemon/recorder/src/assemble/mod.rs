@@ -18,8 +18,8 @@ use stallscope_agents::Told;
 use stallscope_core::capture::{CaptureWriter, WriteError};
 use stallscope_core::ingest::Ingest;
 use stallscope_core::rows::{
-    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, PageFaults, ThreadLoss, ThreadPreempt,
-    ThreadSpan, ThreadWait,
+    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, LaunchStack, PageFaults, ThreadLoss,
+    ThreadPreempt, ThreadSpan, ThreadWait,
 };
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
@@ -27,7 +27,7 @@ use stallscope_ebpf::object::ObjectText;
 use stallscope_ebpf::probes::collectives::Decoded;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{BlockOp, ObjectKind, WaitKind, wait_flags};
-use stallscope_schemas::units::{DeviceId, StackId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, ThreadId, TimeNs};
 use stallscope_schemas::wire::{self, loss_flag, stack_flag, wait_flag};
 
 use crate::queue::LeftOut;
@@ -291,6 +291,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 Event::Call(call) => self.call(&call)?,
                 Event::FileIo(io) => self.file_io(&io)?,
                 Event::Connection(connection) => self.connection(&connection)?,
+                Event::Launch(launch) => self.launch(&launch)?,
                 Event::Task(_) | Event::Stack(_) | Event::Object(_) => {}
             }
         }
@@ -423,6 +424,18 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let stack = self.stack(sample.head.task, sample.stack, sample.kernel_stack);
         let row = CpuSample { start: time(sample.time_ns), duration_ns: sample.period_ns, stack };
         self.ingest.writer().push_cpu_sample(thread, row)
+    }
+
+    fn launch(&mut self, launch: &wire::Launch) -> Result<(), WriteError> {
+        let task = launch.head.task;
+        let Some(thread) = self.thread(task) else { return Ok(()) };
+        self.tasks.seen(task, launch.time_ns);
+        // One that could not be taken, or of which nothing is known without frame pointers, has been counted: the sample is
+        // one all the same.
+        let stack = self.stack(task, launch.stack, 0);
+        let correlation = CorrelationId(launch.correlation.into());
+        let row = LaunchStack { start: time(launch.time_ns), duration_ns: 0, correlation, stack };
+        self.ingest.writer().push_launch_stack(thread, row)
     }
 
     fn faults(&mut self, faults: &wire::Faults) -> Result<(), WriteError> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use stallscope_core::capture::{Capture, CaptureWriter, WriterOptions};
-use stallscope_core::rows::{ThreadLoss, ThreadWait};
+use stallscope_core::rows::{LaunchStack, ThreadLoss, ThreadWait};
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::{ObjectText, describe};
@@ -25,8 +25,9 @@ impl Naming for Nameless {
     fn process_gone(&mut self, _: u32) {}
     fn tidy(&mut self) {}
 
-    fn stack(&mut self, _: u32, _: Option<&StackFrames>, _: Option<&StackFrames>) -> NamedStack {
-        NamedStack::default()
+    fn stack(&mut self, _: u32, user: Option<&StackFrames>, _: Option<&StackFrames>) -> NamedStack {
+        let frames = user.map_or_else(Vec::new, |s| s.native.iter().rev().map(u64::to_string).collect());
+        NamedStack { frames, ..NamedStack::default() }
     }
 
     fn object(&mut self, object: &wire::Object) -> ObjectText {
@@ -148,4 +149,35 @@ fn what_is_told_again_is_kept_and_what_is_over_goes() {
     let mut told = full(100 * second);
     assert_eq!(forget_old(&mut told, 101 * second, |when_ns| *when_ns), MAX_TOLD as u64);
     assert!(told.is_empty());
+}
+
+#[test]
+fn a_sampled_launch_is_a_row_of_its_thread_with_its_stack_or_without_where_none_could_be_taken() {
+    let mut assembler = assembler();
+    let launch = |task: u32, correlation: u32, stack: u64| {
+        let head = Head { kind: record::TYPE_LAUNCH, flags: 0, task };
+        Event::Launch(wire::Launch { head, time_ns: 300, stack, correlation, call: 307 })
+    };
+    let stack = StackFrames { id: 5, task: 1, flags: 0, native: vec![20, 10], python: Vec::new() };
+    let events = vec![
+        task(1, PID, 7),
+        launch(1, 41, 5),
+        launch(1, u32::MAX, 5),
+        launch(1, 42, 0),
+        launch(9, 43, 5),
+        // It comes out of another CPU's ring, later.
+        Event::Stack(stack),
+    ];
+    assembler.batch(events, &[], 0).unwrap();
+    let (bytes, losses) = assembler.finish().unwrap();
+    assert_eq!(losses.into_iter().collect::<Vec<_>>(), [(LossCounter::ThreadUnknown, 1)]);
+    let capture = Capture::open(bytes).unwrap();
+    let keys = capture.keys(RecordKind::LaunchStack);
+    assert_eq!(keys.len(), 1);
+    let rows: Vec<LaunchStack> = capture.rows(keys[0]).collect();
+    let numbers: Vec<_> = rows.iter().map(|r| (r.start.0, r.correlation.0, r.stack.0 == 0)).collect();
+    assert_eq!(numbers, [(300, 41, false), (300, u64::from(u32::MAX), false), (300, 42, true)]);
+    let names = capture.tables().stack_names(rows[0].stack);
+    let names: Vec<&str> = names.into_iter().map(|n| capture.tables().string(n)).collect();
+    assert_eq!((names, rows[1].stack), (vec!["10", "20"], rows[0].stack));
 }

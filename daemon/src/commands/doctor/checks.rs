@@ -193,7 +193,7 @@ pub(super) fn privileges(seen: &Seen) -> Vec<Check> {
             SYS_PTRACE,
             false,
             degraded(
-                "of other users' and protected processes: ranks, libraries, names of functions, Python frames",
+                "of other users' and protected processes: ranks, libraries, names of functions, Python frames, GPU work",
                 SETCAP,
             ),
         ),

@@ -1,5 +1,7 @@
-//! What the GPU's half will need: driver, CUPTI, NCCL. This version does not use it, and loses nothing by its absence
-//! but the calls of an NCCL that no process has mapped.
+//! What recording GPUs needs: the driver, a CUPTI for the agent in each process that uses CUDA (docs/agent.md). NCCL is
+//! looked for as well: its calls are recorded without anything of this host.
+//!
+//! Jobs may bring a CUPTI of their own, and mostly do: one of the host's is for those that do not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::path::{Path, PathBuf};
 use stallscope_ebpf::Standing;
 use stallscope_jobs::{Collective, Host};
 
-use super::{Check, Group, Seen, missing};
+use super::{Check, Group, Seen, degraded, missing};
 
 /// Entries of a folder that are looked at, and files that are kept of each library.
 const ENTRIES: usize = 4096;
@@ -136,12 +138,21 @@ fn driver_version(line: &str) -> Option<&str> {
 
 fn cupti(seen: &Seen) -> Check {
     let (finding, standing) = match named(&seen.libraries.cupti) {
-        Some(files) => (format!("{files}; not used yet by this version"), Standing::Works),
+        Some(files) => {
+            (format!("{files}; the agent takes the job's own first, of 11.8 to 13.x"), Standing::Works)
+        }
+        None if seen.facts.nvidia_driver.is_some() => (
+            "libcupti.so is in no usual place of this host".to_owned(),
+            degraded(
+                "GPU work of jobs that bring no CUPTI of their own (PyTorch brings one)",
+                "install the CUPTI of the job's CUDA: with the toolkit, or pip install nvidia-cuda-cupti-cu12",
+            ),
+        ),
         None => (
-            "not found; not used yet by this version".to_owned(),
+            "not found".to_owned(),
             missing(
                 "libcupti.so is in no usual place of this host",
-                "none needed yet; it comes with CUDA, or: pip install nvidia-cuda-cupti-cu12",
+                "none needed without NVIDIA GPUs; else it comes with CUDA, or: pip install nvidia-cuda-cupti-cu12",
             ),
         ),
     };

@@ -71,7 +71,7 @@ enum Group {
     /// Where this process runs, and what runs beside it.
     Place,
     Probes,
-    /// What the GPU agent will need. Nothing of it is used by this version.
+    /// What the agent needs that is put into processes which use CUDA. A host without GPUs lacks nothing.
     Gpu,
 }
 
@@ -155,9 +155,14 @@ impl Diagnosis {
         })
     }
 
-    /// What a recording would lack. The GPU's part is not recorded yet, here or anywhere.
+    /// What a recording would lack. What a GPU would need is no loss where there is none.
     fn unseen(&self) -> usize {
-        self.checks.iter().filter(|check| check.group != Group::Gpu && !check.works()).count()
+        let lost = |check: &&Check| match check.standing {
+            Standing::Works => false,
+            Standing::Degraded { .. } => true,
+            Standing::Missing { .. } => check.group != Group::Gpu,
+        };
+        self.checks.iter().filter(lost).count()
     }
 
     /// `works`, `degraded` or `impossible`.

@@ -20,7 +20,7 @@ pub(super) fn text(diagnosis: &Diagnosis) -> String {
     for group in Group::ALL {
         let title = match group {
             Group::Place => "where this runs",
-            Group::Gpu => "gpu (for later: this version does not record it)",
+            Group::Gpu => "gpu (recorded by an agent in processes that use CUDA)",
             other => other.name(),
         };
         let _ = writeln!(out, "{title}");

@@ -310,12 +310,13 @@ fn memory_of_the_control_group_bounds_the_rings() {
 }
 
 #[test]
-fn gpu_libraries_are_found_where_they_are_installed_and_never_count_as_lost() {
+fn gpu_libraries_are_found_where_they_are_installed_and_count_as_lost_only_where_there_are_gpus() {
     let files = HostFiles::new();
     let without = files.diagnosis();
     for id in ["gpu.nvidia_driver", "gpu.cupti", "gpu.nccl"] {
         assert_eq!(status(&without, id), "missing");
     }
+    assert_eq!(without.summary(), "recording works here; nothing is lost");
     let module =
         "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Tue Mar  5 22:42:15 UTC 2024\nGCC\n";
     files
@@ -323,7 +324,10 @@ fn gpu_libraries_are_found_where_they_are_installed_and_never_count_as_lost() {
         .write("dev/nvidia0", "")
         .write("dev/nvidia1", "")
         .write("dev/nvidiactl", "")
-        .write("dev/nvidia-uvm", "")
+        .write("dev/nvidia-uvm", "");
+    let bare = files.diagnosis();
+    assert_eq!((status(&bare, "gpu.cupti"), bare.unseen()), ("degraded", 1));
+    files
         .write("usr/local/cuda-12.4/extras/CUPTI/lib64/libcupti.so.2024.1.1", "")
         .write("usr/lib/python3.12/dist-packages/nvidia/nccl/lib/libnccl.so.2", "")
         .write("opt/nccl/libnccl.so.2.21", "")
@@ -332,12 +336,14 @@ fn gpu_libraries_are_found_where_they_are_installed_and_never_count_as_lost() {
             "glibc-ld.so.cache1.1\0\0libnccl.so.2\0/opt/nccl/libnccl.so.2\0/lib/libc.so.6\0",
         );
     let diagnosis = files.diagnosis();
+    assert_eq!(diagnosis.unseen(), 0);
+    assert!(!show::text(&diagnosis).contains("not record"), "GPUs are recorded");
     assert_eq!(check(&diagnosis, "gpu.nvidia_driver").finding, "driver 535.161.08, device files: 2");
     let cupti = check(&diagnosis, "gpu.cupti");
     assert_eq!(cupti.standing, Standing::Works);
     assert_eq!(
         cupti.finding,
-        "/usr/local/cuda-12.4/extras/CUPTI/lib64/libcupti.so.2024.1.1; not used yet by this version"
+        "/usr/local/cuda-12.4/extras/CUPTI/lib64/libcupti.so.2024.1.1; the agent takes the job's own first, of 11.8 to 13.x"
     );
     let nccl = &check(&diagnosis, "gpu.nccl").finding;
     assert_eq!(nccl, "/opt/nccl/libnccl.so.2.21 and 1 more; ranks that have it mapped: 0");

@@ -15,7 +15,7 @@
 mod decode;
 mod elf;
 mod handles;
-mod processes;
+pub(crate) mod processes;
 mod sites;
 mod table;
 
