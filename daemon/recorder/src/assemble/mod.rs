@@ -79,6 +79,8 @@ struct KnownObject {
     kind: ObjectKind,
     text: StringId,
     peer_pid: Option<u32>,
+    /// A connection from this host to itself.
+    loops_back: bool,
 }
 
 /// Turns batches of events into rows of one capture.
@@ -121,6 +123,11 @@ fn forget_old<K: Eq + Hash, V>(told: &mut HashMap<K, V>, now_ns: u64, when_ns: i
     let forgotten = told.len() as u64;
     told.clear();
     forgotten
+}
+
+/// Whether both ends of a connection have the same address.
+fn loops_back(object: &wire::Object) -> bool {
+    object.peer_port != 0 && object.local == object.peer
 }
 
 fn time(ns: u64) -> TimeNs {
@@ -259,7 +266,15 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         }
         let named = self.naming.object(object);
         let text = self.ingest.writer().intern(&named.text);
-        self.objects.insert(object.id, KnownObject { kind: named.kind, text, peer_pid: named.peer_pid });
+        self.objects.insert(
+            object.id,
+            KnownObject {
+                kind: named.kind,
+                text,
+                peer_pid: named.peer_pid,
+                loops_back: named.kind == ObjectKind::TcpSocket && loops_back(object),
+            },
+        );
     }
 
     fn write_rows(&mut self, events: Vec<Event>) -> Result<(), WriteError> {
@@ -384,6 +399,16 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             | wait_flags::BEGAN_BEFORE
             | wait_flags::GOES_ON
             | wait_flags::CONTINUED;
+        let mut flags = flags & kept;
+        let waker = self.other(wait.waker);
+        let mut peer = peer_pid.and_then(|pid| self.tasks.process(pid));
+        // What a process sends to itself, or to another on this host, is delivered by the interrupt that it raises, in the
+        // call that sends.
+        let delivered = wait.head.flags & wait_flag::WAIT_IRQ_IN_CALL != 0;
+        if delivered && known.is_some_and(|known| known.loops_back) {
+            flags &= !wait_flags::IRQ_WAKER;
+            peer = peer.or_else(|| self.ingest.writer().tables().thread(waker?).map(|thread| thread.process));
+        }
         let row = ThreadWait {
             start: time(wait.start_ns),
             duration_ns: wait.duration_ns,
@@ -392,13 +417,13 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             call,
             object_kind,
             object,
-            waker: self.other(wait.waker),
+            waker,
             waker_stack,
             stack,
             preemptor: self.other(wait.preemptor),
-            flags: flags & kept,
+            flags,
             result: wait.result,
-            peer: peer_pid.and_then(|pid| self.tasks.process(pid)),
+            peer,
         };
         self.ingest.writer().push_thread_wait(thread, row)
     }
