@@ -43,6 +43,8 @@ use unseen::Unseen;
 pub(crate) trait Naming {
     /// A process is followed from now on.
     fn process_seen(&mut self, pid: u32);
+    /// What a process is called: its first thread's name, which need not be the one that was met.
+    fn process_name(&mut self, pid: u32) -> Option<String>;
     /// A process began another program.
     fn process_changed(&mut self, pid: u32);
     /// A process ended.
@@ -377,9 +379,6 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let Some(thread) = self.thread(task) else { return Ok(()) };
         let flags = u64::from(wait.head.flags);
         self.tasks.seen(task, wait.start_ns.saturating_add(wait.duration_ns));
-        if wait.head.flags & wait_flag::WAIT_STACK_LOST != 0 {
-            self.count(LossCounter::StackLost, 1);
-        }
         let kind = WaitKind::from_id(wait.kind.into()).unwrap_or(WaitKind::Unknown);
         let object_kind = ObjectKind::from_id(wait.object_kind.into()).unwrap_or(ObjectKind::None);
         let known = self.objects.get(&wait.object).copied();
