@@ -7,6 +7,7 @@ mod check;
 mod codegen;
 mod delegate;
 mod fuzz;
+mod old_distribution;
 mod setup;
 mod shell;
 mod torch;
