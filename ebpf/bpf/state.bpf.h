@@ -1,7 +1,7 @@
 // What all probes share: the settings, the state of each followed task, the rings, and how records leave.
 //
 // What always holds:
-// - A task has state if and only if it is followed. State is only made in process context (the iterator at attach, fork
+// - A task has state if it is followed, and then until it is freed; `state_of` finds that of followed ones. State is only made in process context (the iterator at attach, fork
 //   afterwards), never under the scheduler's locks.
 // - A record that does not fit into its ring is counted, and the time that it stood for is reported as lost by the next
 //   record of the same task that fits.
@@ -80,7 +80,9 @@ struct task_state {
 	u32 waker;
 	// A wire_wait while off the CPU.
 	u8 off_kind;
-	u8 waker_flags;
+	u16 waker_flags;
+	// It is on its way out and no longer followed: kept to name whom it still wakes.
+	bool gone;
 	// A call that waits a second time is continued.
 	bool in_call;
 	// The call is one of the 32-bit table.
@@ -99,6 +101,7 @@ struct task_state {
 	u64 some_run_queue;
 	u32 some_times;
 	u32 top_preemptor;
+	// How long `top_preemptor` has run in them, as far as it has not been outweighed by others.
 	u64 top_preempted;
 	// What could not be sent.
 	u64 lost_from;
@@ -238,7 +241,8 @@ static __always_inline bool send(void *record, u64 size)
 
 static __always_inline struct task_state *state_of(struct task_struct *task)
 {
-	return bpf_task_storage_get(&tasks, task, 0, 0);
+	struct task_state *state = bpf_task_storage_get(&tasks, task, 0, 0);
+	return state && !state->gone ? state : 0;
 }
 
 static __noinline void note_loss(struct task_state *state, u64 from, u64 to)

@@ -74,6 +74,8 @@ struct cfs_rq {
 
 struct sched_entity {
 	struct cfs_rq *cfs_rq;
+	u64 sum_exec_runtime;
+	u64 prev_sum_exec_runtime;
 };
 
 struct mm_struct;
@@ -116,6 +118,7 @@ struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
 	int on_cpu;
+	int prio;
 	struct sched_entity se;
 	bool throttled; // 6.18
 	struct mm_struct *mm;

@@ -74,8 +74,9 @@ pub mod wait_flag {
     pub const WAIT_CONTINUED: u16 = 16;
     /// The call was made through the 32-bit system call table.
     pub const WAIT_COMPAT: u16 = 256;
-    /// A user stack was wanted and could not be read.
-    pub const WAIT_STACK_LOST: u16 = 512;
+    /// The interrupt that ended it came while the task was in a system call: one that sends runs the soft interrupt
+    /// that delivers.
+    pub const WAIT_IRQ_IN_CALL: u16 = 1024;
 }
 
 /// Bits of a task's flags.

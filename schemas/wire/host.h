@@ -74,8 +74,9 @@ enum wire_wait_flag {
 	WIRE_WAIT_CONTINUED = 16,
 	/// The call was made through the 32-bit system call table.
 	WIRE_WAIT_COMPAT = 256,
-	/// A user stack was wanted and could not be read.
-	WIRE_WAIT_STACK_LOST = 512,
+	/// The interrupt that ended it came while the task was in a system call: one that sends runs the soft interrupt
+	/// that delivers.
+	WIRE_WAIT_IRQ_IN_CALL = 1024,
 };
 
 /// Bits of a task's flags.

@@ -8,6 +8,7 @@ mod codegen;
 mod delegate;
 mod fuzz;
 mod gpu;
+mod old_distribution;
 mod setup;
 mod shell;
 mod torch;

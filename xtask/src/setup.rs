@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::old_distribution;
 use crate::shell::{cargo, command, find, mpi_venv, output, run, succeeds, venv};
 
 /// A program from the distribution.
@@ -93,6 +94,7 @@ pub(crate) fn setup(test_only: bool) -> anyhow::Result<()> {
     packages(|p| p.for_test || !test_only, &mut left)?;
     components(&mut left);
     python(PYTHON, &mut left);
+    old_distribution::fetch();
     cargo_tools(test_only, &mut left);
     if left.is_empty() {
         println!("setup: everything is there");

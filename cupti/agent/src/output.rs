@@ -18,7 +18,7 @@ pub(crate) struct Output<'a> {
     writer: Writer<'a>,
     /// Records that did not fit, not reported yet.
     gap: Option<Gap>,
-    /// CLOCK_MONOTONIC, about.
+    /// CLOCK_MONOTONIC, about; never goes back.
     now_ns: u64,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Output<'a> {
 
     /// Tells the output what time it is, and the daemon of everything that was written.
     pub(crate) fn publish(&mut self, now_ns: u64) {
-        self.now_ns = now_ns;
+        self.now_ns = self.now_ns.max(now_ns);
         if self.gap.is_some() {
             self.report_gap();
         }

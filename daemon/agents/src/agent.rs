@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use stallscope_cupti_inject::{Options, Payload, Refusal, find_agent, inject};
-use stallscope_cupti_wire::{Command, NameBuffer, Reader, Reason, Ring, State, ring_bytes};
+use stallscope_cupti_wire::{Command, Header, NameBuffer, Reader, Reason, Ring, State, ring_bytes};
 
 use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
@@ -49,17 +49,28 @@ pub(crate) struct Settings<'a> {
 
 /// Follows the GPU work of one process until `stop`, and hands out what its agent tells.
 pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(Told)) {
-    let tell_end = |why: Why| tell(Told::Ended { pid, why });
+    loop {
+        let why = follow_program(pid, settings, stop, tell);
+        let again = matches!(why, Why::Replaced);
+        tell(Told::Ended { pid, why });
+        if !again {
+            return;
+        }
+    }
+}
+
+/// Follows one program of a process. Returns why nothing more comes of it.
+fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(Told)) -> Why {
     // A process that has not loaded the driver has nothing to tell, and is left alone.
     let mut patience = LOOK_FOR_CUDA_FIRST;
     let mapped = loop {
         match mapped(pid) {
             Some(mapped) if mapped.cuda && !is_copy_of_gpu_user(Path::new("/proc"), pid) => break mapped,
             Some(_) if lives(pid) => {}
-            _ => return tell_end(Why::ProcessEnded),
+            _ => return Why::ProcessEnded,
         }
         if stop.wait(patience) {
-            return tell_end(Why::NoCuda);
+            return Why::NoCuda;
         }
         patience = (patience * 5 / 4).min(LOOK_FOR_CUDA);
     };
@@ -68,13 +79,13 @@ pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn 
     let begun = Instant::now();
     let (memory, new) = match enter(pid, settings.image, cupti.as_ref()) {
         Ok(entered) => entered,
-        Err(why) => return tell_end(why),
+        Err(why) => return why,
     };
     let ring = match memory.ring() {
         Ok(ring) => ring,
-        Err(error) => return tell_end(Why::Ring(error)),
+        Err(error) => return Why::Ring(error),
     };
-    tell_end(Visit { pid, ring, settings, stop, tell, begun, new }.run());
+    Visit { pid, ring, settings, stop, tell, begun, new }.run()
 }
 
 fn monotonic_ns() -> u64 {
@@ -140,8 +151,11 @@ impl Visit<'_> {
                     cupti_version: standing.cupti_version,
                     new: self.new,
                 });
-                let end = self.collect(&mut reader, &mut out, &mut rate);
-                let (to, begun) = (monotonic_ns(), Instant::now());
+                let mut pulse = Pulse::new(self.pid);
+                let end = self.collect(&mut reader, &mut out, &mut rate, &mut pulse);
+                // What was not there any more when we noticed had been gone for a while.
+                let to = if matches!(end, Why::Asked) { monotonic_ns() } else { pulse.last_ns };
+                let begun = Instant::now();
                 self.rest(&mut reader, &mut out);
                 out.finish();
                 (self.tell)(Told::Observed { pid: self.pid, from, to, detach: begun.elapsed() });
@@ -167,6 +181,7 @@ impl Visit<'_> {
     /// Waits until records flow.
     fn until_on(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) -> Result<Standing, Why> {
         let begun = Instant::now();
+        let mut pulse = Pulse::new(self.pid);
         loop {
             control::heartbeat(self.ring.header(), monotonic_ns());
             out.read(reader);
@@ -183,6 +198,9 @@ impl Visit<'_> {
             if !lives(self.pid) {
                 return Err(Why::ProcessEnded);
             }
+            if pulse.has_stopped(self.ring.header()) {
+                return Err(Why::Replaced);
+            }
             if begun.elapsed() > ATTACH_WITHIN && standing.state != State::Refused {
                 return Err(Why::Silent(standing));
             }
@@ -197,7 +215,7 @@ impl Visit<'_> {
     }
 
     /// Reads until the recording ends, or the agent stops by itself.
-    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>, rate: &mut Rate) -> Why {
+    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>, rate: &mut Rate, pulse: &mut Pulse) -> Why {
         let mut looked = Instant::now();
         let header = self.ring.header();
         while !self.stop.is_asked() {
@@ -216,6 +234,9 @@ impl Visit<'_> {
                 if !lives(self.pid) {
                     return Why::ProcessEnded;
                 }
+            }
+            if pulse.has_stopped(self.ring.header()) {
+                return Why::Replaced;
             }
             if read == 0 {
                 self.stop.wait(LOOK_IDLE);
@@ -246,7 +267,8 @@ impl Visit<'_> {
         let header = self.ring.header();
         control::command(header, Command::Rest, None);
         let begun = Instant::now();
-        while begun.elapsed() < REST_WITHIN && lives(self.pid) {
+        let mut pulse = Pulse::new(self.pid);
+        while begun.elapsed() < REST_WITHIN && lives(self.pid) && !pulse.has_stopped(header) {
             out.read(reader);
             let standing = control::standing(header);
             let resting =
@@ -257,6 +279,40 @@ impl Visit<'_> {
             std::thread::sleep(Duration::from_millis(1));
         }
         while out.read(reader) > 0 {}
+    }
+}
+
+/// Whether the agent that we speak with is still in the process: it goes when that executes another program, and
+/// nobody says so.
+struct Pulse {
+    pid: u32,
+    alive: u64,
+    since: Instant,
+    /// When it was last seen to have done something, CLOCK_MONOTONIC.
+    last_ns: u64,
+}
+
+impl Pulse {
+    /// An agent that does something says so several times in that time; only of one that does not the mappings are read.
+    const STILL: Duration = Duration::from_millis(250);
+
+    fn new(pid: u32) -> Self {
+        Self { pid, alive: 0, since: Instant::now(), last_ns: monotonic_ns() }
+    }
+
+    fn has_stopped(&mut self, header: &Header) -> bool {
+        let alive = header.alive.load(Ordering::Relaxed);
+        if alive != self.alive {
+            (self.alive, self.since, self.last_ns) = (alive, Instant::now(), monotonic_ns());
+            return false;
+        }
+        if self.since.elapsed() < Self::STILL {
+            return false;
+        }
+        self.since = Instant::now();
+        let pid = i32::try_from(self.pid).unwrap_or(0);
+        // One that cannot be looked at is asked again.
+        matches!(find_agent(pid), Ok(None))
     }
 }
 

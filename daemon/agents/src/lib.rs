@@ -108,6 +108,9 @@ pub enum Why {
     /// The agent does not answer.
     #[error("the agent does not answer (it is {})", .0.state.name())]
     Silent(Standing),
+    /// The process executes another program now; the agent went with the one before.
+    #[error("the process executes another program")]
+    Replaced,
     /// The agent's thread has ended.
     #[error("the agent has ended")]
     AgentGone,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Threads of a process whose numbers are remembered.
@@ -41,13 +42,19 @@ pub(crate) fn mapped(pid: u32) -> Option<Mapped> {
     Some(found)
 }
 
-/// A CUPTI for a process that has none mapped: beside the CUDA libraries that it uses, as PyPI's packages lay them out and
-/// as the toolkit does, in its own file system; else the toolkit's on this host.
+/// A CUPTI for a process that has none mapped: where its loader looks first, beside the CUDA libraries that it uses, as
+/// PyPI's packages lay them out and as the toolkit does, in its own file system; else the toolkit's on this host.
 pub(crate) fn cupti_for(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
     let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let mut folders: Vec<PathBuf> = Vec::new();
+    let beneath = |folder: &Path| root.join(folder.strip_prefix("/").unwrap_or(folder));
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let named = environment.split(|&b| b == 0).find_map(|line| line.strip_prefix(b"LD_LIBRARY_PATH="));
+    let named = std::ffi::OsStr::from_bytes(named.unwrap_or_default());
+    // A relative folder would be one of ours.
+    let mut folders: Vec<PathBuf> =
+        std::env::split_paths(named).filter(|f| f.is_absolute()).map(|f| beneath(&f)).collect();
     for folder in &mapped.folders {
-        let inside = root.join(folder.strip_prefix("/").unwrap_or(folder));
+        let inside = beneath(folder);
         // …/nvidia/cuda_runtime/lib → …/nvidia/cuda_cupti/lib; …/cuda/lib64 → …/cuda/extras/CUPTI/lib64
         folders.push(inside.join("../../cuda_cupti/lib"));
         folders.push(inside.join("../extras/CUPTI/lib64"));
@@ -175,7 +182,9 @@ impl Threads {
 
 #[cfg(test)]
 mod tests {
-    use super::{Threads, fs, innermost, is_copy_of_gpu_user, lives, mapped, parent_of_copy};
+    use super::{
+        Mapped, Threads, cupti_for, fs, innermost, is_copy_of_gpu_user, lives, mapped, parent_of_copy,
+    };
 
     #[test]
     fn the_innermost_number_is_its_own() {
@@ -190,6 +199,25 @@ mod tests {
         assert!(lives(own));
         assert_eq!(Threads::new(own).outer(77), 77);
         assert_eq!(mapped(own).map(|m| m.cuda), Some(false));
+    }
+
+    #[test]
+    fn cupti_is_looked_for_where_the_loader_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libcupti.so.12");
+        fs::write(&library, "").unwrap();
+        let path = format!("relative:/nowhere:{}", folder.path().display());
+        let mut child =
+            std::process::Command::new("sleep").arg("100").env("LD_LIBRARY_PATH", path).spawn().unwrap();
+        // A program that has just begun has no environment yet.
+        while fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        let found = cupti_for(child.id(), &Mapped::default()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.ends_with(library.strip_prefix("/").unwrap()), "{found:?}");
+        assert!(found.starts_with(format!("/proc/{}/root", child.id())), "{found:?}");
     }
 
     #[test]

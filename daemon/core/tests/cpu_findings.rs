@@ -96,7 +96,7 @@ fn a_late_rank_is_not_late_because_of_what_it_does_in_collectives() {
     let [late] = of(&findings, "rank-late")[..] else { panic!("{findings:?}") };
     assert_eq!((late.device.as_str(), late.share), ("rank 1", 0.3));
     assert!(
-        late.evidence.contains("rank 1 spends 30.0 % of its time in sleep (300.0 ms)"),
+        late.evidence.contains("rank 1 sleeps for 30.0 % of its time (300.0 ms), the other 0 ns"),
         "{}",
         late.evidence
     );

@@ -105,7 +105,7 @@ fn note(processes: &mut BTreeMap<u32, GpuProcess>, losses: &mut BTreeMap<LossCou
         Told::Events { pid, events } => entry(processes, *pid).events += events.len() as u64,
         Told::On { pid, attach, cupti_version, .. } => {
             let known = entry(processes, *pid);
-            (known.attach, known.cupti_version) = (Some(*attach), *cupti_version);
+            (known.attach, known.cupti_version, known.refused) = (Some(*attach), *cupti_version, None);
         }
         Told::Observed { pid, detach, .. } => entry(processes, *pid).detach = Some(*detach),
         Told::Losses { pid, lost, clock_error_ns } => {

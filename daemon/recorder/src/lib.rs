@@ -18,6 +18,7 @@ mod clock;
 mod counters;
 mod gpu;
 mod naming;
+mod newborn;
 mod pace;
 mod queue;
 mod run;

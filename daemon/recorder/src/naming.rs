@@ -86,6 +86,13 @@ impl Naming for Names {
         }
     }
 
+    fn process_name(&mut self, pid: u32) -> Option<String> {
+        // This is answered by the kernel alone, whatever the process does.
+        let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+        let name = String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name)).into_owned();
+        (!name.is_empty()).then_some(name)
+    }
+
     fn process_changed(&mut self, pid: u32) {
         if self.answers(pid) {
             let _ = self.symbolizer.process_changed(pid);

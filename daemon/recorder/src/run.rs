@@ -19,6 +19,7 @@ use crate::clock::{monotonic_ns, unix_offset};
 use crate::counters::{Counters, cgroup};
 use crate::gpu::{GpuProcess, Gpus};
 use crate::naming::Names;
+use crate::newborn::descendants;
 use crate::pace::{Pace, Turn};
 use crate::queue::{Batch, Receiver, Sender, queue};
 
@@ -432,6 +433,13 @@ fn read(
     let mut door = Door::new("/proc".as_ref(), PATIENCE);
     interpreters.look(&session, &mut door, pids.iter().copied());
     session.attach_reading(&pids, Some(&reader))?;
+    // From here on forks are seen; loading took a while.
+    let newborn = descendants("/proc".as_ref(), &pids);
+    if !newborn.is_empty() {
+        interpreters.look(&session, &mut door, newborn.iter().copied());
+        session.follow(&newborn)?;
+    }
+    let pids: Vec<u32> = pids.into_iter().chain(newborn).collect();
     let mut libraries = Libraries::new(plan);
     libraries.look(&mut session, &mut door, &pids, &mut gathered.borrow_mut().0);
     let mut gpus = Gpus::new(plan, plan.settings.stacks && session.is_attached(ProbeId::Launches));

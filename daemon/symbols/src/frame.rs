@@ -71,15 +71,36 @@ impl NativeFrame {
     }
 }
 
+/// Objects whose functions are on the way to everything. A line of theirs tells a user nothing, and that they are theirs
+/// does.
+const RUNTIME: &[&str] = &[
+    "libc.",
+    "libc-",
+    "libpthread",
+    "ld-linux",
+    "ld-2",
+    "ld-musl",
+    "libm.",
+    "libm-",
+    "libdl",
+    "librt",
+    "libpython",
+    "python3",
+    "libstdc++",
+    "libgcc_s",
+];
+
 /// What a capture holds: `file.c(12): function` where the line is known, else `function (libfoo.so)` or
-/// `function [kernel]`.
+/// `function [kernel]`. Functions of the C, C++ and Python run times are always given with their object.
 impl fmt::Display for NativeFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.missing.is_some() {
             return f.write_str(&self.name);
         }
         match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "{file}({line}): {}", self.name),
+            (Some(file), Some(line)) if !RUNTIME.iter().any(|r| self.module.starts_with(r)) => {
+                write!(f, "{file}({line}): {}", self.name)
+            }
             _ if self.module.starts_with('[') => write!(f, "{} {}", self.name, self.module),
             _ => write!(f, "{} ({})", self.name, self.module),
         }

@@ -3,11 +3,15 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use stallscope_cupti_abi::{ActivityKind, code};
-use stallscope_cupti_wire::{Kind, Lost, halves, loss, op, range};
+use stallscope_cupti_wire::{
+    Item, Kind, Lost, MIN_SLOTS, NameBuffer, Reader, Record, Ring, halves, loss, op, range, ring_bytes,
+};
 
 use super::fake::{deliver, fake};
 use super::setup::{KINDS, SLOTS, Setup, address, call, kernel, raw};
 use crate::callbacks::POOL;
+use crate::output::Output;
+use crate::sys;
 
 #[test]
 fn a_ring_without_room_loses_records_and_says_when_and_how_many() {
@@ -33,6 +37,27 @@ fn a_ring_without_room_loses_records_and_says_when_and_how_many() {
     fake(|fake| fake.records = vec![kernel(1, 2, 5, c"k")]);
     setup.flush();
     assert_eq!(setup.read_kind(Kind::Kernel).len(), 1, "and then it goes on");
+}
+
+#[test]
+fn a_stretch_of_losses_does_not_end_before_it_begins() {
+    let bytes = ring_bytes(MIN_SLOTS);
+    let base = sys::map(bytes).unwrap();
+    // SAFETY: just mapped, never given back, reached by rings only.
+    let ring = unsafe { Ring::create(base, bytes, MIN_SLOTS) }.unwrap();
+    let (mut output, mut reader) = (Output::new(ring), Reader::new(ring));
+    let mut text = NameBuffer::default();
+    output.publish(1000);
+    for _ in 0..=MIN_SLOTS {
+        output.record(&Record::of(Kind::Kernel, 0, 0));
+    }
+    // Moments are read in one place and handed on in another: they need not come in order.
+    output.publish(900);
+    while reader.next(&mut text).is_some() {}
+    reader.release();
+    output.publish(800);
+    let Some(Item::Record(Kind::Loss, record)) = reader.next(&mut text) else { panic!("one was lost") };
+    assert_eq!((record.0[loss::SINCE], record.0[loss::UNTIL], record.0[loss::COUNT]), (1000, 1000, 1));
 }
 
 #[test]

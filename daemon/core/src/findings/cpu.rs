@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::units::{StringId, ThreadId};
+use stallscope_schemas::units::{StackId, StringId, ThreadId};
 
 use super::frames::user_frame;
 use super::{Finding, Found};
@@ -41,9 +41,9 @@ pub struct Pointer {
     pub line: Option<String>,
     /// Place in the code of `waiting_thread`.
     pub waiting_line: Option<String>,
-    /// Calls, waits or samples of the largest cause.
+    /// Calls, waits or samples at that place in that call of that object.
     pub count: u64,
-    /// Time of the largest cause, ns.
+    /// Their time, ns.
     pub cause_ns: u64,
 }
 
@@ -52,12 +52,39 @@ pub struct Pointer {
 struct Group {
     ns: u64,
     longest_ns: u64,
-    /// By thread to blame, call and object.
-    parts: HashMap<(ThreadId, StringId, StringId), (u64, u64)>,
-    objects: HashMap<StringId, u64>,
+    /// Of this, time that was waited for another thread.
+    via_ns: u64,
+    parts: HashMap<PartKey, Part>,
+    /// By call and object.
+    objects: HashMap<(StringId, StringId), u64>,
     /// Time in the run queue and how often, by who ran instead.
     queued: BTreeMap<Option<ThreadId>, (u64, u64)>,
-    top: Option<(CpuCause, CpuAmount)>,
+}
+
+/// What a person would call one thing: a line of code that waits in one call for one object, whichever thread is in it.
+type PartKey = (Option<String>, StringId, StringId, bool);
+
+/// Causes that are one thing to a person.
+struct Part {
+    ns: u64,
+    count: u64,
+    /// The largest of the causes.
+    cause: CpuCause,
+    /// How many threads were in it.
+    threads: HashSet<ThreadId>,
+}
+
+impl Group {
+    /// The parts, the largest first.
+    fn ranked(&self) -> Vec<(&PartKey, &Part)> {
+        let mut all: Vec<_> = self.parts.iter().collect();
+        all.sort_by_key(|&(key, part)| (std::cmp::Reverse(part.ns), key));
+        all
+    }
+
+    fn top(&self) -> Option<&Part> {
+        self.ranked().first().map(|(_, part)| *part)
+    }
 }
 
 /// Time of threads by cause, and what else is known of them.
@@ -179,17 +206,31 @@ pub(super) fn of_idle(work: &HostWork, tables: &Tables, found: &mut Found<'_>) {
 
 fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>) {
     let mut groups: BTreeMap<&'static str, Group> = BTreeMap::new();
+    let mut lines: HashMap<StackId, Option<String>> = HashMap::new();
     for (cause, amount) in work.causes.ranked() {
         let Some(rule) = rule_of(&cause) else { continue };
         let group = groups.entry(rule).or_default();
         group.ns = group.ns.saturating_add(amount.ns);
         group.longest_ns = group.longest_ns.max(amount.longest_ns);
-        group.top.get_or_insert((cause, amount));
-        add(group.parts.entry((blamed(work, &cause), cause.call, cause.object)).or_default(), &amount);
+        let via = !work.causes.chains.links(cause.chain).is_empty();
+        if via {
+            group.via_ns = group.via_ns.saturating_add(amount.ns);
+        }
+        let line =
+            lines.entry(cause.stack).or_insert_with(|| user_frame(cause.stack, tables).map(|p| p.line));
+        let part = group.parts.entry((line.clone(), cause.call, cause.object, via)).or_insert_with(|| Part {
+            ns: 0,
+            count: 0,
+            cause,
+            threads: HashSet::new(),
+        });
+        part.ns = part.ns.saturating_add(amount.ns);
+        part.count = part.count.saturating_add(amount.count);
+        part.threads.insert(blamed(work, &cause));
         if cause.root == CpuLeaf::RunQueue {
             add(group.queued.entry(cause.preemptor).or_default(), &amount);
         }
-        let object = group.objects.entry(cause.object).or_default();
+        let object = group.objects.entry((cause.call, cause.object)).or_default();
         *object = object.saturating_add(amount.ns);
     }
     for (rule, group) in groups {
@@ -204,7 +245,7 @@ fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>
             (summary, evidence(rule, work, tables, &group))
         });
         if let Some(finding) = found.out.get_mut(before) {
-            finding.pointer = group.top.map(|(cause, amount)| pointer(work, tables, &cause, &amount));
+            finding.pointer = group.top().map(|part| pointer(work, tables, part));
         }
     }
 }
@@ -230,46 +271,86 @@ fn call_of(cause: &CpuCause, tables: &Tables) -> String {
     if object.is_empty() { call } else { format!("{call} of {}", short_name(object, 60)) }
 }
 
-/// The objects of a group: one that has most of the time, or how many there are.
-fn objects(group: &Group, cause: &CpuCause, tables: &Tables) -> String {
-    let top = group.objects.iter().max_by_key(|&(&object, &ns)| (ns, std::cmp::Reverse(object)));
-    match top {
-        Some((&object, &ns)) if ns.saturating_mul(2) >= group.ns && object == cause.object => {
-            call_of(cause, tables)
-        }
-        _ => {
-            let call = tables.string(cause.call);
-            let folder = tables.string(cause.object).rsplit_once('/').map_or("", |(folder, _)| folder);
-            let under =
-                if folder.is_empty() { String::new() } else { format!(" under {}", short_name(folder, 50)) };
-            format!("{call}() of {} files{under} and the like", group.objects.len())
-        }
+/// What a group waits in: one call of one object where that has most of the time, else how much the largest has.
+fn objects(group: &Group, tables: &Tables) -> String {
+    let Some((&(call, object), &ns)) =
+        group.objects.iter().max_by_key(|&(&key, &ns)| (ns, std::cmp::Reverse(key)))
+    else {
+        return String::new();
+    };
+    let Some(part) = group
+        .ranked()
+        .into_iter()
+        .map(|(_, part)| part)
+        .find(|part| (part.cause.call, part.cause.object) == (call, object))
+    else {
+        return String::new();
+    };
+    let named = call_of(&part.cause, tables);
+    if ns.saturating_mul(10) >= group.ns.saturating_mul(9) {
+        return named;
     }
+    let files = group.objects.keys().filter(|(of, object)| *of == call && *object != StringId(0)).count();
+    let of_call: u64 = group.objects.iter().filter(|((of, _), _)| *of == call).map(|(_, ns)| *ns).sum();
+    if ns.saturating_mul(2) < group.ns
+        && files > 1
+        && of_call.saturating_mul(10) >= group.ns.saturating_mul(9)
+    {
+        let folder = tables.string(object).rsplit_once('/').map_or("", |(folder, _)| folder);
+        let under =
+            if folder.is_empty() { String::new() } else { format!(" under {}", short_name(folder, 50)) };
+        return format!("{}() of {files} files{under} and the like", tables.string(call));
+    }
+    format!("{named} ({} of it) and others", percent(ns, group.ns))
+}
+
+/// What a thread does, by the rule that speaks of its time.
+fn does(rule: &str) -> Option<&'static str> {
+    Some(match rule {
+        "rank-run-queue" => "waits for a CPU while others run",
+        "rank-throttled" => "may not run: its cgroup's CPU time is used up",
+        "rank-stopped" => "is stopped by a signal",
+        "rank-page-fault" => "waits in page faults",
+        "rank-sleep" => "sleeps",
+        "rank-lock" => "waits for locks and conditions",
+        "rank-other-thread" => "computes",
+        _ => return None,
+    })
+}
+
+/// Whom most of a group's time was waited for, up to the verb.
+fn waited_for(work: &Work<'_>, tables: &Tables, group: &Group) -> Option<String> {
+    let part = group.top().filter(|part| is_via(work, &part.cause))?;
+    (group.via_ns.saturating_mul(2) > group.ns).then(|| {
+        let first = name(blamed(work, &part.cause), tables);
+        match part.threads.len() {
+            0 | 1 => format!("{first}, which"),
+            many => format!("{first} and {} more like it: each", many - 1),
+        }
+    })
+}
+
+fn is_via(work: &Work<'_>, cause: &CpuCause) -> bool {
+    !work.causes.chains.links(cause.chain).is_empty()
 }
 
 /// Why a GPU is idle, in a sentence.
 fn idle_summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, wall: u64) -> String {
     let share = percent(group.ns, wall);
-    let Some((cause, _)) = &group.top else { return String::new() };
-    let why = match rule {
-        "rank-collective" => "whose launching thread is in a collective".to_owned(),
-        "rank-run-queue" => "whose launching thread waits for a CPU while others run".to_owned(),
-        "rank-throttled" => "whose cgroup's CPU time is used up".to_owned(),
-        "rank-stopped" => "which is stopped by a signal".to_owned(),
-        "rank-page-fault" => "whose launching thread waits in page faults".to_owned(),
-        "rank-sleep" => "whose launching thread sleeps".to_owned(),
-        "rank-lock" => "whose launching thread waits for locks and conditions".to_owned(),
-        "rank-other-thread" => {
-            format!("whose launching thread waits for {}, which computes", name(blamed(work, cause), tables))
-        }
-        _ => format!("which waits in {}", objects(group, cause, tables)),
+    let why = match (does(rule), waited_for(work, tables, group)) {
+        (Some(does), Some(who)) => format!("whose launching thread waits for {who} {does}"),
+        (Some(does), None) => format!("whose launching thread {does}"),
+        (None, _) if rule == "rank-collective" => "whose launching thread is in a collective".to_owned(),
+        (None, _) => format!("which waits in {}", objects(group, tables)),
     };
     format!("the device is idle for {share} of the time because of its host, {why}")
 }
 
 fn summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, id: &str, wall: u64) -> String {
     let share = percent(group.ns, wall);
-    let Some((cause, _)) = &group.top else { return String::new() };
+    if let (Some(does), Some(who)) = (does(rule), waited_for(work, tables, group)) {
+        return format!("{id} waits {share} of its time for {who} {does}");
+    }
     match rule {
         "rank-collective" => format!("{id} spends {share} of its time in collectives"),
         "rank-run-queue" => format!("{id} waits {share} of its time for a CPU while others run"),
@@ -280,63 +361,83 @@ fn summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, id: &str
         "rank-page-fault" => format!("{id} spends {share} of its time waiting in page faults"),
         "rank-sleep" => format!("{id} sleeps for {share} of its time"),
         "rank-lock" => format!("{id} waits {share} of its time for locks and conditions"),
-        "rank-other-thread" => {
-            format!(
-                "{id} waits {share} of its time for {}, which computes",
-                name(blamed(work, cause), tables)
-            )
-        }
-        _ => format!("{id} spends {share} of its time waiting in {}", objects(group, cause, tables)),
+        _ => format!("{id} spends {share} of its time waiting in {}", objects(group, tables)),
     }
 }
+
+/// Parts that are told of, and the least share of the group that they must have behind the first.
+const PARTS: usize = 3;
+const LEAST_PERMILLE: u64 = 50;
 
 fn evidence(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group) -> String {
     let mut text =
         format!("{} in all, at most {} at a stretch", duration(group.ns), duration(group.longest_ns));
-    let Some((cause, _)) = &group.top else { return text };
     if rule == "rank-collective" {
         collectives(work, tables, group, &mut text);
         return text;
     }
     if rule == "rank-run-queue" {
-        let mut ran: Vec<_> =
-            group.queued.iter().map(|(&thread, &(ns, count))| (thread, ns, count)).collect();
-        ran.sort_by_key(|&(thread, ns, _)| (std::cmp::Reverse(ns), thread));
-        for (thread, ns, count) in ran.into_iter().take(3) {
-            let who = thread.map_or_else(|| "nobody recorded".to_owned(), |t| name(t, tables));
-            text.push_str(&format!("; {} while {who} ran, {}", duration(ns), times(count)));
-        }
+        queued(tables, group, &mut text);
         return text;
     }
-    let chain = work.causes.chains.links(cause.chain);
-    let at = user_frame(cause.waiting_stack, tables);
-    text.push_str(&format!("; {}", name(cause.thread, tables)));
-    if !chain.is_empty() {
-        text.push_str(" waits");
-        if let Some(place) = &at {
-            text.push_str(&format!(" at {}", place.text));
+    let parts = group.ranked();
+    let told = parts.iter().take(PARTS).enumerate().filter(|(at, (_, part))| {
+        *at == 0 || part.ns.saturating_mul(1000) >= group.ns.saturating_mul(LEAST_PERMILLE)
+    });
+    for (_, (_, part)) in told {
+        text.push_str("; ");
+        if part.ns.saturating_mul(200) < group.ns.saturating_mul(199) {
+            text.push_str(&format!("{} of it: ", percent(part.ns, group.ns)));
         }
-        let who: Vec<String> = chain.iter().map(|link| name(link.thread, tables)).collect();
-        text.push_str(&format!(" for {}", who.join(", which waits for ")));
+        one_part(work, tables, part, &mut text);
     }
-    let place = user_frame(cause.stack, tables);
-    if !cause.root.is_on_cpu() {
-        text.push_str(&format!(" in {}", call_of(cause, tables)));
-    }
-    if let Some(place) = place {
-        text.push_str(&format!(" at {}", place.text));
-    }
-    let key = (blamed(work, cause), cause.call, cause.object);
-    let (ns, count) = group.parts.get(&key).copied().unwrap_or_default();
-    if count > 0 && !cause.root.is_on_cpu() {
-        text.push_str(&format!("; {}, {} each", times(count), duration(ns / count)));
-    }
-    devices(work, tables, cause, &mut text);
     if let ("rank-page-fault", Some(io)) = (rule, work.io) {
         let faults = io.faults;
         text.push_str(&format!("; {} faults without and {} with I/O", faults.minor, faults.major));
     }
     text
+}
+
+/// Who ran instead.
+fn queued(tables: &Tables, group: &Group, text: &mut String) {
+    let mut ran: Vec<_> = group.queued.iter().map(|(&thread, &(ns, count))| (thread, ns, count)).collect();
+    ran.sort_by_key(|&(thread, ns, _)| (std::cmp::Reverse(ns), thread));
+    for (thread, ns, count) in ran.into_iter().take(3) {
+        let who =
+            thread.map_or_else(|| "several took turns".to_owned(), |t| format!("{} ran", name(t, tables)));
+        text.push_str(&format!("; {} while {who}, {}", duration(ns), times(count)));
+    }
+}
+
+/// Who waits where for whom, in what, how often and how long.
+fn one_part(work: &Work<'_>, tables: &Tables, part: &Part, text: &mut String) {
+    let cause = &part.cause;
+    let chain = work.causes.chains.links(cause.chain);
+    text.push_str(&name(cause.thread, tables));
+    if !chain.is_empty() {
+        text.push_str(" waits");
+        if let Some(place) = user_frame(cause.waiting_stack, tables) {
+            text.push_str(&format!(" at {}", place.text));
+        }
+        let who: Vec<String> = chain.iter().map(|link| name(link.thread, tables)).collect();
+        text.push_str(&format!(" for {}", who.join(", which waits for ")));
+    }
+    if part.threads.len() > 1 {
+        text.push_str(&format!(" and {} more like it", part.threads.len() - 1));
+    }
+    if !cause.root.is_on_cpu() {
+        text.push_str(&format!(" in {}", call_of(cause, tables)));
+    }
+    if let Some(place) = user_frame(cause.stack, tables) {
+        text.push_str(&format!(" at {}", place.text));
+    }
+    if part.count > 0 && !cause.root.is_on_cpu() {
+        text.push_str(&match part.count {
+            1 => format!("; once, {}", duration(part.ns)),
+            count => format!("; {}, {} each", times(count), duration(part.ns / count)),
+        });
+    }
+    devices(work, tables, cause, text);
 }
 
 /// What the block devices under the cause's file say, where requests could be joined with it.
@@ -371,7 +472,8 @@ fn collectives(work: &Work<'_>, tables: &Tables, group: &Group, text: &mut Strin
     }
 }
 
-fn pointer(work: &Work<'_>, tables: &Tables, cause: &CpuCause, amount: &CpuAmount) -> Pointer {
+fn pointer(work: &Work<'_>, tables: &Tables, part: &Part) -> Pointer {
+    let cause = &part.cause;
     let chain = work.causes.chains.links(cause.chain);
     let text = |id: StringId| Some(tables.string(id).to_owned()).filter(|t| !t.is_empty());
     let call = if is_collective(cause) { cause.collective } else { cause.call };
@@ -384,8 +486,8 @@ fn pointer(work: &Work<'_>, tables: &Tables, cause: &CpuCause, amount: &CpuAmoun
         object: text(cause.object).map(|t| crate::report::text::printable(&t).into_owned()),
         line: user_frame(cause.stack, tables).map(|p| p.line),
         waiting_line: user_frame(cause.waiting_stack, tables).filter(|_| waits).map(|p| p.line),
-        count: amount.count,
-        cause_ns: amount.ns,
+        count: part.count,
+        cause_ns: part.ns,
     }
 }
 
@@ -427,17 +529,19 @@ pub(super) fn late(
                 .filter_map(|other| ids.get(other.ledger).map(String::as_str))
                 .collect();
             let mut evidence = format!(
-                "{} wait {} for it, {} of their time",
+                "{} {} {} for it, {} of their time",
                 waiting.join(", "),
+                if waiting.len() == 1 { "waits" } else { "wait" },
                 duration(caused_ns),
                 percent(caused_ns, wall)
             );
             if let Some((leaf, its, theirs)) = stands_out(arrival.ledger, &outside) {
                 evidence.push_str(&format!(
-                    "; {id} spends {} of its time in {} ({}), the others {} on average",
+                    "; {id} {} for {} of its time ({}), {} {}",
+                    in_a_sentence(leaf),
                     percent(its, ledger.wall_ns),
-                    leaf.text(),
                     duration(its),
+                    if others.len() == 1 { "the other" } else { "the others on average" },
                     duration(theirs)
                 ));
             }
@@ -446,6 +550,19 @@ pub(super) fn late(
         out.append(&mut found.out);
     }
     out
+}
+
+/// What a rank does, after its name.
+fn in_a_sentence(leaf: CpuLeaf) -> String {
+    match leaf {
+        CpuLeaf::Compute => "computes".to_owned(),
+        CpuLeaf::RunQueue => "waits for a CPU".to_owned(),
+        CpuLeaf::Throttled => "may not run".to_owned(),
+        CpuLeaf::Stopped => "is stopped".to_owned(),
+        CpuLeaf::Sleep => "sleeps".to_owned(),
+        CpuLeaf::Unknown => "is not seen".to_owned(),
+        _ => format!("is in {}", leaf.text()),
+    }
 }
 
 /// Time by leaf, ns.

@@ -43,7 +43,7 @@ pub enum Severity {
 /// One finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Group: idle, communication, memcpy, compute, steps, rank, capture.
+    /// Group: idle, communication, memcpy, compute, steps, rank, hang, capture.
     pub category: &'static str,
     /// How much it matters.
     pub severity: Severity,
@@ -104,6 +104,7 @@ fn idle_rule(cause: &Cause, names: &[&str]) -> (String, &'static str, Option<Str
 pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec<Finding> {
     let wall = ledger.end.since(ledger.start);
     let mut found = Found { id, wall, out: Vec::new() };
+    hang(ledger, tables, &mut found);
     idle(ledger, tables, &mut found);
     communication(ledger, tables, &mut found);
     copies(ledger, &mut found);
@@ -187,6 +188,27 @@ impl Found<'_> {
             pointer: None,
         });
     }
+}
+
+/// An operation that had not ended when the recording did.
+fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let Some(first) = ledger.unfinished.first() else { return };
+    let ns = ledger.end.since(first.start);
+    found.add("hang-operation", "an operation that does not end", ns, || {
+        let name = short_name(tables.string(first.name), 90);
+        let summary = format!("{name} had not ended after {}, when the recording did", duration(ns));
+        let mut evidence = match ledger.unfinished.len() {
+            1 => "nothing after it in its stream has begun".to_owned(),
+            streams => format!("nothing after it in its stream has begun; so it is in {streams} streams"),
+        };
+        if let Some(launch) = first.launch {
+            evidence.push_str(&format!("; launched by {}", short_name(tables.string(launch.name), 40)));
+            if let Some(thread) = tables.thread(launch.thread) {
+                evidence.push_str(&format!(" in thread {}", thread.tid));
+            }
+        }
+        (summary, evidence)
+    });
 }
 
 fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {

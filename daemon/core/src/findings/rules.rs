@@ -126,6 +126,8 @@ rules! {
         "someone stops the process: a debugger, a checkpointer, a job scheduler, or SIGSTOP by hand";
     "rank-collective" "rank" [0.10, NEVER, NEVER]
         "a rank that waits in collectives waits for a later one or for the network: look at the rank that is late";
+    "hang-operation" "hang" [0.10, 0.30, 0.60]
+        "a collective waits for a rank that does not come, a kernel for memory that nobody writes: look at the other ranks of its communicator, and at what the launching thread waits for";
     "capture-unknown" "capture" [0.01, 0.05, 0.20]
         "records are missing for this time; the losses below say why";
 }

@@ -111,6 +111,20 @@ pub struct DeviceLedger {
     pub launch_stacks: Option<Coverage>,
     /// Every operation with its weight, if asked for.
     pub weighted: Vec<WeightedOp>,
+    /// Operations that had not ended when the device was last observed, the earliest first. Empty for traces, which do
+    /// not say until when they observed.
+    pub unfinished: Vec<Unfinished>,
+}
+
+/// An operation that had not ended, of which nothing after it in its stream has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// When it began.
+    pub start: TimeNs,
+    /// Its name.
+    pub name: StringId,
+    /// What launched it.
+    pub launch: Option<Launch>,
 }
 
 impl DeviceLedger {
@@ -184,6 +198,7 @@ pub fn device_ledger<S: ReadAt>(
         copies: HashMap::new(),
         weighted: Vec::new(),
         coverage: Coverage::default(),
+        unfinished: HashMap::new(),
         ops: 0,
         launched_ops: 0,
         ops_before_window: 0,
@@ -205,8 +220,12 @@ pub fn device_ledger<S: ReadAt>(
     }
     let end = run.finish();
     let (ops, launched_ops, ops_before_window) = (run.ops, run.launched_ops, run.ops_before_window);
-    let DeviceRun { sweep, whole, explainer, stepper, names, copies, weighted, coverage, .. } = run;
+    let DeviceRun { sweep, whole, explainer, stepper, names, copies, weighted, coverage, unfinished, .. } =
+        run;
     let launch_stacks = explainer.launch_stacks.any().then_some(coverage);
+    let mut unfinished: Vec<Unfinished> =
+        if observed.is_empty() { Vec::new() } else { unfinished.into_values().collect() };
+    unfinished.sort_by_key(|op| (op.start, op.name));
     let check = |sums: &Sums, from: TimeNs, to: TimeNs| {
         let (sum_ns, wall_ns) = (sums.total(), to.since(from));
         if sum_ns == wall_ns && sums.idle_total() == sums.get(Leaf::Idle) {
@@ -246,6 +265,7 @@ pub fn device_ledger<S: ReadAt>(
         longest_gap: explainer.longest_gap,
         launch_stacks,
         weighted,
+        unfinished,
     }))
 }
 
@@ -327,6 +347,8 @@ struct DeviceRun<'a, S: ReadAt> {
     copies: HashMap<CopyKind, Tally>,
     weighted: Vec<WeightedOp>,
     coverage: Coverage,
+    /// The last operation of a stream where that has no end.
+    unfinished: HashMap<u64, Unfinished>,
     ops: u64,
     launched_ops: u64,
     ops_before_window: u64,
@@ -370,10 +392,14 @@ impl<S: ReadAt> DeviceRun<'_, S> {
         }
         self.advance(start, Some(x));
         self.sweep.close(x.stream);
+        if !self.unfinished.is_empty() {
+            self.unfinished.remove(&x.stream);
+        }
         let before = self.sweep.total_ns(cover);
         self.sweep.cover(cover, start, end);
         if flags & op_flags::END_UNKNOWN != 0 {
             self.sweep.open(x.stream);
+            self.unfinished.insert(x.stream, Unfinished { start, name, launch: x.launch });
         }
         self.explainer.op_began(&x);
         self.tally(columns, at, name, class, duration_ns);

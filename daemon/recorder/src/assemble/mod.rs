@@ -43,6 +43,8 @@ use unseen::Unseen;
 pub(crate) trait Naming {
     /// A process is followed from now on.
     fn process_seen(&mut self, pid: u32);
+    /// What a process is called: its first thread's name, which need not be the one that was met.
+    fn process_name(&mut self, pid: u32) -> Option<String>;
     /// A process began another program.
     fn process_changed(&mut self, pid: u32);
     /// A process ended.
@@ -79,6 +81,8 @@ struct KnownObject {
     kind: ObjectKind,
     text: StringId,
     peer_pid: Option<u32>,
+    /// A connection from this host to itself.
+    loops_back: bool,
 }
 
 /// Turns batches of events into rows of one capture.
@@ -121,6 +125,11 @@ fn forget_old<K: Eq + Hash, V>(told: &mut HashMap<K, V>, now_ns: u64, when_ns: i
     let forgotten = told.len() as u64;
     told.clear();
     forgotten
+}
+
+/// Whether both ends of a connection have the same address.
+fn loops_back(object: &wire::Object) -> bool {
+    object.peer_port != 0 && object.local == object.peer
 }
 
 fn time(ns: u64) -> TimeNs {
@@ -259,7 +268,15 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         }
         let named = self.naming.object(object);
         let text = self.ingest.writer().intern(&named.text);
-        self.objects.insert(object.id, KnownObject { kind: named.kind, text, peer_pid: named.peer_pid });
+        self.objects.insert(
+            object.id,
+            KnownObject {
+                kind: named.kind,
+                text,
+                peer_pid: named.peer_pid,
+                loops_back: named.kind == ObjectKind::TcpSocket && loops_back(object),
+            },
+        );
     }
 
     fn write_rows(&mut self, events: Vec<Event>) -> Result<(), WriteError> {
@@ -363,9 +380,6 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let Some(thread) = self.thread(task) else { return Ok(()) };
         let flags = u64::from(wait.head.flags);
         self.tasks.seen(task, wait.start_ns.saturating_add(wait.duration_ns));
-        if wait.head.flags & wait_flag::WAIT_STACK_LOST != 0 {
-            self.count(LossCounter::StackLost, 1);
-        }
         let kind = WaitKind::from_id(wait.kind.into()).unwrap_or(WaitKind::Unknown);
         let object_kind = ObjectKind::from_id(wait.object_kind.into()).unwrap_or(ObjectKind::None);
         let known = self.objects.get(&wait.object).copied();
@@ -385,6 +399,16 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             | wait_flags::BEGAN_BEFORE
             | wait_flags::GOES_ON
             | wait_flags::CONTINUED;
+        let mut flags = flags & kept;
+        let waker = self.other(wait.waker);
+        let mut peer = peer_pid.and_then(|pid| self.tasks.process(pid));
+        // What a process sends to itself, or to another on this host, is delivered by the interrupt that it raises, in the
+        // call that sends.
+        let delivered = wait.head.flags & wait_flag::WAIT_IRQ_IN_CALL != 0;
+        if delivered && known.is_some_and(|known| known.loops_back) {
+            flags &= !wait_flags::IRQ_WAKER;
+            peer = peer.or_else(|| self.ingest.writer().tables().thread(waker?).map(|thread| thread.process));
+        }
         let row = ThreadWait {
             start: time(wait.start_ns),
             duration_ns: wait.duration_ns,
@@ -393,13 +417,13 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             call,
             object_kind,
             object,
-            waker: self.other(wait.waker),
+            waker,
             waker_stack,
             stack,
             preemptor: self.other(wait.preemptor),
-            flags: flags & kept,
+            flags,
             result: wait.result,
-            peer: peer_pid.and_then(|pid| self.tasks.process(pid)),
+            peer,
         };
         self.ingest.writer().push_thread_wait(thread, row)
     }

@@ -184,10 +184,11 @@ impl Tasks {
         let job = parent
             .and_then(|p| writer.tables().process(p.process))
             .map_or_else(String::new, |p| p.job.clone());
+        let of_process = if leader { None } else { naming.process_name(task.pid) };
         let process = writer.add_process(Process {
             source: self.seats.source,
             pid: task.pid.into(),
-            name: name.to_owned(),
+            name: of_process.unwrap_or_else(|| name.to_owned()),
             rank: None,
             world_size: None,
             host: self.seats.host.clone(),

@@ -21,6 +21,10 @@ struct Nameless;
 
 impl Naming for Nameless {
     fn process_seen(&mut self, _: u32) {}
+    fn process_name(&mut self, pid: u32) -> Option<String> {
+        (pid == 78).then(|| "the-process".to_owned())
+    }
+
     fn process_changed(&mut self, _: u32) {}
     fn process_gone(&mut self, _: u32) {}
     fn tidy(&mut self) {}
@@ -122,6 +126,18 @@ fn an_outsider_that_is_introduced_again_is_the_same_until_its_tid_is_given_away(
     let (bytes, _) = assembler.finish().unwrap();
     let capture = Capture::open(bytes).unwrap();
     assert_eq!(capture.tables().threads().len(), 2);
+}
+
+#[test]
+fn an_outsiders_process_is_called_what_the_process_is_called() {
+    let mut assembler = assembler();
+    // Not the first thread of its process is met first.
+    assembler.batch(vec![task(OUTSIDE | 78, 78, 1)], &[], 0).unwrap();
+    let (bytes, _) = assembler.finish().unwrap();
+    let capture = Capture::open(bytes).unwrap();
+    let thread = capture.tables().threads().last().unwrap();
+    assert_ne!(thread.name, "the-process");
+    assert_eq!(capture.tables().process(thread.process).unwrap().name, "the-process");
 }
 
 #[test]

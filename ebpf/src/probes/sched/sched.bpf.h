@@ -5,6 +5,8 @@
 
 // Bytes of a kernel stack.
 #define STACK_BYTES 16384
+// Priorities below this are of real-time tasks.
+#define MAX_RT_PRIO 100
 
 // Whether this runs on the current task's own kernel stack. Interrupts of the kernel run on a stack of their own, soft
 // ones too, and a program's context lies on the stack that it runs on.
@@ -26,6 +28,13 @@ static __always_inline bool in_interrupt(void *ctx, struct task_struct *current,
 		return true;
 	regs = (struct pt_regs *)bpf_task_pt_regs(current);
 	return current->mm && (s64)regs->orig_ax < 0;
+}
+
+// Whether a process is in a system call, interrupted there or not.
+static __always_inline bool in_call(struct task_struct *current)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(current);
+	return current->mm && (s64)regs->orig_ax >= 0;
 }
 
 static __always_inline bool is_throttled(struct task_struct *task)
@@ -144,7 +153,7 @@ static __noinline struct task_state *follow(struct task_struct *task, u16 flags)
 	u64 now;
 	state = bpf_task_storage_get(&tasks, task, 0, 0);
 	if (state)
-		return state;
+		return state->gone ? 0 : state;
 	if (task_count >= max_tasks) {
 		count(COUNT_TASKS_FULL);
 		return 0;
@@ -247,6 +256,18 @@ static __always_inline void switched_out(void *ctx, bool preempt, struct task_st
 	state->page_fault_stack = user_stack(ctx, state, SCRATCH_SWITCH);
 }
 
+// The task that ran last before this one, where it ran for most of the time that this one was runnable: who ran for a
+// moment in between is not to blame, and of several that took turns none is.
+static __always_inline u32 ran_instead(struct task_struct *before, struct task_state *before_state, u64 length)
+{
+	u64 ran;
+	// What real-time tasks ran is not counted by the stretch, and is short where they are the kernel's.
+	if (!bpf_core_field_exists(before->se.prev_sum_exec_runtime) || before->prio < MAX_RT_PRIO)
+		return 0;
+	ran = before->se.sum_exec_runtime - before->se.prev_sum_exec_runtime;
+	return ran * 2 >= length ? name_of(before, before_state) : 0;
+}
+
 // A stretch in which the task was runnable and did not run.
 static __noinline void preempted(struct task_state *state, u32 kind, u64 from, u64 now, u32 by)
 {
@@ -271,9 +292,13 @@ static __noinline void preempted(struct task_state *state, u32 kind, u64 from, u
 		state->some_since = from;
 	state->some_times++;
 	state->some_run_queue += length;
-	if (length > state->top_preempted) {
-		state->top_preempted = length;
+	if (by && by == state->top_preemptor) {
+		state->top_preempted += length;
+	} else if (length > state->top_preempted) {
+		state->top_preempted = length - state->top_preempted;
 		state->top_preemptor = by;
+	} else {
+		state->top_preempted -= length;
 	}
 	if (now - state->some_since >= preempt_window_ns)
 		flush_preempted(state, now);
@@ -310,11 +335,11 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 		return;
 	state->off_since = 0;
 	if (state->off_kind >= WIRE_WAIT_PREEMPTED) {
-		by = name_of(before, before_state);
+		by = ran_instead(before, before_state, now - from);
 		back_from_queue(task, state, from, now, by);
 		return;
 	}
-	by = woken && now - woken > 1000 ? name_of(before, before_state) : 0;
+	by = woken && now - woken > 1000 ? ran_instead(before, before_state, now - woken) : 0;
 	if (!woken || woken < from)
 		woken = now;
 	// A wait that matters is about what it is about, not about what the descriptor was a moment before.
@@ -387,13 +412,14 @@ int BPF_PROG(sched_waking, struct task_struct *task)
 	now = bpf_ktime_get_ns();
 	state->woken_at = now;
 	current = bpf_get_current_task_btf();
-	waker = state_of(current);
+	// One that is on its way out still wakes those that wait for its end.
+	waker = bpf_task_storage_get(&tasks, current, 0, 0);
 	state->waker = name_of(current, waker);
 	if (in_interrupt(ctx, current, state)) {
-		state->waker_flags |= WIRE_WAIT_IRQ_WAKER;
+		state->waker_flags |= WIRE_WAIT_IRQ_WAKER | (in_call(current) ? WIRE_WAIT_IRQ_IN_CALL : 0);
 		return 0;
 	}
-	if (waker && now - state->off_since >= stack_threshold_ns)
+	if (waker && !waker->gone && now - state->off_since >= stack_threshold_ns)
 		state->waker_stack = user_stack(ctx, waker, SCRATCH_WAKE);
 	return 0;
 }
@@ -479,7 +505,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 		bpf_map_delete_elem(&followed, &pid);
 		python_forget(pid);
 	}
-	bpf_task_storage_delete(&tasks, task);
+	state->gone = true;
 	return 0;
 }
 
@@ -536,7 +562,7 @@ int leave_tasks(struct bpf_iter__task *ctx)
 	u64 from, now;
 	if (!task)
 		return 0;
-	state = bpf_task_storage_get(&tasks, task, 0, 0);
+	state = state_of(task);
 	if (!state)
 		return 0;
 	// In this order: it may leave the CPU at any moment, and what began must not lie after what is now.

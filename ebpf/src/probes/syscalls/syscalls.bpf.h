@@ -28,11 +28,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	}
 	record->head.flags |= WIRE_WAIT_RETURNED;
 	record->result = result;
-	if (record->duration_ns - record->run_queue_ns >= stack_threshold_ns) {
+	if (record->duration_ns - record->run_queue_ns >= stack_threshold_ns)
 		record->stack = user_stack(ctx, state, SCRATCH_PROCESS);
-		if (!record->stack)
-			record->head.flags |= WIRE_WAIT_STACK_LOST;
-	}
 	flush_wait(state);
 	return 0;
 }

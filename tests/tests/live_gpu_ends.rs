@@ -1,0 +1,178 @@
+//! A process that executes another program, forks, ends or is killed while its agent is in each of its states: the job
+//! does what it was told to, the recording ends by itself and opens. On the double of CUDA; without root each test says
+//! so and passes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use stallscope_cupti_double::folder::Version;
+use stallscope_cupti_inject::find_agent;
+use stallscope_cupti_wire::{Header, State};
+use stallscope_tests::live::gpu::double;
+use stallscope_tests::live::job::programs;
+use stallscope_tests::live::lab::{Running, json, obstacle, start, until};
+
+/// What happens to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Exec,
+    Fork,
+    Exit,
+    Kill,
+}
+
+/// Attaching and flushing take so much longer that they can be met.
+const SLOW: &str =
+    "gpus=1 fault.delay_ms.cuptiActivityRegisterCallbacks=150 fault.delay_ms.cuptiActivityDisable=50";
+
+struct Job {
+    child: Child,
+    orders: ChildStdin,
+    says: BufReader<ChildStdout>,
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Job {
+    fn start(libraries: &Path, settings: &str) -> anyhow::Result<Self> {
+        let mut command = Command::new("python3");
+        command.arg(programs().join("gpu_ends.py")).env("LD_LIBRARY_PATH", libraries);
+        command.env("STALLSCOPE_DOUBLE", settings).stderr(Stdio::inherit());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let orders = child.stdin.take().context("its input")?;
+        let says = BufReader::new(child.stdout.take().context("its output")?);
+        let mut job = Self { child, orders, says };
+        job.expect("steps")?;
+        Ok(job)
+    }
+
+    fn expect(&mut self, what: &str) -> anyhow::Result<String> {
+        let mut line = String::new();
+        self.says.read_line(&mut line)?;
+        ensure!(line.starts_with(what), "it says {line:?}, not {what}");
+        Ok(line)
+    }
+
+    fn order(&mut self, what: &str) -> anyhow::Result<()> {
+        Ok(writeln!(self.orders, "{what}")?)
+    }
+
+    fn state(&self) -> Option<State> {
+        let found = find_agent(self.child.id().cast_signed()).ok().flatten()?;
+        let ring = std::fs::File::from(found.ring);
+        let mut state = [0; 4];
+        ring.read_exact_at(&mut state, std::mem::offset_of!(Header, state) as u64).ok()?;
+        State::from_id(u32::from_ne_bytes(state))
+    }
+
+    /// Waits for a state without missing a short one.
+    fn until(&self, state: State) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.state() != Some(state) {
+            ensure!(begun.elapsed() < Duration::from_secs(30), "never {state:?}, now {:?}", self.state());
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    /// Does it, and sees to it that it went as it would have without us. Returns how the process ended.
+    fn strike(mut self, end: End) -> anyhow::Result<ExitStatus> {
+        match end {
+            End::Exec => {
+                self.order("exec")?;
+                self.expect("second")?;
+            }
+            End::Fork => {
+                self.order("fork")?;
+                let line = self.expect("child 0 ")?;
+                ensure!(line.split(' ').nth(3).is_some(), "{line}");
+                self.expect("steps")?;
+            }
+            End::Kill => {
+                self.child.kill()?;
+                return Ok(self.child.wait()?);
+            }
+            End::Exit => {}
+        }
+        self.order("exit")?;
+        Ok(self.child.wait()?)
+    }
+}
+
+fn ended_as_told(end: End, status: ExitStatus) -> bool {
+    if end == End::Kill { status.signal() == Some(9) } else { status.code() == Some(7) }
+}
+
+/// What a recorder prints once it has ended by itself, well.
+fn summary(mut recorder: Running) -> anyhow::Result<Value> {
+    until("the recorder to end", || recorder.0.try_wait().is_ok_and(|status| status.is_some()))?;
+    let mut text = String::new();
+    let out = recorder.0.stdout.take().context("its output")?;
+    std::io::Read::read_to_string(&mut BufReader::new(out), &mut text)?;
+    let status = recorder.0.wait()?;
+    let mut errors = String::new();
+    if let Some(mut out) = recorder.0.stderr.take() {
+        std::io::Read::read_to_string(&mut out, &mut errors)?;
+    }
+    ensure!(status.success(), "{status}: {errors}");
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// One process for each end, each met in `state`.
+fn all_ends(state: State) -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let capture = folder.path().join("a.stall");
+    for end in [End::Exec, End::Fork, End::Exit, End::Kill] {
+        let job = Job::start(&libraries, SLOW)?;
+        let pid = job.child.id().to_string();
+        // A recording that is to be met at its end is short; the others end when the job does.
+        let seconds = if matches!(state, State::Flushing | State::Dormant) { "1s" } else { "20s" };
+        let to = capture.to_str().context("UTF-8")?;
+        let recorder = start(&["record", "--pid", &pid, "-d", seconds, "-o", to, "--json", "--force"])?;
+        job.until(state)?;
+        let status = job.strike(end).with_context(|| format!("{end:?} while {state:?}"))?;
+        ensure!(ended_as_told(end, status), "{end:?} while {state:?}: {status}");
+        let told = summary(recorder).with_context(|| format!("{end:?} while {state:?}"))?;
+        let refused = &told["gpus"][0]["refused"];
+        println!("{end:?} while {state:?}: {refused}");
+        json(&["report", to, "--json"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn all_ends_while_attaching() -> anyhow::Result<()> {
+    all_ends(State::Attaching)
+}
+
+#[test]
+fn all_ends_while_on() -> anyhow::Result<()> {
+    all_ends(State::On)
+}
+
+#[test]
+fn all_ends_while_flushing() -> anyhow::Result<()> {
+    all_ends(State::Flushing)
+}
+
+#[test]
+fn all_ends_while_dormant() -> anyhow::Result<()> {
+    all_ends(State::Dormant)
+}
