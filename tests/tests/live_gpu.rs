@@ -25,7 +25,16 @@ fn text(path: &Path) -> &str {
 
 fn record(job: &GpuJob, capture: &Path, seconds: u32) -> anyhow::Result<Value> {
     let (pid, time) = (job.pid().to_string(), format!("{seconds}s"));
-    json(&["record", "--pid", &pid, "-d", &time, "-o", text(capture), "--json", "--force"])
+    // On a busy machine the time may be over before the agent collects: then it is said, and tried again.
+    let mut tries = 0;
+    loop {
+        let summary =
+            json(&["record", "--pid", &pid, "-d", &time, "-o", text(capture), "--json", "--force"])?;
+        tries += 1;
+        if tries == 5 || !summary["gpus"].to_string().contains("record for longer") {
+            return Ok(summary);
+        }
+    }
 }
 
 /// The GPUs of a report, by rank.

@@ -158,7 +158,8 @@ impl Visit<'_> {
                 let begun = Instant::now();
                 self.rest(&mut reader, &mut out);
                 out.finish();
-                (self.tell)(Told::Observed { pid: self.pid, from, to, detach: begun.elapsed() });
+                let left = control::left(header);
+                (self.tell)(Told::Observed { pid: self.pid, from, to, detach: begun.elapsed(), left });
                 end
             }
             Err(why) => {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::thread::futex;
-use stallscope_cupti_wire::{Command, Header, LOST_COUNTERS, Lost, Reason, State};
+use stallscope_cupti_wire::{Command, Detached, Header, LOST_COUNTERS, Lost, Reason, State};
 
 /// What to collect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,11 @@ pub(crate) fn standing(header: &Header) -> Standing {
         cupti_version: load(&header.cupti_version),
         answered: load(&header.answered) == load(&header.control),
     }
+}
+
+/// How CUPTI was left, as the agent says.
+pub(crate) fn left(header: &Header) -> Detached {
+    Detached::from_id(header.detached.load(Ordering::Acquire)).unwrap_or(Detached::None)
 }
 
 /// What the agent has counted as lost since it was put in.

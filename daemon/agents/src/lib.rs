@@ -25,7 +25,7 @@ pub use decode::{Copied, Decoder, DeviceInfo, Event, Op, What};
 pub use process::cupti_for_launch;
 use stallscope_cupti_abi::ActivityKind;
 use stallscope_cupti_inject::Refusal;
-use stallscope_cupti_wire::{Lost, RingError};
+use stallscope_cupti_wire::{Detached, Lost, RingError};
 pub use team::Team;
 
 /// What the team tells the recorder.
@@ -59,6 +59,8 @@ pub enum Told {
         to: u64,
         /// How long it took to rest.
         detach: Duration,
+        /// How CUPTI was left.
+        left: Detached,
     },
     /// What was lost.
     Losses {

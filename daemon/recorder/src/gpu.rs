@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use stallscope_agents::{LAUNCH_STACKS_A_SECOND, Team, Told, Wanted, Why, everything};
+use stallscope_cupti_wire::Detached;
 use stallscope_schemas::loss::LossCounter;
 
 use crate::assemble::gpu_counter;
@@ -23,6 +24,8 @@ pub struct GpuProcess {
     pub attach: Option<Duration>,
     /// How long it took to rest.
     pub detach: Option<Duration>,
+    /// How CUPTI was left in it: removed, or disabled only and why.
+    pub left: Option<&'static str>,
     /// Events that it told.
     pub events: u64,
     /// Largest error of a device time, ns.
@@ -107,7 +110,11 @@ fn note(processes: &mut BTreeMap<u32, GpuProcess>, losses: &mut BTreeMap<LossCou
             let known = entry(processes, *pid);
             (known.attach, known.cupti_version, known.refused) = (Some(*attach), *cupti_version, None);
         }
-        Told::Observed { pid, detach, .. } => entry(processes, *pid).detach = Some(*detach),
+        Told::Observed { pid, detach, left, .. } => {
+            let known = entry(processes, *pid);
+            known.detach = Some(*detach);
+            known.left = (*left != Detached::None).then(|| left.name());
+        }
         Told::Losses { pid, lost, clock_error_ns } => {
             entry(processes, *pid).clock_error_ns = *clock_error_ns;
             for (why, count) in lost {

@@ -287,6 +287,7 @@ fn json_text(path: &std::path::Path, plan: &Plan, summary: &Summary) -> String {
             "cupti_version": (gpu.cupti_version > 0).then(|| cupti_version(gpu.cupti_version)),
             "attach_ns": gpu.attach.map(ns),
             "detach_ns": gpu.detach.map(ns),
+            "cupti_left": gpu.left,
             "events": gpu.events,
             "clock_error_ns": gpu.clock_error_ns,
             "refused": gpu.refused,
