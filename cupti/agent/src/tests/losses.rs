@@ -206,7 +206,7 @@ fn ranges_of_the_user_are_put_together_and_halves_counted() {
     });
     setup.flush();
     let (names, records) = setup.read();
-    let name = |record: &stallscope_cupti_wire::Record| {
+    let name = |record: &Record| {
         let number = halves(record.0[range::NAME_DOMAIN])[0];
         names.iter().find(|(found, _)| *found == number).unwrap().1.clone()
     };
