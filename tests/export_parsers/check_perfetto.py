@@ -9,6 +9,7 @@ use; sorted by time (equal times in the order of the file) every end closes a sl
 thread's process is described; every flow that reaches a device begins at a call.
 --category  slices of a category, and the sum of their durations in ns where given
 --track     slices on all tracks of that name
+--counter   values on all counter tracks of that name
 --flows     slices on devices that a call flows to
 Exit status: 0 all hold, 1 something does not, 77 the definitions are not installed.
 
@@ -69,6 +70,7 @@ class Trace:
         self.tracks, self.processes = {}, {}
         self.slices = []
         self.events = []
+        self.counters = collections.Counter()
         names, categories = {}, {}
         began = False
         for packet in packets(path):
@@ -111,6 +113,11 @@ class Trace:
             name = event.name or names.get(event.name_iid)
             if not name:
                 raise Damaged(f"name {event.name_iid} is used before it is known")
+        is_counter = self.tracks[event.track_uuid].HasField("counter")
+        if is_counter != (event.type == event.TYPE_COUNTER):
+            raise Damaged(f"an event of type {event.type} on track {event.track_uuid} of another kind")
+        if is_counter and not (event.HasField("counter_value") or event.HasField("double_counter_value")):
+            raise Damaged(f"a counter without a value on track {event.track_uuid}")
         known = [categories[iid] for iid in event.category_iids]
         self.events.append((packet.timestamp, event.track_uuid, event.type, name, known, list(event.flow_ids)))
 
@@ -126,6 +133,8 @@ class Trace:
                     raise Damaged(f"an end without a begin on track {uuid} at {at}")
                 name, categories, start, flows = stack.pop()
                 self.slices.append(Slice(uuid, name, categories, start, at, len(stack), flows))
+            elif kind == 4:
+                self.counters[self.name(uuid)] += 1
             else:
                 raise Damaged(f"an event of type {kind}")
         if any(open_slices.values()):
@@ -143,6 +152,7 @@ def main():
     parser.add_argument("--flows", type=int)
     parser.add_argument("--category", action="append", default=[], metavar="NAME=COUNT[:NS]")
     parser.add_argument("--track", action="append", default=[], metavar="NAME=COUNT")
+    parser.add_argument("--counter", action="append", default=[], metavar="NAME=COUNT")
     expected = parser.parse_args()
     try:
         import perfetto.protos.perfetto.trace.perfetto_trace_pb2  # noqa: F401
@@ -184,6 +194,9 @@ def main():
     for item in expected.track:
         name, count = item.rsplit("=", 1)
         check(f"track {name}", on_track[name], int(count))
+    for item in expected.counter:
+        name, count = item.rsplit("=", 1)
+        check(f"counter {name}", trace.counters[name], int(count))
     print(f"categories: {dict(by_category)}")
     print(f"processes: {sorted(trace.processes.values())}")
     print(f"deepest: {max((s.depth for s in trace.slices), default=0)}; tracks: {len(on_track)}")

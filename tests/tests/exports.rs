@@ -3,9 +3,14 @@
 //! The parsers (tests/export_parsers) need Perfetto's message definitions and Go's pprof. Where they are not installed the
 //! tests say "skipped", or fail if STALLSCOPE_REQUIRE_PARSERS is set, as `cargo xtask test` does.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use stallscope_core::capture::{CaptureWriter, Device, WriterOptions};
+use stallscope_core::rows::Counter;
+use stallscope_schemas::record::device_kind;
+use stallscope_schemas::units::TimeNs;
 use stallscope_tests::host::{COMM_STREAM, COMPUTE_STREAM, Host, Work};
 use stallscope_tests::oracle::truth;
 use stallscope_tests::{cli, demo};
@@ -76,6 +81,31 @@ fn perfetto_sees_every_operation_with_its_duration_and_its_launch() {
     let all = hosts.iter().map(|h| h.ops.len()).sum::<usize>();
     expected.extend(["--flows".to_owned(), all.to_string()]);
     parse("check_perfetto.py", &trace, &expected);
+}
+
+#[test]
+fn perfetto_sees_every_value_of_a_counter() {
+    let folder = tempfile::tempdir().unwrap();
+    let (capture, trace) = (folder.path().join("a.stall"), folder.path().join("a.pftrace"));
+    let mut writer = CaptureWriter::new(File::create(&capture).unwrap(), WriterOptions::default()).unwrap();
+    let device = |kind, id: &str| Device { kind, id: id.to_owned(), ..Device::default() };
+    let host = writer.add_device(device(device_kind::HOST, "node7"));
+    let gpu = writer.add_device(device(device_kind::GPU, "GPU-1"));
+    let names = ["cpu pressure some (us)", "sm clock (MHz)"].map(|name| writer.intern(name));
+    for at in 0..7 {
+        let row = |duration_ns, name| Counter { start: TimeNs(at * 1_000), duration_ns, name, value: 5 };
+        writer.push_counter(host, row(1_000, names[0])).unwrap();
+        writer.push_counter(gpu, row(0, names[1])).unwrap();
+    }
+    writer.finish().unwrap();
+    let words =
+        [Path::new("export"), &capture, Path::new("--to"), Path::new("perfetto"), Path::new("-o"), &trace];
+    let output = cli::run(words).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The unit is the track's, and no part of its name.
+    let counts = ["cpu pressure some=7", "sm clock=7"];
+    let expected = counts.into_iter().flat_map(|count| ["--counter".to_owned(), count.to_owned()]);
+    parse("check_perfetto.py", &trace, &expected.collect::<Vec<_>>());
 }
 
 #[test]
