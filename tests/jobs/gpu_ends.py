@@ -1,6 +1,7 @@
 """A process that uses a GPU and ends, or becomes another, when it is told to by a line on its standard input.
 
 exec: executes itself anew. fork: makes a child that ends as Python does, waits for it. exit: ends with 7.
+late: told so as an argument, it waits for a line before it uses the GPU.
 Says what it does: "steps" once it has made some, "second" instead where it was executed anew, "child N" with the status
 of its child, and "steps" again when it went on after that.
 """
@@ -15,6 +16,9 @@ from gpu_cuda import Gpu
 
 def main():
     second = sys.argv[1:] == ["second"]
+    if sys.argv[1:] == ["late"]:
+        print("steps to come", flush=True)
+        os.read(0, 100)
     gpu = Gpu(0)
     stream = gpu.stream()
     told, steps = "second" if second else "steps", 0

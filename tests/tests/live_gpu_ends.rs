@@ -46,9 +46,9 @@ impl Drop for Job {
 }
 
 impl Job {
-    fn start(libraries: &Path, settings: &str) -> anyhow::Result<Self> {
+    fn start(libraries: &Path, settings: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new("python3");
-        command.arg(programs().join("gpu_ends.py")).env("LD_LIBRARY_PATH", libraries);
+        command.arg(programs().join("gpu_ends.py")).args(arguments).env("LD_LIBRARY_PATH", libraries);
         command.env("STALLSCOPE_DOUBLE", settings).stderr(Stdio::inherit());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = child.stdin.take().context("its input")?;
@@ -140,7 +140,7 @@ fn all_ends(state: State) -> anyhow::Result<()> {
     let libraries = double(folder.path(), Version::V12_8)?;
     let capture = folder.path().join("a.stall");
     for end in [End::Exec, End::Fork, End::Exit, End::Kill] {
-        let job = Job::start(&libraries, SLOW)?;
+        let job = Job::start(&libraries, SLOW, &[])?;
         let pid = job.child.id().to_string();
         // A recording that is to be met at its end is short; the others end when the job does.
         let seconds = if matches!(state, State::Flushing | State::Dormant) { "1s" } else { "20s" };
@@ -175,4 +175,58 @@ fn all_ends_while_flushing() -> anyhow::Result<()> {
 #[test]
 fn all_ends_while_dormant() -> anyhow::Result<()> {
     all_ends(State::Dormant)
+}
+
+#[test]
+fn a_process_that_begins_to_use_cuda_while_it_is_recorded_is_seen_from_then_on() -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V13_0)?;
+    let mut job = Job::start(&libraries, "gpus=1", &["late"])?;
+    let pid = job.child.id().to_string();
+    let capture = folder.path().join("a.stall");
+    let to = capture.to_str().context("UTF-8")?;
+    let recorder = start(&["record", "--pid", &pid, "-o", to, "--json"])?;
+    until("the capture to begin", || capture.exists())?;
+    ensure!(job.state().is_none(), "there is nothing to see yet");
+    job.order("now")?;
+    job.until(State::On)?;
+    // What it says after that it has launched.
+    job.expect("steps")?;
+    job.order("exit")?;
+    ensure!(ended_as_told(End::Exit, job.child.wait()?));
+    let told = summary(recorder)?;
+    let gpu = &told["gpus"][0];
+    ensure!(gpu["refused"].is_null() && gpu["events"].as_u64() > Some(20), "{gpu}");
+    Ok(())
+}
+
+#[test]
+fn a_process_at_its_memory_limit_gets_no_agent_and_goes_on() -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let job = Job::start(&libraries, "gpus=1", &[])?;
+    let pid = job.child.id().to_string();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).context("its size")?;
+    let kib: u64 = size.trim().split(' ').next().context("a number")?.parse()?;
+    let limit = format!("--as={}", kib * 1024);
+    if !Command::new("prlimit").args(["--pid", &pid, &limit]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: prlimit does not work here");
+        return Ok(());
+    }
+    let capture = folder.path().join("a.stall");
+    let to = capture.to_str().context("UTF-8")?;
+    let told = json(&["record", "--pid", &pid, "-d", "1s", "-o", to, "--json"])?;
+    let refused = told["gpus"][0]["refused"].as_str().unwrap_or_default();
+    ensure!(refused.contains("limit") || refused.contains("memory"), "{told:#}");
+    ensure!(ended_as_told(End::Exit, job.strike(End::Exit)?), "it goes on, and ends as it was told to");
+    Ok(())
 }

@@ -48,6 +48,8 @@ pub struct Ingest<W: Write> {
     ops: HashMap<Key, Vec<(DeviceId, GpuOp)>>,
     op_order: VecDeque<Key>,
     waiting_ops: usize,
+    /// The longest that an operation was said to have begun before its launch, where that is corrected.
+    before_launch_ns: Option<u64>,
 }
 
 impl<W: Write> Ingest<W> {
@@ -61,7 +63,21 @@ impl<W: Write> Ingest<W> {
             ops: HashMap::new(),
             op_order: VecDeque::new(),
             waiting_ops: 0,
+            before_launch_ns: None,
         }
+    }
+
+    /// Has operations begin at their launch that are said to have begun before it: the clocks of host and device are read by
+    /// the caller, and what comes out is as good as those readings. Not for traces, whose times are their producer's.
+    #[must_use]
+    pub fn bounded_by_launches(self) -> Self {
+        Self { before_launch_ns: Some(0), ..self }
+    }
+
+    /// The longest that an operation was said to have begun before its launch, ns: so far off is the device's clock at least.
+    #[must_use]
+    pub fn before_launch_ns(&self) -> u64 {
+        self.before_launch_ns.unwrap_or(0)
     }
 
     /// The writer: for tables, losses, and rows that need no join.
@@ -188,6 +204,12 @@ impl<W: Write> Ingest<W> {
         mut op: GpuOp,
         by: &WaitingLaunch,
     ) -> Result<(), WriteError> {
+        if let Some(worst) = &mut self.before_launch_ns {
+            let early = by.call.start.since(op.start);
+            *worst = early.max(*worst);
+            op.start = op.start.plus(early);
+            op.duration_ns = op.duration_ns.saturating_sub(early);
+        }
         op.launch = Some(Launch {
             thread: by.thread,
             start: by.call.start,

@@ -3,8 +3,9 @@
 
 use stallscope_core::capture::{Capture, CaptureWriter, Device, Process, Source, Thread, WriterOptions};
 use stallscope_core::ingest::{Ingest, Scope};
-use stallscope_core::ledger::{DeviceLedger, IdleLeaf, Leaf, Options, all_ledgers};
-use stallscope_core::rows::{ApiCall, GpuOp, HostSpan, LossWindow, StreamWait};
+use stallscope_core::ledger::{DeviceLedger, IdleLeaf, Leaf, Ledgers, Options, all_ledgers};
+use stallscope_core::report::Report;
+use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, HostSpan, LossWindow, StreamWait};
 use stallscope_core::weights;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, op_flags};
@@ -103,6 +104,57 @@ fn a_gap_before_the_launch_call_is_the_hosts_and_one_inside_it_is_launch_time() 
     let ledger = job.ledger();
     assert_eq!(idle(&ledger), [(IdleLeaf::Host, 4_000), (IdleLeaf::Launch, 1_000), (IdleLeaf::Device, 400)]);
     assert_eq!(ledger.sums.get(Leaf::Compute), 1_400);
+}
+
+#[test]
+fn an_operation_of_a_recording_does_not_begin_before_its_launch_and_one_of_a_trace_says_so() {
+    let of = |bounded: bool| {
+        let mut job = Job::new("live");
+        if bounded {
+            job.ingest = job.ingest.bounded_by_launches();
+        }
+        job.call(0, "cudaLaunchKernel", 0, 100, 1).op(7, 10, 1_000, 1);
+        // The operation may come first. Its end stays what it was.
+        job.op(7, 4_700, 6_000, 2).call(0, "cudaLaunchKernel", 5_000, 5_100, 2);
+        let (worst, ledger) = (job.ingest.before_launch_ns(), job.ledger());
+        (worst, ledger.end.0, ledger.sums.get(Leaf::Compute))
+    };
+    assert_eq!(of(false), (0, 6_000, 2_290));
+    assert_eq!(of(true), (300, 6_000, 1_990));
+}
+
+#[test]
+fn an_operation_that_had_not_ended_when_the_recording_did_is_known_and_those_of_a_trace_are_not() {
+    let of = |observed: bool| {
+        let mut job = Job::new("live");
+        job.call(0, "cudaLaunchKernel", 0, 100, 1).named(
+            "hung",
+            OpKind::Kernel,
+            op_flags::END_UNKNOWN,
+            7,
+            200,
+            200,
+            1,
+        );
+        // One without an end that something followed in its stream has ended.
+        job.named("ended", OpKind::Kernel, op_flags::END_UNKNOWN, 9, 300, 300, 0).op(9, 400, 500, 0);
+        if observed {
+            let window = DeviceWindow { start: TimeNs(0), duration_ns: 10_000 };
+            let device = job.device;
+            job.ingest.writer().push_device_window(device, window).unwrap();
+        }
+        let capture = job.capture();
+        let ledgers = Ledgers::of(&capture, Options::default()).unwrap();
+        let report = Report::build(&capture, &ledgers);
+        let hangs: Vec<_> = report.findings.into_iter().filter(|f| f.rule == "hang-operation").collect();
+        (
+            hangs.first().map(|f| (f.ns, f.summary.clone(), f.evidence.contains("cudaLaunchKernel"))),
+            hangs.len(),
+        )
+    };
+    let hung = "hung had not ended after 9.8 µs, when the recording did".to_owned();
+    assert_eq!(of(true), (Some((9_800, hung, true)), 1));
+    assert_eq!(of(false), (None, 0));
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
     pub(crate) fn new(mut writer: CaptureWriter<W>, mut naming: N, seats: Seats) -> Self {
         let tasks = Tasks::new(&mut writer, &mut naming, seats);
         Self {
-            ingest: Ingest::new(writer),
+            ingest: Ingest::new(writer).bounded_by_launches(),
             naming,
             tasks,
             gpus: Gpus::default(),
@@ -220,6 +220,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let rest = std::mem::take(&mut self.held);
         self.write_rows(rest)?;
         self.flush()?;
+        let early_ns = self.ingest.before_launch_ns();
+        if early_ns > 0 {
+            self.ingest.writer().add_label("gpu.corrected_to_launch_ns", &early_ns.to_string());
+        }
         Ok((self.ingest.finish()?.0, self.losses))
     }
 
