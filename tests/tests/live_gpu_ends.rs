@@ -194,7 +194,10 @@ fn a_process_that_begins_to_use_cuda_while_it_is_recorded_is_seen_from_then_on()
     ensure!(job.state().is_none(), "there is nothing to see yet");
     job.order("now")?;
     job.until(State::On)?;
-    // What it says after that it has launched.
+    job.expect("steps")?;
+    // After this it makes twenty more.
+    job.order("fork")?;
+    job.expect("child 0 ")?;
     job.expect("steps")?;
     job.order("exit")?;
     ensure!(ended_as_told(End::Exit, job.child.wait()?));
