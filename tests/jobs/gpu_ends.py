@@ -1,6 +1,6 @@
 """A process that uses a GPU and ends, or becomes another, when it is told to by a line on its standard input.
 
-exec: executes itself anew. fork: makes a child that ends as Python does, waits for it. exit: ends with 7.
+hang: launches another kernel, which the double is told not to end, and waits for it. exec: executes itself anew. fork: makes a child that ends as Python does, waits for it. exit: ends with 7.
 late: told so as an argument, it waits for a line before it uses the GPU.
 Says what it does: "steps" once it has made some, "second" instead where it was executed anew, "child N" with the status
 of its child, and "steps" again when it went on after that.
@@ -32,7 +32,10 @@ def main():
         if not select.select([sys.stdin], [], [], 0)[0]:
             continue
         order = os.read(0, 100).decode().strip()
-        if order == "exec":
+        if order == "hang":
+            gpu.launch("backward_gemm", 200, stream)
+            gpu.runtime.cudaStreamSynchronize(stream)
+        elif order == "exec":
             os.execv(sys.executable, [sys.executable, *sys.argv[:1], "second"])
         elif order == "fork":
             child = os.fork()

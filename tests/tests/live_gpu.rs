@@ -148,3 +148,25 @@ fn a_command_is_recorded_and_its_code_is_ours() -> anyhow::Result<()> {
     assert_eq!(failing.status.code(), Some(7), "{}", String::from_utf8_lossy(&failing.stderr));
     Ok(())
 }
+
+#[test]
+fn gpus_that_a_rank_sees_and_does_not_use_are_none_of_its_own() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let capture = folder.path().join("a.stall");
+    let mut command = command(&libraries, 2, &["--steps", "300"]);
+    for word in &mut command {
+        *word = word.replace("STALLSCOPE_DOUBLE=gpus=2", "STALLSCOPE_DOUBLE=gpus=4");
+    }
+    let arguments = ["record", "-o", text(&capture), "--json", "--"];
+    let command: Vec<&str> = arguments.into_iter().chain(command.iter().map(String::as_str)).collect();
+    let output = run(&command)?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = json(&["report", text(&capture), "--json"])?;
+    let devices = gpus(&report);
+    let pids: Vec<usize> = devices.iter().map(|d| d["pids"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(pids, [1, 1], "{devices:#?}");
+    assert!(devices.iter().all(|device| device["operations"].as_u64() > Some(100)));
+    Ok(())
+}

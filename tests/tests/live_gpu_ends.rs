@@ -29,7 +29,7 @@ enum End {
 
 /// Attaching and flushing take so much longer that they can be met.
 const SLOW: &str =
-    "gpus=1 fault.delay_ms.cuptiActivityRegisterCallbacks=150 fault.delay_ms.cuptiActivityDisable=50";
+    "gpus=1;fault.delay_ms.cuptiActivityRegisterCallbacks=150;fault.delay_ms.cuptiActivityDisable=50";
 
 struct Job {
     child: Child,
@@ -231,5 +231,87 @@ fn a_process_at_its_memory_limit_gets_no_agent_and_goes_on() -> anyhow::Result<(
     let refused = told["gpus"][0]["refused"].as_str().unwrap_or_default();
     ensure!(refused.contains("limit") || refused.contains("memory"), "{told:#}");
     ensure!(ended_as_told(End::Exit, job.strike(End::Exit)?), "it goes on, and ends as it was told to");
+    Ok(())
+}
+
+/// Names of the operations in a capture.
+fn names(capture: &Path) -> anyhow::Result<Vec<String>> {
+    let report = json(&["report", capture.to_str().context("UTF-8")?, "--json"])?;
+    let devices = report["devices"].as_array().context("devices")?;
+    let operations = devices.iter().filter_map(|device| device["top_operations"].as_array()).flatten();
+    Ok(operations.filter_map(|operation| operation["name"].as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn after_a_recorder_was_killed_the_next_one_knows_all_names() -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let job = Job::start(&libraries, "gpus=1", &[])?;
+    let pid = job.child.id().to_string();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let mut killed = start(&["record", "--pid", &pid, "-d", "60s", "-o", &at("a.stall"), "--json"])?;
+    job.until(State::On)?;
+    killed.0.kill()?;
+    killed.0.wait()?;
+    let told = json(&["record", "--pid", &pid, "-d", "3s", "-o", &at("b.stall"), "--json"])?;
+    ensure!(told["gpus"][0]["refused"].is_null(), "{told:#}");
+    let names = names(&folder.path().join("b.stall"))?;
+    ensure!(names == ["forward_gemm"], "{names:?}");
+    let report = json(&["report", &at("b.stall"), "--json"])?;
+    let id = report["devices"][0]["id"].as_str().unwrap_or_default();
+    ensure!(id.starts_with("GPU-"), "{id}");
+    Ok(())
+}
+
+#[test]
+fn a_second_recorder_is_refused_and_the_first_is_not_disturbed() -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let job = Job::start(&libraries, "gpus=1", &[])?;
+    let pid = job.child.id().to_string();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let first = start(&["record", "--pid", &pid, "-d", "8s", "-o", &at("a.stall"), "--json"])?;
+    job.until(State::On)?;
+    let second = json(&["record", "--pid", &pid, "-d", "1s", "-o", &at("b.stall"), "--json"])?;
+    let refused = second["gpus"][0]["refused"].as_str().unwrap_or_default();
+    ensure!(refused.contains("another recorder"), "{second:#}");
+    let report = json(&["report", &at("b.stall"), "--json"])?;
+    ensure!(report["capture"]["notes"].to_string().contains("another recorder"), "{:#}", report["capture"]);
+    let first = summary(first)?;
+    ensure!(first["gpus"][0]["refused"].is_null(), "{first:#}");
+    let names = names(&folder.path().join("a.stall"))?;
+    ensure!(names == ["forward_gemm"], "{names:?}");
+    Ok(())
+}
+
+#[test]
+fn a_kernel_that_does_not_end_is_named() -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let mut job = Job::start(&libraries, "gpus=1;kernel.hang.backward_gemm=1", &[])?;
+    let pid = job.child.id().to_string();
+    let capture = folder.path().join("a.stall").display().to_string();
+    let recorder = start(&["record", "--pid", &pid, "-d", "5s", "-o", &capture, "--json"])?;
+    job.until(State::On)?;
+    job.order("hang")?;
+    summary(recorder)?;
+    let report = json(&["report", &capture, "--json"])?;
+    let findings = report["findings"].as_array().context("findings")?;
+    let hang = findings.iter().find(|f| f["rule"] == "hang-operation").context("it is a finding")?;
+    ensure!(hang["category"] == "hang" && hang["summary"].to_string().contains("backward_gemm"), "{hang:#}");
+    let direct = &report["devices"][0]["direct"];
+    ensure!(direct["unknown_ns"].as_u64() > direct["idle_ns"].as_u64(), "it is not idle: {direct:#}");
     Ok(())
 }

@@ -35,6 +35,12 @@ const LOOK_FOR_CUDA_FIRST: Duration = Duration::from_millis(20);
 const ATTACH_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take to go to rest.
 const REST_WITHIN: Duration = Duration::from_secs(5);
+/// How often an agent that has refused is looked at: it tries again each second.
+const LOOK_REFUSED: Duration = Duration::from_millis(100);
+/// Another recorder that is at work says so in this time.
+const HEARTBEATS_WITHIN: Duration = Duration::from_millis(300);
+/// The agent looks once a second whether another profiler has come.
+const NOTICED_WITHIN_NS: u64 = 1_100_000_000;
 /// How long a process may take to end once its agent has heard of that.
 const EXIT_WITHIN: Duration = Duration::from_secs(1);
 /// Events handed over at once.
@@ -88,6 +94,11 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     Visit { pid, ring, settings, stop, tell, begun, new }.run()
 }
 
+/// Whether what an agent refuses for may be over a moment later.
+fn may_pass(reason: Reason) -> bool {
+    matches!(reason, Reason::NoCuda | Reason::OtherProfiler | Reason::Cupti)
+}
+
 fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let ns = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
@@ -101,7 +112,9 @@ fn enter(pid: u32, image: &[u8], cupti: Option<&File>) -> Result<(Memory, bool),
     match find_agent(target) {
         Ok(Some(found)) => {
             let bytes = usize::try_from(found.ring_bytes).unwrap_or(usize::MAX);
-            return Ok((map(&found.ring, bytes.min(ring_bytes(stallscope_cupti_wire::MAX_SLOTS)))?, false));
+            let memory = map(&found.ring, bytes.min(ring_bytes(stallscope_cupti_wire::MAX_SLOTS)))?;
+            take_over(&memory.ring().map_err(Why::Ring)?)?;
+            return Ok((memory, false));
         }
         Ok(None) => {}
         Err(refusal) => return Err(Why::Refused(refusal)),
@@ -117,6 +130,34 @@ fn enter(pid: u32, image: &[u8], cupti: Option<&File>) -> Result<(Memory, bool),
         Payload { image, ring_bytes: bytes as u64, prepare: &prepare, cupti, flags: 0, unload: false };
     let injected = inject(target, &payload, Options::default()).map_err(Why::Refused)?;
     Ok((map(&injected.ring, bytes)?, true))
+}
+
+/// Sees to it that nobody else reads the ring, and that an agent which still collects for a recorder that is gone begins
+/// anew: what it has told of names and devices was for that one.
+fn take_over(ring: &Ring<'_>) -> Result<(), Why> {
+    let header = ring.header();
+    let collects = || {
+        let state = control::standing(header).state;
+        matches!(state, State::Attaching | State::On | State::Flushing)
+    };
+    // One that the job was started with has told nobody yet.
+    if !collects() || header.tail.load(Ordering::Relaxed) == 0 {
+        return Ok(());
+    }
+    let heartbeat = header.heartbeat.load(Ordering::Relaxed);
+    let begun = Instant::now();
+    while begun.elapsed() < HEARTBEATS_WITHIN {
+        if header.heartbeat.load(Ordering::Relaxed) != heartbeat {
+            return Err(Why::Busy);
+        }
+        std::thread::sleep(LOOK);
+    }
+    control::command(header, Command::Rest, None);
+    let begun = Instant::now();
+    while collects() && begun.elapsed() < REST_WITHIN {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// One recording of one agent.
@@ -141,39 +182,52 @@ impl Visit<'_> {
         control::heartbeat(header, monotonic_ns());
         let mut rate = Rate::new(self.settings.wanted.launch_stacks_a_second);
         control::command(header, Command::Collect, Some((&self.settings.wanted, rate.every())));
-        let end = match self.until_on(&mut reader, &mut out) {
-            Ok(standing) => {
-                let from = monotonic_ns();
-                let attach = self.begun.elapsed();
-                (self.tell)(Told::On {
-                    pid: self.pid,
-                    attach,
-                    cupti_version: standing.cupti_version,
-                    new: self.new,
-                });
-                let mut pulse = Pulse::new(self.pid);
-                let end = self.collect(&mut reader, &mut out, &mut rate, &mut pulse);
-                // What was not there any more when we noticed had been gone for a while.
-                let to = if matches!(end, Why::Asked) { monotonic_ns() } else { pulse.last_ns };
-                let begun = Instant::now();
-                self.rest(&mut reader, &mut out);
-                out.finish();
-                let left = control::left(header);
-                (self.tell)(Told::Observed { pid: self.pid, from, to, detach: begun.elapsed(), left });
-                end
+        let mut yielded = 0;
+        let end = loop {
+            let standing = match self.until_on(&mut reader, &mut out) {
+                Ok(standing) => standing,
+                Err(why) => {
+                    control::command(header, Command::Rest, None);
+                    out.finish();
+                    break why;
+                }
+            };
+            let from = monotonic_ns();
+            (self.tell)(Told::On {
+                pid: self.pid,
+                attach: self.begun.elapsed(),
+                cupti_version: standing.cupti_version,
+                new: self.new,
+            });
+            let mut pulse = Pulse::new(self.pid);
+            let end = self.collect(&mut reader, &mut out, &mut rate, &mut pulse);
+            let (left, begun) = (control::left(header), Instant::now());
+            let observed = |to: u64, detach, left| Told::Observed { pid: self.pid, from, to, detach, left };
+            if let Why::Agent(standing) = &end
+                && standing.reason == Reason::OtherProfiler
+                && !self.stop.is_asked()
+            {
+                // It steps aside up to a second after the other one has come, and tries again each second.
+                yielded += 1;
+                let to = monotonic_ns().saturating_sub(NOTICED_WITHIN_NS).max(from);
+                (self.tell)(observed(to, Duration::ZERO, left));
+                continue;
             }
-            Err(why) => {
-                control::command(header, Command::Rest, None);
-                out.finish();
-                why
-            }
+            // What was not there any more when we noticed had been gone for a while.
+            let to = if matches!(end, Why::Asked) { monotonic_ns() } else { pulse.last_ns };
+            self.rest(&mut reader, &mut out);
+            out.finish();
+            (self.tell)(observed(to, begun.elapsed(), control::left(header)));
+            break end;
         };
         let mut lost = control::lost_since(&control::lost(header), &lost_before);
         let faults = reader.faults();
         let malformed = out.decoder.malformed() + faults.unknown + faults.names + faults.jumps;
-        if malformed > 0 {
-            lost.push((stallscope_cupti_wire::Lost::Malformed, malformed));
-        }
+        let ours = [
+            (stallscope_cupti_wire::Lost::Malformed, malformed),
+            (stallscope_cupti_wire::Lost::Yielded, yielded),
+        ];
+        lost.extend(ours.into_iter().filter(|(_, count)| *count > 0));
         let clock_error_ns = out.decoder.clock().error_ns();
         (self.tell)(Told::Losses { pid: self.pid, lost, clock_error_ns });
         end
@@ -190,8 +244,8 @@ impl Visit<'_> {
             match standing.state {
                 State::On if standing.answered => return Ok(standing),
                 State::Gone => return Err(Why::AgentGone),
-                // It looks again by itself where CUDA is still to come.
-                State::Refused if standing.answered && standing.reason != Reason::NoCuda => {
+                // It looks again by itself each second; for some reasons that is of no use.
+                State::Refused if standing.answered && !may_pass(standing.reason) => {
                     return Err(Why::Agent(standing));
                 }
                 _ => {}
@@ -205,7 +259,8 @@ impl Visit<'_> {
             if begun.elapsed() > ATTACH_WITHIN && standing.state != State::Refused {
                 return Err(Why::Silent(standing));
             }
-            if self.stop.wait(LOOK) {
+            let patience = if standing.state == State::Refused { LOOK_REFUSED } else { LOOK };
+            if self.stop.wait(patience) {
                 return Err(if standing.state == State::Refused {
                     Why::Agent(standing)
                 } else {

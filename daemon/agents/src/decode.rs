@@ -223,6 +223,8 @@ impl Decoder {
         match self.event(kind, &record) {
             Some(event) => out(event),
             None if kind == Kind::Overhead || kind == Kind::Sync => {}
+            // One that had not begun when it was taken: the agent counts those without an end.
+            None if is_op(kind) && record.0[op::START] == 0 && record.0[op::END] == 0 => {}
             None => self.malformed += 1,
         }
     }
@@ -307,6 +309,11 @@ impl Decoder {
         let (start, end) = match (words[op::START], words[op::END]) {
             (0, _) => return None,
             (start, 0) => (self.clock.monotonic(start)?, None),
+            // It ran, and for how long is not known.
+            (start, end) if end < start => {
+                self.malformed += 1;
+                (self.clock.monotonic(start)?, None)
+            }
             _ => {
                 let (start, end) = self.times(record)?;
                 (start, Some(end))
@@ -332,6 +339,10 @@ impl Decoder {
         };
         Some(Event::Op(Op { device, stream, correlation, what, start, end, bytes, graph_node: node != 0 }))
     }
+}
+
+fn is_op(kind: Kind) -> bool {
+    matches!(kind, Kind::Kernel | Kind::Copy | Kind::Fill | Kind::Graph)
 }
 
 /// Whether the record's first words are CUPTI's times.
@@ -395,8 +406,12 @@ mod tests {
         decoder.item(kernel(1_500, 1_400), &mut |e| told.push(e));
         decoder.item(kernel(0, 10), &mut |e| told.push(e));
         decoder.finish(&mut |e| told.push(e));
-        let [Event::Op(op)] = &told[..] else { panic!("{told:?}") };
-        assert_eq!((op.start, op.end), (2_000, None));
+        // One that had not begun yet when it was taken, which the agent has counted.
+        decoder.item(kernel(0, 0), &mut |e| told.push(e));
+        decoder.finish(&mut |e| told.push(e));
+        let [Event::Op(without), Event::Op(wrong)] = &told[..] else { panic!("{told:?}") };
+        assert_eq!((without.start, without.end), (2_000, None));
+        assert_eq!((wrong.start, wrong.end), (2_000, None), "it ran, and for how long is not known");
         assert_eq!(decoder.malformed(), 2);
     }
 

@@ -25,7 +25,7 @@ pub use decode::{Copied, Decoder, DeviceInfo, Event, Op, What};
 pub use process::cupti_for_launch;
 use stallscope_cupti_abi::ActivityKind;
 use stallscope_cupti_inject::Refusal;
-use stallscope_cupti_wire::{Detached, Lost, RingError};
+use stallscope_cupti_wire::{Detached, Lost, Reason, RingError};
 pub use team::Team;
 
 /// What the team tells the recorder.
@@ -98,6 +98,9 @@ pub enum Why {
     /// The agent could not be put in.
     #[error("the agent cannot be put in: {0}")]
     Refused(#[source] Refusal),
+    /// Somebody else collects.
+    #[error("another recorder is at work in the process: end that one first")]
+    Busy,
     /// The ring's memory could not be mapped.
     #[error("the ring cannot be mapped: {0}")]
     Memory(#[source] std::io::Error),
@@ -105,7 +108,7 @@ pub enum Why {
     #[error("the agent in the process does not fit this version: {0}; it goes with the process")]
     Ring(RingError),
     /// The agent says why.
-    #[error("{}{}", .0.reason.name(), code(.0))]
+    #[error("{}{}{}", .0.reason.name(), code(.0), remedy(.0))]
     Agent(Standing),
     /// The agent does not answer.
     #[error("the agent does not answer (it is {})", .0.state.name())]
@@ -116,6 +119,26 @@ pub enum Why {
     /// The agent's thread has ended.
     #[error("the agent has ended")]
     AgentGone,
+}
+
+/// What helps, where something does.
+fn remedy(standing: &Standing) -> &'static str {
+    match (standing.reason, standing.detail) {
+        (Reason::OtherProfiler, _) => {
+            ": end it (torch.profiler, Nsight Systems, a debugger, another tool that uses CUPTI) and record again"
+        }
+        (Reason::NoCupti, _) => ": install the CUPTI that goes with the job's CUDA (PyPI: nvidia-cuda-cupti)",
+        (Reason::ForeignClock, _) => ": start the job without the profiler that has changed it",
+        (Reason::CuptiTooOld, _) => ": 11.8 is the oldest whose records are known",
+        (Reason::CuptiTooNew, _) => ": use a newer stallscope",
+        (Reason::NoMemory, _) => ": raise the job's memory limit by 16 MiB",
+        (Reason::Stuck, _) => ": start the job again to see its GPU work",
+        // CUPTI_ERROR_INSUFFICIENT_PRIVILEGES
+        (Reason::Cupti, 35) => {
+            ": allow profiling to all users (driver option NVreg_RestrictProfilingToAdminUsers=0), or run the job as root"
+        }
+        _ => "",
+    }
 }
 
 fn code(standing: &Standing) -> String {

@@ -108,7 +108,9 @@ fn note(processes: &mut BTreeMap<u32, GpuProcess>, losses: &mut BTreeMap<LossCou
         Told::Events { pid, events } => entry(processes, *pid).events += events.len() as u64,
         Told::On { pid, attach, cupti_version, .. } => {
             let known = entry(processes, *pid);
-            (known.attach, known.cupti_version, known.refused) = (Some(*attach), *cupti_version, None);
+            // It may step aside and come again.
+            known.attach.get_or_insert(*attach);
+            (known.cupti_version, known.refused) = (*cupti_version, None);
         }
         Told::Observed { pid, detach, left, .. } => {
             let known = entry(processes, *pid);

@@ -214,6 +214,11 @@ fn write<W: Write>(
         for note in &summary.notes {
             capture.add_label("note", note);
         }
+        for gpu in &summary.gpus {
+            if let Some(why) = &gpu.refused {
+                capture.add_label("note", &format!("GPU work of process {} was not seen: {why}", gpu.pid));
+            }
+        }
     }
     Ok(assembler.finish()?.1)
 }

@@ -87,7 +87,13 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
         "threads": tables.threads().len(),
         "devices": devices,
         "sources": sources,
-        "labels": tables.labels().iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "labels": tables
+            .labels()
+            .iter()
+            .filter(|(key, _)| key != "note")
+            .cloned()
+            .collect::<std::collections::BTreeMap<_, _>>(),
+        "notes": stallscope_core::report::notes(tables).collect::<Vec<_>>(),
         "losses": losses,
     });
     format!("{info:#}\n")

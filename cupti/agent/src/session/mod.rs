@@ -176,7 +176,6 @@ impl Session {
 
     /// Disables everything and takes what CUPTI still has.
     pub(crate) fn detach(mut self, output: &mut Output<'_>) {
-        self.disable(u64::MAX);
         // The clock may be what ends the session: what comes now is still taken.
         for _ in 0..LAST_FLUSHES {
             let _ = self.flush(flush::COMPLETE, output);
@@ -185,9 +184,10 @@ impl Session {
             }
             sys::sleep_ns(LAST_FLUSH_INTERVAL_NS);
         }
-        if POOL.out_count() != 0 {
-            let _ = self.flush(flush::FORCED, output);
-        }
+        // What still runs may have no place in a buffer yet, and is told of only while its kind is enabled.
+        let _ = self.flush(flush::FORCED, output);
+        self.disable(u64::MAX);
+        let _ = self.flush(flush::COMPLETE, output);
         let _ = self.read_clock(output);
         output.publish(sys::monotonic_ns());
         self.restore_thread_ids();
@@ -200,6 +200,7 @@ impl Session {
     /// stay, the others are disabled.
     pub(crate) fn yield_to_other(&mut self) {
         self.disable(!SHARED);
+        self.restore_thread_ids();
         if let Some(sampling) = self.sampling.take() {
             sampling.stop(&self.functions);
         }

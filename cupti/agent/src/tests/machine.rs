@@ -68,7 +68,7 @@ fn records_flow_while_it_is_on_and_everything_is_undone_at_rest() {
     });
     assert_eq!(
         setup.read_kind(Kind::Kernel).iter().map(|record| record.correlation()).collect::<Vec<_>>(),
-        [10]
+        [10, 11]
     );
 }
 

@@ -104,13 +104,13 @@ fn idle_rule(cause: &Cause, names: &[&str]) -> (String, &'static str, Option<Str
 pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec<Finding> {
     let wall = ledger.end.since(ledger.start);
     let mut found = Found { id, wall, out: Vec::new() };
-    hang(ledger, tables, &mut found);
+    let hung_ns = hang(ledger, tables, &mut found);
     idle(ledger, tables, &mut found);
     communication(ledger, tables, &mut found);
     copies(ledger, &mut found);
     compute(ledger, tables, &mut found);
     steps(ledger, tables, &mut found);
-    let unknown = ledger.sums.get(Leaf::Unknown);
+    let unknown = ledger.sums.get(Leaf::Unknown).saturating_sub(hung_ns);
     found.add("capture-unknown", "missing records", unknown, || {
         let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
         (summary, "records of this time are missing or damaged".to_owned())
@@ -190,9 +190,9 @@ impl Found<'_> {
     }
 }
 
-/// An operation that had not ended when the recording did.
-fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
-    let Some(first) = ledger.unfinished.first() else { return };
+/// An operation that had not ended when the recording did. Returns the time that this explains, ns.
+fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) -> u64 {
+    let Some(first) = ledger.unfinished.first() else { return 0 };
     let ns = ledger.end.since(first.start);
     found.add("hang-operation", "an operation that does not end", ns, || {
         let name = short_name(tables.string(first.name), 90);
@@ -209,6 +209,7 @@ fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
         }
         (summary, evidence)
     });
+    ns
 }
 
 fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {

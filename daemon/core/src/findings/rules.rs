@@ -69,7 +69,7 @@ rules! {
     "idle-ipc" "idle" [0.02, 0.05, 0.20]
         "look at the process at the other end of the pipe or socket: it was not recorded, or does not belong to the job";
     "idle-sleep" "idle" [0.02, 0.05, 0.20]
-        "the launching thread asks for this time: wait for the event in place of polling for it";
+        "whoever sleeps asks for this time, at the line that the evidence names: wait for the event in place of polling for it";
     "idle-syscall" "idle" [0.02, 0.05, 0.20]
         "the stack shows what asks for the call";
     "idle-stopped" "idle" [0.01, 0.03, 0.10]
@@ -119,7 +119,7 @@ rules! {
     "rank-ipc" "rank" [0.02, 0.10, 0.30]
         "look at the process at the other end of the pipe or socket: it was not recorded, or does not belong to the job";
     "rank-sleep" "rank" [0.02, 0.05, 0.20]
-        "the code asks for this time: wait for the event in place of polling for it";
+        "whoever sleeps asks for this time, at the line that the evidence names: wait for the event in place of polling for it";
     "rank-syscall" "rank" [0.02, 0.10, 0.30]
         "the stack shows what asks for the call";
     "rank-stopped" "rank" [0.01, 0.03, 0.10]

@@ -63,6 +63,8 @@ pub struct CaptureReport {
     pub sources: Vec<SourceReport>,
     /// Labels given when it was recorded.
     pub labels: Map<String, Value>,
+    /// What the recorder wants to be known: one sentence each.
+    pub notes: Vec<String>,
     /// Records lost on the way, by counter.
     pub losses: Vec<LossReport>,
 }
@@ -328,10 +330,20 @@ fn capture_report<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceReport]) -> 
         labels: tables
             .labels()
             .iter()
+            .filter(|(key, _)| key != NOTE)
             .map(|(k, v)| (printable(k).into_owned(), printable(v).into_owned().into()))
             .collect(),
+        notes: notes(tables).map(|note| printable(note).into_owned()).collect(),
         losses: capture.losses().into_iter().map(|(counter, count)| loss_report(counter, count)).collect(),
     }
+}
+
+/// The label under which a recorder leaves what is to be known; there may be several.
+const NOTE: &str = "note";
+
+/// What the recorder wants to be known.
+pub fn notes(tables: &Tables) -> impl Iterator<Item = &str> {
+    tables.labels().iter().filter(|(key, _)| key == NOTE).map(|(_, note)| note.as_str())
 }
 
 /// A loss counter in words; one of a newer version keeps its number.

@@ -41,6 +41,7 @@ pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
     render_cpu::ranks(report, out)?;
     steps(report, out)?;
     findings(report, out)?;
+    notes(report, out)?;
     losses(report, out)
 }
 
@@ -308,6 +309,14 @@ fn paragraph(out: &mut impl Write, lead: &str, text: &str) -> fmt::Result {
         column += length;
     }
     writeln!(out)
+}
+
+fn notes(report: &Report, out: &mut impl Write) -> fmt::Result {
+    if report.capture.notes.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nto be known")?;
+    report.capture.notes.iter().try_for_each(|note| paragraph(out, "  ", note))
 }
 
 fn losses(report: &Report, out: &mut impl Write) -> fmt::Result {

@@ -20,16 +20,27 @@ use stallscope_schemas::units::{CorrelationId, DeviceId, StackId};
 use super::tasks::Tasks;
 use super::time;
 
-/// Devices of one process. A host has at most some dozens, with MIG some hundreds.
-const MAX_DEVICES: usize = 1024;
+/// Devices of all processes together, each counted once a process that sees it: a host has some dozens, with MIG some
+/// hundreds.
+const MAX_DEVICES: usize = 1 << 14;
+
+/// Stretches of losses that are remembered of all processes, for devices that they turn out to use.
+const MAX_LOSSES: usize = 1 << 12;
 
 /// GPUs of the job.
+///
+/// A process sees every GPU that is not hidden from it and uses few of them, often one. A GPU is a process's once that has
+/// launched something on it; one that sees a single GPU can use no other.
 #[derive(Debug, Default)]
 pub(super) struct Gpus {
     /// By UUID.
     known: HashMap<String, DeviceId>,
-    /// By process and its own number.
+    /// UUID and model, by process and its own number.
+    seen: HashMap<(u32, u32), (String, String)>,
+    /// Those that are used, by process and its own number.
     numbers: HashMap<(u32, u32), DeviceId>,
+    /// What a process lost, whichever of its devices it was about.
+    losses: Vec<(u32, LossWindow)>,
 }
 
 /// The counter of a loss that an agent reports.
@@ -57,7 +68,9 @@ impl Gpus {
         let duration = |start: u64, end: u64| end.saturating_sub(start);
         match event {
             Event::Device(info) => {
-                self.device(ingest, tasks, pid, info.number, &info.uuid, &info.model);
+                if self.seen.len() < MAX_DEVICES {
+                    self.seen.insert((pid, info.number), (info.uuid, info.model));
+                }
                 Ok(())
             }
             Event::Op(op) => self.op(ingest, tasks, pid, &op),
@@ -104,6 +117,9 @@ impl Gpus {
                 for device in self.devices_of(pid) {
                     ingest.writer().push_loss_window(device, row)?;
                 }
+                if self.losses.len() < MAX_LOSSES {
+                    self.losses.push((pid, row));
+                }
                 Ok(())
             }
         }
@@ -118,11 +134,16 @@ impl Gpus {
     pub(super) fn observed<W: Write>(
         &mut self,
         ingest: &mut Ingest<W>,
+        tasks: &Tasks,
         pid: u32,
-        from: u64,
-        to: u64,
+        (from, to): (u64, u64),
     ) -> Result<(), WriteError> {
         let window = DeviceWindow { start: time(from), duration_ns: to.saturating_sub(from) };
+        let seen: Vec<u32> =
+            self.seen.keys().filter(|(of, _)| *of == pid).map(|(_, number)| *number).collect();
+        if let [only] = seen[..] {
+            self.device(ingest, tasks, pid, only)?;
+        }
         for device in self.devices_of(pid) {
             ingest.writer().push_device_window(device, window)?;
         }
@@ -133,29 +154,31 @@ impl Gpus {
         self.numbers.iter().filter(|((of, _), _)| *of == pid).map(|(_, device)| *device).collect()
     }
 
+    /// The device that a process has this number for, which it uses.
     fn device<W: Write>(
         &mut self,
         ingest: &mut Ingest<W>,
         tasks: &Tasks,
         pid: u32,
         number: u32,
-        uuid: &str,
-        model: &str,
-    ) -> Option<DeviceId> {
+    ) -> Result<Option<DeviceId>, WriteError> {
         if let Some(&device) = self.numbers.get(&(pid, number)) {
-            return Some(device);
+            return Ok(Some(device));
         }
         if self.numbers.len() >= MAX_DEVICES {
-            return None;
+            return Ok(None);
         }
+        // One whose introduction was lost is known by its number alone.
+        let made_up = || (format!("pid {pid} device {number}"), String::new());
+        let (uuid, model) = self.seen.get(&(pid, number)).cloned().unwrap_or_else(made_up);
         let process = tasks.process(pid);
-        let device = *self.known.entry(uuid.to_owned()).or_insert_with(|| {
+        let device = *self.known.entry(uuid.clone()).or_insert_with(|| {
             ingest.writer().add_device(Device {
                 source: tasks.source(),
                 kind: device_kind::GPU,
-                id: uuid.to_owned(),
+                id: uuid,
                 ordinal: number,
-                model: model.to_owned(),
+                model,
                 processes: Vec::new(),
             })
         });
@@ -167,7 +190,10 @@ impl Gpus {
             });
         }
         self.numbers.insert((pid, number), device);
-        Some(device)
+        for (_, row) in self.losses.iter().filter(|(of, _)| *of == pid) {
+            ingest.writer().push_loss_window(device, *row)?;
+        }
+        Ok(Some(device))
     }
 
     fn op<W: Write>(
@@ -177,12 +203,7 @@ impl Gpus {
         pid: u32,
         op: &Op,
     ) -> Result<(), WriteError> {
-        // One whose introduction was lost is known by its number alone.
-        let made_up = || format!("pid {pid} device {}", op.device);
-        let device = match self.numbers.get(&(pid, op.device)) {
-            Some(&device) => Some(device),
-            None => self.device(ingest, tasks, pid, op.device, &made_up(), ""),
-        };
+        let device = self.device(ingest, tasks, pid, op.device)?;
         let Some(device) = device else {
             ingest.writer().count_loss(LossCounter::TableFull, 1);
             return Ok(());

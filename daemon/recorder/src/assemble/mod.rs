@@ -252,7 +252,9 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 }
                 Ok(())
             }
-            Told::Observed { pid, from, to, .. } => self.gpus.observed(&mut self.ingest, pid, from, to),
+            Told::Observed { pid, from, to, .. } => {
+                self.gpus.observed(&mut self.ingest, &self.tasks, pid, (from, to))
+            }
             Told::On { .. } | Told::Losses { .. } | Told::Ended { .. } => Ok(()),
         }
     }
