@@ -159,9 +159,9 @@ fn gpus_that_a_rank_sees_and_does_not_use_are_none_of_its_own() -> anyhow::Resul
     for word in &mut command {
         *word = word.replace("STALLSCOPE_DOUBLE=gpus=2", "STALLSCOPE_DOUBLE=gpus=4");
     }
-    let arguments = ["record", "-o", text(&capture), "--json", "--"];
-    let command: Vec<&str> = arguments.into_iter().chain(command.iter().map(String::as_str)).collect();
-    let output = run(&command)?;
+    let mut recorder = Command::new(stallscope()?);
+    recorder.args(["record", "-o", text(&capture), "--json", "--"]).args(command);
+    let output = recorder.env("LD_LIBRARY_PATH", &libraries).output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report = json(&["report", text(&capture), "--json"])?;
     let devices = gpus(&report);
