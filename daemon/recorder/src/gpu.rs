@@ -78,6 +78,11 @@ impl Gpus {
         std::mem::take(&mut self.on)
     }
 
+    /// Whether an agent has collected.
+    pub(crate) fn any_on(&self) -> bool {
+        self.processes.values().any(|process| process.attach.is_some())
+    }
+
     /// Puts the agents to rest; `meanwhile` goes on with what else is to be done, and is given what they still tell.
     pub(crate) fn rest(&mut self, mut meanwhile: impl FnMut(Vec<Told>)) {
         let Some(team) = &self.team else { return };

@@ -26,8 +26,10 @@ use crate::queue::{Batch, Receiver, Sender, queue};
 /// How often the rings are looked at while records come: they hold several times what half a million records a second
 /// fill in that time, and the kernel half wakes us when one is a quarter full.
 const LOOK: Duration = Duration::from_millis(50);
-/// The same while nothing comes: ten wake-ups a second are 0.1 % of a core.
-const LOOK_IDLE: Duration = Duration::from_millis(100);
+/// The same while nothing comes, from threads or from agents: ten wake-ups a second are 0.1 % of a core.
+const LOOK_IDLE: Duration = Duration::from_millis(250);
+/// The same while agents collect, which wait for us when they have told much.
+const LOOK_AGENTS: Duration = Duration::from_millis(100);
 /// What a crash can cost.
 const FLUSH: Duration = Duration::from_secs(1);
 /// A process that takes longer than this to be looked at hangs, and is not: meanwhile the rings fill up.
@@ -471,7 +473,11 @@ fn read(
         reader.poll(wait)?;
         let (records, threads, alive) = {
             let (batch, seen) = &mut *gathered.borrow_mut();
-            wait = if batch.events.is_empty() { LOOK_IDLE } else { LOOK };
+            wait = match (batch.events.is_empty(), gpus.any_on()) {
+                (false, _) => LOOK,
+                (true, true) => LOOK_AGENTS,
+                (true, false) => LOOK_IDLE,
+            };
             gpus.take(&mut batch.told);
             if let Some(counters) = &mut counters {
                 counters.take(&mut batch.counters);
@@ -500,11 +506,13 @@ fn read(
             // What was loaded meanwhile (a library by dlopen, another program) is probed from now on.
             libraries.look(&mut session, &mut door, &pids, &mut gathered.borrow_mut().0);
             gpus.follow(&pids);
-            // Without them a report lacks sums and has all the rest.
-            let _ = session.report_totals_reading(Some(&reader));
+            let silent = std::mem::replace(&mut told, records) == records;
+            // Without them a report lacks sums and has all the rest. Where nobody ran, there is nothing to sum.
+            if !silent {
+                let _ = session.report_totals_reading(Some(&reader));
+            }
             progress(Progress { elapsed, records, threads: alive });
             // Where the records of threads' ends were lost, nothing more comes.
-            let silent = std::mem::replace(&mut told, records) == records;
             if silent && alive > 0 && !pids.iter().any(|&pid| lives(pid)) {
                 break Ended::JobEnded;
             }
