@@ -26,7 +26,7 @@ use crate::queue::{Batch, Receiver, Sender, queue};
 /// How often the rings are looked at while records come: they hold several times what half a million records a second
 /// fill in that time, and the kernel half wakes us when one is a quarter full.
 const LOOK: Duration = Duration::from_millis(50);
-/// The same while nothing comes, from threads or from agents: ten wake-ups a second are 0.1 % of a core.
+/// The same while nothing comes, from threads or from agents: ten wake-ups a second would be 0.1 % of a core.
 const LOOK_IDLE: Duration = Duration::from_millis(250);
 /// The same while agents collect, which wait for us when they have told much.
 const LOOK_AGENTS: Duration = Duration::from_millis(100);
