@@ -18,6 +18,15 @@ use stallscope_tests::live::gpu::double;
 use stallscope_tests::live::job::programs;
 use stallscope_tests::live::lab::{Running, json, obstacle, start, until};
 
+macro_rules! needs_root {
+    () => {
+        if let Some(why) = obstacle() {
+            println!("skipped: {why}");
+            return Ok(());
+        }
+    };
+}
+
 /// What happens to the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -132,10 +141,7 @@ fn summary(mut recorder: Running) -> anyhow::Result<Value> {
 
 /// One process for each end, each met in `state`.
 fn all_ends(state: State) -> anyhow::Result<()> {
-    if let Some(why) = obstacle() {
-        println!("skipped: {why}");
-        return Ok(());
-    }
+    needs_root!();
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V12_8)?;
     let capture = folder.path().join("a.stall");
@@ -179,10 +185,7 @@ fn all_ends_while_dormant() -> anyhow::Result<()> {
 
 #[test]
 fn a_process_that_begins_to_use_cuda_while_it_is_recorded_is_seen_from_then_on() -> anyhow::Result<()> {
-    if let Some(why) = obstacle() {
-        println!("skipped: {why}");
-        return Ok(());
-    }
+    needs_root!();
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V13_0)?;
     let mut job = Job::start(&libraries, "gpus=1", &["late"])?;
@@ -209,10 +212,7 @@ fn a_process_that_begins_to_use_cuda_while_it_is_recorded_is_seen_from_then_on()
 
 #[test]
 fn a_process_at_its_memory_limit_gets_no_agent_and_goes_on() -> anyhow::Result<()> {
-    if let Some(why) = obstacle() {
-        println!("skipped: {why}");
-        return Ok(());
-    }
+    needs_root!();
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V12_8)?;
     let job = Job::start(&libraries, "gpus=1", &[])?;
@@ -244,10 +244,7 @@ fn names(capture: &Path) -> anyhow::Result<Vec<String>> {
 
 #[test]
 fn after_a_recorder_was_killed_the_next_one_knows_all_names() -> anyhow::Result<()> {
-    if let Some(why) = obstacle() {
-        println!("skipped: {why}");
-        return Ok(());
-    }
+    needs_root!();
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V12_8)?;
     let job = Job::start(&libraries, "gpus=1", &[])?;
@@ -269,10 +266,7 @@ fn after_a_recorder_was_killed_the_next_one_knows_all_names() -> anyhow::Result<
 
 #[test]
 fn a_second_recorder_is_refused_and_the_first_is_not_disturbed() -> anyhow::Result<()> {
-    if let Some(why) = obstacle() {
-        println!("skipped: {why}");
-        return Ok(());
-    }
+    needs_root!();
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V12_8)?;
     let job = Job::start(&libraries, "gpus=1", &[])?;
@@ -294,10 +288,7 @@ fn a_second_recorder_is_refused_and_the_first_is_not_disturbed() -> anyhow::Resu
 
 #[test]
 fn a_kernel_that_does_not_end_is_named() -> anyhow::Result<()> {
-    if let Some(why) = obstacle() {
-        println!("skipped: {why}");
-        return Ok(());
-    }
+    needs_root!();
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V12_8)?;
     let mut job = Job::start(&libraries, "gpus=1;kernel.hang.backward_gemm=1", &[])?;
