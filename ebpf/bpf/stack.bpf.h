@@ -113,8 +113,8 @@ static __noinline u64 finish_stack(struct stack_scratch *s, u32 task, u64 seed)
 	return hash;
 }
 
-// The current task's user stack.
-static __noinline u64 user_stack(void *ctx, struct task_state *state, u32 slot)
+// The current task's user stack, with these flags.
+static __noinline u64 user_stack_as(void *ctx, struct task_state *state, u32 slot, u16 flags)
 {
 	struct stack_scratch *s;
 	long bytes;
@@ -123,7 +123,7 @@ static __noinline u64 user_stack(void *ctx, struct task_state *state, u32 slot)
 	s = bpf_map_lookup_elem(&scratch, &slot);
 	if (!s)
 		return 0;
-	s->record.head.flags = 0;
+	s->record.head.flags = flags;
 	bytes = bpf_get_stack(ctx, s->frames, sizeof(s->frames), BPF_F_USER_STACK);
 	s->record.native = bytes > 0 ? (u64)bytes / 8 : 0;
 	s->record.python = python_walk(state, s);
@@ -132,6 +132,11 @@ static __noinline u64 user_stack(void *ctx, struct task_state *state, u32 slot)
 		return 0;
 	}
 	return finish_stack(s, state->id, state->pid);
+}
+
+static __always_inline u64 user_stack(void *ctx, struct task_state *state, u32 slot)
+{
+	return user_stack_as(ctx, state, slot, 0);
 }
 
 // A thread that sleeps in the same call as the last time, as deep in its kernel stack, sleeps at the same place: so much
