@@ -7,7 +7,7 @@
 //   taken PID          "go": forks a process with this pid, which waits
 //   vfork              "go": waits for a child that does not end
 //   write FILE         "go": writes to FILE
-//   fault FILE         "go": one thread writes to FILE's memory, another takes that memory away meanwhile
+//   fault FILE         "go": one thread writes to FILE's memory, another changes how that memory is mapped meanwhile
 //   submit DEVICE N    "go": has N adjacent blocks of DEVICE read at once
 //   library FILE       calls wait_in_library of FILE again and again
 #define _GNU_SOURCE
@@ -260,11 +260,12 @@ static void *touch_page(void *unused)
 	return unused;
 }
 
-static void *take_page(void *unused)
+static void *change_page(void *unused)
 {
-	// After the other one is held up in it.
+	// After the other one is held up in it. The page stays: whoever is held up may have to begin again when it is let go.
 	usleep(300000);
-	munmap(page, BLOCK);
+	if (mprotect(page, BLOCK, PROT_READ | PROT_WRITE | PROT_EXEC))
+		die("mprotect");
 	return unused;
 }
 
@@ -281,7 +282,7 @@ static void fault(const char *path)
 	say("ready");
 	await_line();
 	begin_thread(touch_page, 0, &both[0]);
-	begin_thread(take_page, 0, &both[1]);
+	begin_thread(change_page, 0, &both[1]);
 	pthread_join(both[0], 0);
 	pthread_join(both[1], 0);
 	say("written");

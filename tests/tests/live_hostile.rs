@@ -312,7 +312,7 @@ fn a_write_to_a_disk_that_hangs_is_named_with_its_file() -> anyhow::Result<()> {
     stuck.release()
 }
 
-/// A thread hangs in a page fault, next to one that unmaps the page: the memory of the process is locked, and reading what
+/// A thread hangs in a page fault, next to one that changes how the page is mapped: the memory of the process is locked, and reading what
 /// the kernel shows of it (its arguments, its environment) does not come back.
 #[test]
 fn a_process_that_cannot_be_looked_at_holds_up_nobody() -> anyhow::Result<()> {
