@@ -179,6 +179,9 @@ impl Visit<'_> {
         let unread = self.new || header.tail.load(Ordering::Relaxed) == 0;
         let mut reader = if unread { Reader::from_start(self.ring) } else { Reader::new(self.ring) };
         let mut out = Out::new(self.pid, self.settings, self.tell);
+        // One that collects without having been told to began when CUDA did.
+        let mut from_start =
+            unread && matches!(control::standing(header).state, State::Attaching | State::On) && !self.new;
         control::heartbeat(header, monotonic_ns());
         let mut rate = Rate::new(self.settings.wanted.launch_stacks_a_second);
         control::command(header, Command::Collect, Some((&self.settings.wanted, rate.every())));
@@ -202,7 +205,15 @@ impl Visit<'_> {
             let mut pulse = Pulse::new(self.pid);
             let end = self.collect(&mut reader, &mut out, &mut rate, &mut pulse);
             let (left, begun) = (control::left(header), Instant::now());
-            let observed = |to: u64, detach, left| Told::Observed { pid: self.pid, from, to, detach, left };
+            let whole = std::mem::take(&mut from_start);
+            let observed = |to: u64, detach, left| Told::Observed {
+                pid: self.pid,
+                from,
+                to,
+                from_start: whole,
+                detach,
+                left,
+            };
             if let Why::Agent(standing) = &end
                 && standing.reason == Reason::OtherProfiler
                 && !self.stop.is_asked()

@@ -57,6 +57,8 @@ pub enum Told {
         from: u64,
         /// Until when.
         to: u64,
+        /// It collected before the process could launch anything.
+        from_start: bool,
         /// How long it took to rest.
         detach: Duration,
         /// How CUPTI was left.

@@ -9,9 +9,9 @@ use stallscope_core::ledger::{
     CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, Leaf, Ledgers, Options, all_ledgers,
 };
 use stallscope_core::report::Report;
-use stallscope_core::rows::{DeviceWindow, GpuOp, Launch};
+use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, Launch};
 use stallscope_core::weights;
-use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, wait_flags};
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, wait_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, ThreadId, TimeNs};
 
 /// A job of one rank: a main thread that launches, a worker process that reads files and its feeder thread.
@@ -174,7 +174,7 @@ fn a_device_that_is_observed_is_idle_before_its_first_operation_and_after_its_la
     let main = job.main;
     job.host.on(main, 500, 900, "read", ObjectKind::File, "/data/slow");
     job.kernel((300, 400), main, (290, 295));
-    let window = DeviceWindow { start: TimeNs(100), duration_ns: 800 };
+    let window = DeviceWindow { start: TimeNs(100), duration_ns: 800, flags: window_flags::FROM_START };
     job.host.writer.push_device_window(job.gpu, window).unwrap();
     let ledger = ledger(&job.host.capture());
     assert_eq!((ledger.start, ledger.end), (TimeNs(100), TimeNs(900)));
@@ -191,10 +191,46 @@ fn a_device_that_is_observed_is_idle_before_its_first_operation_and_after_its_la
 #[test]
 fn a_device_without_any_operation_is_idle_as_long_as_it_is_observed() {
     let mut job = Job::new();
-    let window = DeviceWindow { start: TimeNs(100), duration_ns: 800 };
+    let window = DeviceWindow { start: TimeNs(100), duration_ns: 800, flags: window_flags::FROM_START };
     job.host.writer.push_device_window(job.gpu, window).unwrap();
     let ledger = ledger(&job.host.capture());
     assert_eq!((ledger.sums.get(Leaf::Idle), ledger.sums.idle(IdleLeaf::Unknown)), (800, 800));
+}
+
+/// What ran when the recording began has no records: until the host has waited for the device, nothing shows that it had
+/// nothing to do.
+#[test]
+fn work_from_before_the_recording_may_run_until_the_host_has_waited_for_the_device() {
+    let of = |sync: Option<(i64, i64)>, flags| {
+        let mut job = Job::new();
+        let main = job.main;
+        if let Some((from, to)) = sync {
+            let name = job.host.writer.intern("cuStreamSynchronize");
+            let call = ApiCall {
+                start: TimeNs(from),
+                duration_ns: (to - from).unsigned_abs(),
+                name,
+                correlation: CorrelationId(0),
+            };
+            job.host.writer.push_api_call(main, call).unwrap();
+        }
+        job.kernel((500, 600), main, (490, 495));
+        job.kernel((700, 800), main, (690, 695));
+        let window = DeviceWindow { start: TimeNs(100), duration_ns: 700, flags };
+        job.host.writer.push_device_window(job.gpu, window).unwrap();
+        let ledger = ledger(&job.host.capture());
+        assert_eq!((ledger.sums.get(Leaf::Idle), ledger.sums.total()), (500, 700));
+        let leaves = [IdleLeaf::Unknown, IdleLeaf::Sync, IdleLeaf::Host, IdleLeaf::Launch, IdleLeaf::Device];
+        leaves.map(|leaf| ledger.sums.idle(leaf))
+    };
+    // The first gap is [100, 500), the second [600, 700): of that 90 are the host's, 5 the launch's, 5 the device's.
+    assert_eq!(of(None, 0), [400, 0, 90, 5, 5]);
+    assert_eq!(of(Some((150, 300)), 0), [200, 0, 90 + 190, 10, 10]);
+    // A wait that had begun before says the same when it comes back.
+    assert_eq!(of(Some((50, 300)), 0), [200, 0, 90 + 190, 10, 10]);
+    // The agent was there before the first launch.
+    assert_eq!(of(None, window_flags::FROM_START), [0, 0, 90 + 390, 10, 10]);
+    assert_eq!(of(Some((150, 300)), window_flags::FROM_START), [0, 150, 90 + 240, 10, 10]);
 }
 
 #[test]
@@ -202,7 +238,7 @@ fn between_two_observations_nothing_is_known() {
     let mut job = Job::new();
     let main = job.main;
     for start in [100, 600] {
-        let window = DeviceWindow { start: TimeNs(start), duration_ns: 200 };
+        let window = DeviceWindow { start: TimeNs(start), duration_ns: 200, flags: window_flags::FROM_START };
         job.host.writer.push_device_window(job.gpu, window).unwrap();
     }
     job.kernel((150, 250), main, (140, 145));

@@ -8,7 +8,7 @@ use stallscope_core::report::Report;
 use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, HostSpan, LossWindow, StreamWait};
 use stallscope_core::weights;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, op_flags};
+use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, op_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, ThreadId, TimeNs};
 
 /// A job with one process, one GPU and as many threads as are asked for.
@@ -139,7 +139,8 @@ fn an_operation_that_had_not_ended_when_the_recording_did_is_known_and_those_of_
         // One without an end that something followed in its stream has ended.
         job.named("ended", OpKind::Kernel, op_flags::END_UNKNOWN, 9, 300, 300, 0).op(9, 400, 500, 0);
         if observed {
-            let window = DeviceWindow { start: TimeNs(0), duration_ns: 10_000 };
+            let window =
+                DeviceWindow { start: TimeNs(0), duration_ns: 10_000, flags: window_flags::FROM_START };
             let device = job.device;
             job.ingest.writer().push_device_window(device, window).unwrap();
         }

@@ -166,6 +166,12 @@ pub mod wait_flags {
     pub const CONTINUED: u64 = 16;
 }
 
+/// Bits of [`device_window::FLAGS`].
+pub mod window_flags {
+    /// Whatever runs in it was launched under observation: it began before the process could launch anything.
+    pub const FROM_START: u64 = 1;
+}
+
 /// Bits of [`collective_call::FLAGS`].
 pub mod call_flags {
     /// Another collective call was open on the thread when this one began.
@@ -344,7 +350,10 @@ columns! {
 }
 columns! {
     /// Columns of [`RecordKind::DeviceWindow`](super::RecordKind::DeviceWindow).
-    device_window: 2 {}
+    device_window: 3 {
+        /// Bits of `window_flags`.
+        FLAGS = 2,
+    }
 }
 columns! {
     /// Columns of [`RecordKind::Counter`](super::RecordKind::Counter). The duration is the time that the value stands for:

@@ -88,7 +88,7 @@ mod host;
 pub use host::{
     BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, block_io, call_flags, collective_call,
     connection, counter, cpu_sample, device_window, file_io, launch_stack, page_faults, thread_loss,
-    thread_preempt, thread_span, thread_wait, wait_flags,
+    thread_preempt, thread_span, thread_wait, wait_flags, window_flags,
 };
 
 /// What the key of a batch numbers.

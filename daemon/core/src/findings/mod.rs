@@ -2,6 +2,7 @@
 //!
 //! A finding is a share of a device's wall time that one rule speaks of. Nothing is said below a rule's first threshold.
 
+mod blame;
 mod cpu;
 mod frames;
 mod host_work;
@@ -22,6 +23,7 @@ use crate::report::text::{duration, percent, short_name, times};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
 
+pub use blame::{Blame, Link};
 pub use cpu::Pointer;
 pub(crate) use host_work::host_work;
 use rules::rule;
@@ -67,6 +69,9 @@ pub struct Finding {
     /// Where a finding about a rank on CPUs points to.
     #[serde(flatten)]
     pub pointer: Option<Pointer>,
+    /// Who is to blame.
+    #[serde(flatten)]
+    pub blame: Blame,
 }
 
 /// Causes of idle time that one rule speaks of, together.
@@ -186,6 +191,7 @@ impl Found<'_> {
             evidence,
             advice: rule.advice,
             pointer: None,
+            blame: Blame::default(),
         });
     }
 }

@@ -19,6 +19,8 @@ pub enum Reason {
     Lost,
     /// The operation was queued long before it began, and no recorded order explains it.
     Queued,
+    /// The device was not observed before, and nothing shows that it had nothing left to do.
+    Unseen,
 }
 
 impl Reason {
@@ -30,6 +32,9 @@ impl Reason {
             Self::NoLaunch => "no host call is recorded for the operation that ended the gap",
             Self::Lost => "records were lost here",
             Self::Queued => "the operation was queued, and nothing recorded says what it waited for",
+            Self::Unseen => {
+                "work launched before the device was observed may have run: nothing shows that it had ended"
+            }
         }
     }
 }

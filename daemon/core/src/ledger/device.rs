@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use hashbrown::HashMap;
-use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags};
+use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, TimeNs};
 
 use super::causes::Causes;
@@ -184,7 +184,7 @@ pub fn device_ledger<S: ReadAt>(
     device: DeviceId,
     options: Options,
 ) -> Result<Option<DeviceLedger>, NotConserved> {
-    let observed = observed(capture, device);
+    let Observed { stretches: observed, unseen_from } = Observed::of(capture, device);
     let Some(start) = window_start(capture, device, &observed) else { return Ok(None) };
     let mut run = DeviceRun {
         sweep: Sweep::new(start),
@@ -205,6 +205,7 @@ pub fn device_ledger<S: ReadAt>(
         start,
         options,
     };
+    run.explainer.unseen_from = unseen_from;
     let step_source = run.stepper.plan.source();
     let mut merged = capture.merged::<GpuOp>(device.0, ColumnSet::ALL);
     while let Some(rows) = merged.next_run() {
@@ -269,17 +270,32 @@ pub fn device_ledger<S: ReadAt>(
     }))
 }
 
-/// Stretches in which the device was observed, by their begin: empty for traces, which do not say.
-fn observed<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<(TimeNs, TimeNs)> {
-    let mut all: Vec<(TimeNs, TimeNs)> = Vec::new();
-    for window in capture.rows::<DeviceWindow>(device.0) {
-        let (from, to) = (window.start, window.start.plus(window.duration_ns));
-        match all.last_mut() {
-            Some((_, until)) if from <= *until => *until = to.max(*until),
-            _ => all.push((from, to)),
+/// When a device was observed. Empty for traces, which do not say.
+#[derive(Default)]
+struct Observed {
+    /// By their begin; they do not touch.
+    stretches: Vec<(TimeNs, TimeNs)>,
+    /// Begins of those into which work may reach that was launched before.
+    unseen_from: Vec<TimeNs>,
+}
+
+impl Observed {
+    fn of<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Self {
+        let mut all = Self::default();
+        for window in capture.rows::<DeviceWindow>(device.0) {
+            let (from, to) = (window.start, window.start.plus(window.duration_ns));
+            match all.stretches.last_mut() {
+                Some((_, until)) if from <= *until => *until = to.max(*until),
+                _ => {
+                    all.stretches.push((from, to));
+                    if window.flags & window_flags::FROM_START == 0 {
+                        all.unseen_from.push(from);
+                    }
+                }
+            }
         }
+        all
     }
-    all
 }
 
 /// When the window of a device begins: with the moment from which on it was observed; in a trace, which does not say that,

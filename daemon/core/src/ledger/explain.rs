@@ -10,7 +10,7 @@ use stallscope_schemas::record::{RecordKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
 use super::calibrate::device_floor_ns;
-use super::causes::{Causes, Reason};
+use super::causes::{Cause, Causes, Reason};
 use super::cpu::idle::HostWalk;
 use super::gap::{Blamed, Closing, Context};
 use super::launches::LaunchStacks;
@@ -93,7 +93,27 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     pub(super) gaps: u64,
     /// The gap that was explained last: a step may cut one gap into several calls.
     open_gap: (TimeNs, TimeNs),
+    /// Moments from which on the device was observed and may have had work from before, in order.
+    pub(super) unseen_from: Vec<TimeNs>,
+    /// Whether that may still run in the open gap.
+    unseen: bool,
     pub(super) longest_gap: (TimeNs, u64),
+}
+
+/// Takes the causes from those pieces of a gap in which work from before may have run: up to the end of the first call that
+/// waited for the device. Returns whether there was such an end.
+fn hide_unseen(pieces: &mut [Blamed], gap_end: TimeNs) -> bool {
+    let waits = |p: &Blamed| p.cause.leaf == IdleLeaf::Sync;
+    let before = pieces.iter().take_while(|p| !waits(p)).count();
+    let hidden = before + pieces.iter().skip(before).take_while(|p| waits(p)).count();
+    // A wait that lasts as long as the gap has not come back.
+    let has_waited = hidden > before && pieces.get(hidden - 1).is_some_and(|p| p.to < gap_end);
+    let hidden = if has_waited { hidden } else { pieces.len() };
+    for piece in pieces.iter_mut().take(hidden).filter(|p| p.cause.reason != Reason::Lost) {
+        let Cause { call, node, thread, .. } = piece.cause;
+        piece.cause = Cause { leaf: IdleLeaf::Unknown, reason: Reason::Unseen, call, node, thread };
+    }
+    has_waited
 }
 
 impl<'a, S: ReadAt> Explainer<'a, S> {
@@ -125,6 +145,8 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             blamed: Vec::new(),
             gaps: 0,
             open_gap: (TimeNs(i64::MIN), TimeNs(i64::MIN)),
+            unseen_from: Vec::new(),
+            unseen: false,
             longest_gap: (TimeNs(0), 0),
         }
     }
@@ -134,6 +156,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         if self.open_gap.1 != from {
             self.gaps += 1;
             self.open_gap.0 = from;
+            self.unseen = self.unseen_from.binary_search(&from).is_ok();
         }
         self.open_gap.1 = to;
         let idle_since = self.open_gap.0;
@@ -194,6 +217,9 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             device_floor_ns: self.device_floor_ns,
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
+        if self.unseen {
+            self.unseen = !hide_unseen(&mut self.blamed, to);
+        }
         // From the launching call on, the device waits for what was launched from there.
         let launched = closing.and_then(|x| Some((x.launch?, x.correlation)));
         let sampled =

@@ -337,7 +337,10 @@ host_row! {
 
 host_row! {
     /// A stretch in which a device was observed.
-    DeviceWindow in device_window {}
+    DeviceWindow in device_window {
+        /// Bits of [`window_flags`](stallscope_schemas::record::window_flags).
+        flags: u64 = FLAGS Repeating,
+    }
 }
 
 host_row! {

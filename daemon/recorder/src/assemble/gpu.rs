@@ -130,15 +130,14 @@ impl Gpus {
         self.known.get(uuid).copied()
     }
 
-    /// The devices of a process were observed in `[from, to)`.
+    /// The devices of a process were observed.
     pub(super) fn observed<W: Write>(
         &mut self,
         ingest: &mut Ingest<W>,
         tasks: &Tasks,
         pid: u32,
-        (from, to): (u64, u64),
+        window: DeviceWindow,
     ) -> Result<(), WriteError> {
-        let window = DeviceWindow { start: time(from), duration_ns: to.saturating_sub(from) };
         let seen: Vec<u32> =
             self.seen.keys().filter(|(of, _)| *of == pid).map(|(_, number)| *number).collect();
         if let [only] = seen[..] {

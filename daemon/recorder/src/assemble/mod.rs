@@ -19,14 +19,15 @@ use stallscope_agents::Told;
 use stallscope_core::capture::{CaptureWriter, WriteError};
 use stallscope_core::ingest::Ingest;
 use stallscope_core::rows::{
-    BlockIo, CollectiveCall, Connection, CpuSample, FileIo, LaunchStack, PageFaults, ThreadLoss, ThreadSpan,
+    BlockIo, CollectiveCall, Connection, CpuSample, DeviceWindow, FileIo, LaunchStack, PageFaults,
+    ThreadLoss, ThreadSpan,
 };
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::ObjectText;
 use stallscope_ebpf::probes::collectives::Decoded;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{BlockOp, ObjectKind};
+use stallscope_schemas::record::{BlockOp, ObjectKind, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, ThreadId, TimeNs};
 use stallscope_schemas::wire::{self, loss_flag, stack_flag};
 
@@ -248,8 +249,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 }
                 Ok(())
             }
-            Told::Observed { pid, from, to, .. } => {
-                self.gpus.observed(&mut self.ingest, &self.tasks, pid, (from, to))
+            Told::Observed { pid, from, to, from_start, .. } => {
+                let flags = if from_start { window_flags::FROM_START } else { 0 };
+                let window = DeviceWindow { start: time(from), duration_ns: to.saturating_sub(from), flags };
+                self.gpus.observed(&mut self.ingest, &self.tasks, pid, window)
             }
             Told::On { .. } | Told::Losses { .. } | Told::Ended { .. } => Ok(()),
         }
