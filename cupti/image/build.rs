@@ -30,8 +30,8 @@ fn main() {
         .arg(cupti.join("agent/Cargo.toml"))
         .arg("--target-dir")
         .arg(&target_dir)
-        // Set to nothing rather than removed: then flags from configuration files do not count either.
-        .env("CARGO_ENCODED_RUSTFLAGS", "")
+        // With frame pointers: stacks of launches begin in it. Flags from configuration files do not count beside these.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Cforce-frame-pointers=yes")
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER");

@@ -58,8 +58,9 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Turn other tools' traces into a capture (.stall).
     ///
-    /// Reads Kineto (torch.profiler) and Chrome trace JSON, plain or gzipped, of NVIDIA and AMD GPUs, and Nsight Systems
-    /// SQLite exports (nsys export --type sqlite). Several files, one per rank, become one capture. Formats are told by
+    /// Reads Kineto (torch.profiler) and Chrome trace JSON, plain or gzipped, of NVIDIA and AMD GPUs, Nsight Systems
+    /// SQLite exports (nsys export --type sqlite), and straggler traces of pipelined jobs (trace-NAME.parquet, with its
+    /// sizes in meta-NAME.yaml beside it). Several files, one per rank, become one capture. Formats are told by
     /// content, not by name. Reads about 300 MB of JSON a second and holds under 1 GiB, whatever the size of the input.
     Import(ImportArgs),
     /// Show what a capture holds: records and bytes of each kind, devices, losses.
@@ -214,6 +215,8 @@ pub(crate) enum WeightArg {
     Gpu,
     /// Idle time of the GPU, by cause and by the host stack that ran meanwhile.
     GpuIdle,
+    /// Time that GPUs waited in collectives for late ranks, by what made those late.
+    GpuWait,
     /// Time on a CPU, by the stacks of samples; in captures without any, time inside operators, Python functions and
     /// ranges of host threads.
     Cpu,
@@ -228,6 +231,7 @@ impl From<WeightArg> for Weight {
         match weight {
             WeightArg::Gpu => Self::Gpu,
             WeightArg::GpuIdle => Self::GpuIdle,
+            WeightArg::GpuWait => Self::GpuWait,
             WeightArg::Cpu => Self::Cpu,
             WeightArg::OffCpu => Self::OffCpu,
             WeightArg::Wait => Self::Wait,
@@ -243,6 +247,9 @@ pub(crate) struct FlamegraphArgs {
     /// What the width of a frame means [default: gpu-idle; off-cpu where the capture has no GPU].
     #[arg(short, long, value_enum)]
     pub(crate) weight: Option<WeightArg>,
+    /// An earlier capture to compare with: red grew, blue shrank; frames without the numbers of processes and threads.
+    #[arg(long, value_name = "BEFORE")]
+    pub(crate) against: Option<PathBuf>,
     /// SVG to write; - for standard output [default: the capture's name with the weight and .svg, in this folder].
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

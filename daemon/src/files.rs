@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stallscope_core::capture::{Capture, CaptureWriter, ReadAt, WriteError, WriterOptions};
 use stallscope_core::ingest::Ingest;
+use stallscope_import::flight_recorder::{self, ImportedJob};
 use stallscope_import::{ImportError, import_file};
 use tempfile::NamedTempFile;
 
@@ -87,6 +88,16 @@ pub(crate) fn import_one<W: Write>(
     let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let mut progress = Progress::new(&format!("importing {name}"));
     Ok(import_file(path, ingest, &mut |done, total| progress.update(done, total))?)
+}
+
+/// Imports the Flight Recorder dumps of one job with a progress bar.
+pub(crate) fn import_job<W: Write>(
+    paths: &[&PathBuf],
+    ingest: &mut Ingest<W>,
+) -> Result<ImportedJob, Failure> {
+    let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
+    let mut progress = Progress::new("importing dumps");
+    Ok(flight_recorder::import_job(&paths, ingest, &mut |done, total| progress.update(done, total))?)
 }
 
 pub(crate) fn output_failure(path: &Path, source: io::Error) -> Failure {

@@ -104,6 +104,7 @@ loss_counters! {
     37 OperationUnfinished "operation_unfinished" "CUPTI returned an operation without its end; its time is UNKNOWN.";
     38 RangeLost "range_lost" "A range of the user's was left out: too many were open, or its begin was not seen.";
     39 AgentYielded "agent_yielded" "The agent stepped aside for a profiler in the job; the time of the devices is UNKNOWN until it collected again.";
+    40 AgentTaken "agent_taken" "A profiler in the job took CUPTI's callbacks from the agent before it was noticed; the time of the devices is UNKNOWN from the last record that is known to have come until the agent collected again.";
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ impl TimeNs {
     pub fn plus(self, ns: u64) -> Self {
         Self(self.0.saturating_add_unsigned(ns))
     }
+
+    /// `self - ns`, saturating at the begin of the representable range (the year 1677).
+    #[must_use]
+    pub fn minus(self, ns: u64) -> Self {
+        Self(self.0.saturating_sub_unsigned(ns))
+    }
 }
 
 impl fmt::Display for TimeNs {

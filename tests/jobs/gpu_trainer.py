@@ -52,12 +52,15 @@ def arguments():
     parser.add_argument("--data", help="folder whose files the loader reads; %%r is the rank")
     parser.add_argument("--fault", default="none@0", help="KIND@RANK")
     parser.add_argument("--dose-ms", type=float, default=10)
+    parser.add_argument("--decoy", default="none@0", help="KIND@RANK: the same harm in a thread that nothing waits for")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--profile", help="FROM:TO, steps in which rank 0 profiles itself, as torch.profiler would")
+    parser.add_argument("--profile-file", help="rank 0 profiles itself for so many steps as this file says when it is there")
     parser.add_argument("--counter", help="file of 8 bytes that counts steps of rank 0")
     args = parser.parse_args()
-    kind, rank = args.fault.split("@")
-    args.fault = kind if int(rank) == RANK else "none"
+    for harm in ("fault", "decoy"):
+        kind, rank = getattr(args, harm).split("@")
+        setattr(args, harm, kind if int(rank) == RANK else "none")
     args.data = args.data and args.data.replace("%r", str(RANK))
     return args
 
@@ -179,6 +182,16 @@ HARMS = {
 }
 
 
+def decoy(args, truth):
+    step = 0
+    while True:
+        begin = time.monotonic_ns()
+        HARMS[args.decoy](None, args.dose_ms)
+        truth.dose("decoy", step, begin, time.monotonic_ns())
+        time.sleep(0.005)
+        step += 1
+
+
 class Trainer:
     def __init__(self, args):
         from gpu_cuda import Gpu, Ranks
@@ -229,6 +242,36 @@ class Trainer:
         self.truth.line(t="step", step=step, begin_ns=begin, end_ns=time.monotonic_ns())
 
 
+class Order:
+    """A profile that somebody outside orders: `STEPS [unsubscribed]` in a file, answered in FILE.done."""
+
+    def __init__(self, path):
+        self.path, self.profiler, self.last = path, None, None
+
+    def before(self, step):
+        if self.profiler or not os.path.exists(self.path):
+            return
+        from gpu_profiler import Profiler
+
+        with open(self.path) as file:
+            steps, *how = file.read().split()
+        os.unlink(self.path)
+        self.begin_ns = time.monotonic_ns()
+        self.profiler, self.last = Profiler(subscribes="unsubscribed" not in how), step + int(steps)
+        self.profiler.start()
+
+    def after(self, step):
+        if not self.profiler or step < self.last:
+            return
+        said = {"counts": self.profiler.stop(), "foreign": self.profiler.foreign}
+        said |= {"begin_ns": self.begin_ns, "end_ns": time.monotonic_ns()}
+        # Kept: CUPTI may call it as long as nobody else has registered.
+        self.kept, self.profiler = self.profiler, None
+        with open(self.path + ".new", "w") as file:
+            json.dump(said, file)
+        os.rename(self.path + ".new", self.path + ".done")
+
+
 def main():
     args = arguments()
     if args.fault == "slow-device":
@@ -239,6 +282,8 @@ def main():
     loader = multiprocessing.get_context("fork").Process(target=worker, args=(args, batches), daemon=True)
     loader.start()
     trainer = Trainer(args)
+    if args.decoy != "none":
+        threading.Thread(target=decoy, args=(args, trainer.truth), daemon=True).start()
     counter = None
     if args.counter and RANK == 0:
         from counter import Counter
@@ -249,12 +294,17 @@ def main():
         from gpu_profiler import Profiler
 
         profiler, profiled = Profiler(), range(*map(int, args.profile.split(":")))
+    order = Order(args.profile_file) if args.profile_file and RANK == 0 else None
     begin, step = time.monotonic(), 0
     while time.monotonic() - begin < args.seconds if args.seconds else step < args.steps:
         if profiler and step == profiled.start:
             profiler.start()
+        if order:
+            order.before(step)
         trainer.step(step, batches)
         step += 1
+        if order:
+            order.after(step)
         if profiler and step == profiled.stop:
             print("profiler", json.dumps(profiler.stop()), flush=True)
         if counter:

@@ -12,25 +12,34 @@ use std::io::Write;
 use std::path::Path;
 
 use stallscope_core::capture::{Capture, CaptureWriter, WriterOptions};
+use stallscope_core::hang;
 use stallscope_core::ingest::Ingest;
-use stallscope_core::ledger::{self, CpuLeaf, CpuLedger, Ledgers, cpu::cpu_ledger, device::device_ledger};
+use stallscope_core::ledger::{self, CpuLeaf, CpuLedger, Ledgers, all_ledgers, cpu::cpu_ledger};
 use stallscope_core::report::{Report, render};
 use stallscope_core::rows::{
-    ApiCall, BlockIo, Collective, CollectiveCall, Connection, CpuSample, DeviceSpan, FileIo, GpuOp, HostSpan,
-    LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
+    ApiCall, BlockIo, Collective, CollectiveCall, Connection, CpuSample, DeviceSpan, FileIo, GpuOp,
+    GroupState, HostSpan, LossWindow, PageFaults, PipelineOp, Row, StreamWait, ThreadLoss, ThreadPreempt,
+    ThreadSpan, ThreadWait,
 };
-use stallscope_core::weights;
+use stallscope_core::{weights, whatif};
 use stallscope_import::import_file;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{RecordKind, device_kind};
+use stallscope_schemas::record::device_kind;
 use stallscope_schemas::units::DeviceId;
 
 /// What a target does with an input.
 pub type Target = fn(&[u8]);
 
 /// The targets, by the name of their corpus.
-pub const TARGETS: &[(&str, Target)] =
-    &[("kineto", kineto), ("nsys", nsys), ("capture", capture), ("wire", wire), ("ring", ring)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("kineto", kineto),
+    ("nsys", nsys),
+    ("stragglers", stragglers),
+    ("flight_recorder", flight_recorder),
+    ("capture", capture),
+    ("wire", wire),
+    ("ring", ring),
+];
 
 /// Imports the input as a trace of any kind that it looks like.
 pub fn kineto(data: &[u8]) {
@@ -49,6 +58,25 @@ pub fn nsys(data: &[u8]) {
         database::make(data, file.path()).is_ok()
     };
     if made {
+        import_and_read(file.path());
+    }
+}
+
+/// Imports the input as a Parquet file, or one of a job whose shape the input decides on.
+pub fn stragglers(data: &[u8]) {
+    let Ok(mut file) = scratch_file() else { return };
+    let whole = data.starts_with(b"PAR1");
+    let made = if whole { data.to_vec() } else { crate::stragglers::job_of(data).trace() };
+    if file.write_all(&made).is_ok() {
+        import_and_read(file.path());
+    }
+}
+
+/// Imports the input as a Flight Recorder dump, a pickle if it does not look like JSON.
+pub fn flight_recorder(data: &[u8]) {
+    let Ok(mut file) = scratch_file() else { return };
+    let head: &[u8] = if data.starts_with(b"{") || data.starts_with(b"\x80") { b"" } else { b"\x80\x02" };
+    if file.write_all(head).is_ok() && file.write_all(data).is_ok() {
         import_and_read(file.path());
     }
 }
@@ -118,15 +146,29 @@ fn read(bytes: Vec<u8>) -> u64 {
     count::<BlockIo>(&capture);
     count::<FileIo>(&capture);
     count::<Connection>(&capture);
-    // One device after the other: threads that end while libFuzzer looks for leaks pass for one.
-    for device in capture.keys(RecordKind::GpuOp) {
-        if let Err(error) = device_ledger(&capture, DeviceId(device), ledger::Options::default()) {
-            panic!("{error}");
+    count::<GroupState>(&capture);
+    if let Some(job) = hang::job_of(&capture) {
+        for hang in hang::judge(&job) {
+            assert!(hang.heard <= hang.members, "more ranks were heard than belong to a group");
         }
     }
+    count::<PipelineOp>(&capture);
+    // One device after the other: threads that end while libFuzzer looks for leaks pass for one.
+    if let Err(error) = all_ledgers(&capture, ledger::Options { in_turn: true, ..Default::default() }) {
+        panic!("{error}");
+    }
     hosts(&capture);
+    pipeline(&capture);
     let damaged = LossCounter::BatchDamaged.id();
     capture.losses().iter().filter(|(counter, _)| *counter == damaged).map(|(_, count)| count).sum()
+}
+
+/// What only a pipelined job has: an answer to what if, or why there is none.
+fn pipeline(capture: &Capture<Vec<u8>>) {
+    let Some(answer) = whatif::analyse(capture) else { return };
+    assert_eq!(answer.slowdown.is_none(), answer.undecided.is_some());
+    let numbers = answer.slowdown.iter().chain(&answer.m_w).chain(&answer.m_s);
+    assert!(numbers.copied().all(f64::is_finite), "{answer:?}");
 }
 
 /// What only a recording of a host has: ledgers of ranks on CPUs, and what is said of them.
@@ -184,6 +226,9 @@ pub fn corpus() -> anyhow::Result<Vec<(&'static str, &'static str, Vec<u8>)>> {
         ("kineto", "legacy-array.json", legacy.to_vec()),
         ("nsys", "rows.bin", database::sample()),
         ("nsys", "tiny.sqlite", database::sample_file()?),
+        ("stragglers", "two-stages.parquet", crate::stragglers::Job::tiny().trace()),
+        ("stragglers", "snappy.parquet", include_bytes!("../fixtures/stragglers/snappy.parquet").to_vec()),
+        ("stragglers", "two-chunks.bin", vec![1, 1, 1, 1, 0, 9, 1, 130]),
         ("capture", "two-devices.stall", crate::big_capture::write(Vec::new(), 2, 120)?),
         ("capture", "one-device.stall", crate::big_capture::write(Vec::new(), 1, 9)?),
         ("capture", "two-ranks.stall", host_capture::write(6)?),
@@ -195,7 +240,9 @@ pub fn corpus() -> anyhow::Result<Vec<(&'static str, &'static str, Vec<u8>)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Capture, RecordKind, TARGETS, capture, corpus, read};
+    use stallscope_schemas::record::RecordKind;
+
+    use super::{Capture, TARGETS, capture, corpus, read};
 
     #[test]
     fn targets_take_the_corpus_and_every_cut_of_it() {

@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -296,6 +296,8 @@ fn a_kernel_that_does_not_end_is_named() -> anyhow::Result<()> {
     let capture = folder.path().join("a.stall").display().to_string();
     let recorder = start(&["record", "--pid", &pid, "-d", "5s", "-o", &capture, "--json"])?;
     job.until(State::On)?;
+    // The recorder sees that some milliseconds later; what begins before that is not in the window.
+    std::thread::sleep(Duration::from_millis(200));
     job.order("hang")?;
     summary(recorder)?;
     let report = json(&["report", &capture, "--json"])?;
@@ -304,5 +306,86 @@ fn a_kernel_that_does_not_end_is_named() -> anyhow::Result<()> {
     ensure!(hang["category"] == "hang" && hang["summary"].to_string().contains("backward_gemm"), "{hang:#}");
     let direct = &report["devices"][0]["direct"];
     ensure!(direct["unknown_ns"].as_u64() > direct["idle_ns"].as_u64(), "it is not idle: {direct:#}");
+    Ok(())
+}
+
+/// A control group with a memory limit, with one process in it. Dropping it lets the process go.
+struct Group {
+    folder: PathBuf,
+    limit: &'static str,
+    used: &'static str,
+    pid: u32,
+}
+
+impl Group {
+    /// None where no group for memory can be made.
+    fn around(pid: u32) -> anyhow::Result<Option<Self>> {
+        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let of_memory = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let first =
+            of_memory.into_iter().find(|(controllers, _)| controllers.split(',').any(|c| c == "memory"));
+        let base = match first {
+            Some((_, path)) => Path::new("/sys/fs/cgroup/memory").join(path.trim_start_matches('/')),
+            None => PathBuf::from("/sys/fs/cgroup"),
+        };
+        let folder = base.join(format!("stallscope-test-{pid}"));
+        if std::fs::create_dir(&folder).is_err() {
+            return Ok(None);
+        }
+        let names = [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")];
+        let Some((limit, used)) = names.into_iter().find(|(limit, _)| folder.join(limit).exists()) else {
+            std::fs::remove_dir(&folder)?;
+            return Ok(None);
+        };
+        let group = Self { folder, limit, used, pid };
+        std::fs::write(group.folder.join("cgroup.procs"), pid.to_string())?;
+        Ok(Some(group))
+    }
+
+    /// So much more than is used now.
+    fn leave(&self, bytes: u64) -> anyhow::Result<()> {
+        let used: u64 = std::fs::read_to_string(self.folder.join(self.used))?.trim().parse()?;
+        Ok(std::fs::write(self.folder.join(self.limit), (used + bytes).to_string())?)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The process may be gone; a group with somebody in it stays.
+        if let Some(parent) = self.folder.parent() {
+            let _ = std::fs::write(parent.join("cgroup.procs"), self.pid.to_string());
+        }
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+#[test]
+fn a_job_at_its_memory_limit_is_left_alone_and_the_limit_is_named() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let mut job = Job::start(&libraries, "gpus=1", &[])?;
+    let pid = job.child.id();
+    let Some(group) = Group::around(pid)? else {
+        println!("skipped: no control group for memory can be made here");
+        return Ok(());
+    };
+    let capture = folder.path().join("a.stall");
+    let record = || {
+        let (pid, out) = (pid.to_string(), capture.display().to_string());
+        json(&["record", "--pid", &pid, "-d", "2s", "-o", &out, "--json", "--force"])
+    };
+    group.leave(3 << 20)?;
+    let summary = record()?;
+    let refused = summary["gpus"][0]["refused"].as_str().unwrap_or_default();
+    assert!(refused.contains("memory limit leaves"), "{summary:#}");
+    assert!(job.child.try_wait()?.is_none(), "it lives");
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    assert!(!maps.contains("stallscope-agent"), "{maps}");
+    // With room it is recorded.
+    group.leave(256 << 20)?;
+    let summary = record()?;
+    assert!(summary["gpus"][0]["refused"].is_null(), "{summary:#}");
+    assert!(job.child.try_wait()?.is_none(), "it lives");
     Ok(())
 }

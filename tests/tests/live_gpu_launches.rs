@@ -5,10 +5,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use stallscope_cupti_double::folder::Version;
 use stallscope_tests::live::gpu::{GpuJob, double};
-use stallscope_tests::live::lab::{json, obstacle, run};
+use stallscope_tests::live::job::programs;
+use stallscope_tests::live::lab::{Running, json, obstacle, run, until};
 
 macro_rules! needs_root {
     () => {
@@ -69,7 +71,7 @@ fn kernels_are_led_back_to_the_lines_that_launched_them() -> anyhow::Result<()> 
     let device = &report["devices"][0];
     let stacks = &device["launch_stacks"];
     let (sampled, launches) = (stacks["sampled"].as_u64(), stacks["launches"].as_u64());
-    // The recorder begins with one in 64 and finds within the first second that it can have more.
+    // A kernel begins with one in 64; within the first second it is found that it can have more.
     assert!(sampled > launches.map(|n| n / 32) && sampled <= launches, "{stacks}");
     assert_eq!(launches, device["launched_operations"].as_u64());
     let share = stacks["share_of_gpu_time"].as_f64().expect("a share");
@@ -103,6 +105,63 @@ fn kernels_are_led_back_to_the_lines_that_launched_them() -> anyhow::Result<()> 
     }
     let ours = gpu.iter().flat_map(|(frames, _)| frames).find(|f| f.contains("stallscope-agent"));
     assert_eq!(ours, None, "the agent is no part of the job");
+    Ok(())
+}
+
+/// `gpu_callers` on these libraries.
+fn callers(folder: &Path, libraries: &Path) -> anyhow::Result<Running> {
+    let (program, ready) = (folder.join("gpu_callers"), folder.join("ready"));
+    let source = programs().join("gpu_callers.cpp");
+    let flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-o", text(&program), text(&source), "-ldl"];
+    let compiled = Command::new("c++").args(flags).status().context("cannot run a C++ compiler")?;
+    ensure!(compiled.success(), "gpu_callers.cpp does not compile");
+    let mut command = Command::new(program);
+    command.args(["60", text(&ready)]).env("LD_LIBRARY_PATH", libraries).env("STALLSCOPE_DOUBLE", "gpus=1");
+    let job = Running(command.spawn()?);
+    until("the program to launch", || ready.exists())?;
+    Ok(job)
+}
+
+#[test]
+fn a_kernel_that_launches_seldom_has_its_caller_and_a_program_without_python_has_stacks() -> anyhow::Result<()>
+{
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let job = callers(folder.path(), &libraries)?;
+    let (capture, pid) = (folder.path().join("a.stall"), job.0.id().to_string());
+    json(&["record", "--pid", &pid, "-d", "4s", "-o", text(&capture), "--json", "--launch-stacks"])?;
+    drop(job);
+
+    let report = json(&["report", text(&capture), "--json"])?;
+    let device = &report["devices"][0];
+    let count = |name: &str| {
+        let all = device["top_operations"].as_array().expect("operations");
+        all.iter().find(|op| op["name"] == name).and_then(|op| op["count"].as_u64()).unwrap_or(0)
+    };
+    let sampled = device["launch_stacks"]["sampled"].as_u64().unwrap_or(0);
+    assert!(count("frequent") > 1_000 && count("rare") > 5, "{:#}", device["top_operations"]);
+    // 500 a second in 4 s, and as many at the begin as are saved up; of some the moment lies outside of the window.
+    assert!((100..=500 * 6).contains(&sampled), "{}", device["launch_stacks"]);
+
+    let gpu = folded(&capture, "gpu")?;
+    let of = |kernel: &str, caller: &str, exact: bool| {
+        sum(gpu.iter().filter(|(frames, _)| {
+            let is_exact = !frames[1].starts_with('[');
+            frames.last().is_some_and(|f| f == kernel)
+                && is_exact == exact
+                && frames.iter().any(|f| f.ends_with(&format!(": {caller}")))
+        }))
+    };
+    let ns = |kernel: &str| sum(gpu.iter().filter(|(frames, _)| frames.last().is_some_and(|f| f == kernel)));
+    // All of its launches, though it is one in thousands.
+    let (rare, led_back) = (ns("rare"), of("rare", "launch_rarely", true));
+    assert!(led_back * 10 >= rare * 8, "{led_back} of {rare} ns: {gpu:#?}");
+    assert!(of("frequent", "launch_often", true) > 0, "{gpu:#?}");
+    // Of two callers of one kernel each is there, in about the proportion in which they launch: 19 to 1.
+    let often = of("shared", "launch_shared_often", true) + of("shared", "launch_shared_often", false);
+    let seldom = of("shared", "launch_shared_seldom", true) + of("shared", "launch_shared_seldom", false);
+    assert!(seldom > 0 && often > seldom * 8 && often < seldom * 50, "{often} and {seldom} ns: {gpu:#?}");
     Ok(())
 }
 

@@ -57,6 +57,31 @@ pub(crate) fn bench(json: bool, quick: bool, only: &[String]) -> anyhow::Result<
     run(command.args(only))
 }
 
+/// `cargo xtask faults`.
+pub(crate) fn faults(json: bool, quick: bool, report: bool, only: &[String]) -> anyhow::Result<()> {
+    let mut command = tests_crate("faults", false)?;
+    for (flag, is_set) in [("--json", json), ("--quick", quick)] {
+        if is_set {
+            command.arg(flag);
+        }
+    }
+    command.args(only);
+    if !report {
+        return run(&mut command);
+    }
+    let date = output(crate::shell::command("date").arg("+%Y-%m-%d")).context("no date")?;
+    let table = output(command.args(["--page", date.trim()])).context("the matrix did not run")?;
+    let path = root().join("docs/accuracy.md");
+    let page = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (head, _) = page.split_once(ACCURACY_MARK).context("docs/accuracy.md has lost its mark")?;
+    std::fs::write(&path, format!("{head}{ACCURACY_MARK}\n\n{}\n", table.trim_end()))?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// What the figures in docs/accuracy.md follow.
+const ACCURACY_MARK: &str = "<!-- made by cargo xtask faults --report -->";
+
 /// `cargo xtask demo`: a real job, recorded while it runs. Where that is not possible, the trace in the repository.
 pub(crate) fn demo(trace: bool, gpu: bool) -> anyhow::Result<()> {
     setup::for_demo()?;

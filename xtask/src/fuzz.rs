@@ -10,8 +10,15 @@ use anyhow::{Context, bail};
 use crate::shell::{command, find, output, root, spelled};
 
 /// Target and the longest input that it is given, bytes: enough for every branch, small enough to be fast.
-const TARGETS: &[(&str, u32)] =
-    &[("kineto", 32_768), ("nsys", 65_536), ("capture", 65_536), ("wire", 16_384), ("ring", 32_768)];
+const TARGETS: &[(&str, u32)] = &[
+    ("kineto", 32_768),
+    ("nsys", 65_536),
+    ("stragglers", 32_768),
+    ("flight_recorder", 32_768),
+    ("capture", 65_536),
+    ("wire", 16_384),
+    ("ring", 32_768),
+];
 
 /// Where outcomes are kept.
 const REPORT: &str = "docs/fuzz.md";

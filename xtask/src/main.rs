@@ -76,6 +76,20 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+    /// Jobs with known faults, recorded, and how well the report tells them (needs root; about ten minutes)
+    Faults {
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+        /// One dose a fault
+        #[arg(long)]
+        quick: bool,
+        /// Write docs/accuracy.md
+        #[arg(long)]
+        report: bool,
+        /// Only these faults (part of a name)
+        only: Vec<String>,
+    },
     /// Fuzz the readers of foreign bytes
     Fuzz {
         /// kineto, nsys or capture; all of them by default
@@ -104,6 +118,7 @@ fn main() -> ExitCode {
         Task::Scoreboard { json } => delegate::scoreboard(json),
         Task::Bench { json, quick, only } => delegate::bench(json, quick, &only),
         Task::Gpu { what, pack, out } => gpu::gpu(what, pack, out),
+        Task::Faults { json, quick, report, only } => delegate::faults(json, quick, report, &only),
         Task::Fuzz { target, minutes, report } => fuzz::fuzz(target.as_deref(), minutes, report),
         Task::Codegen { check: true } => codegen::check(),
         Task::Codegen { check: false } => codegen::write(),

@@ -29,6 +29,10 @@ pub struct Call {
     pub group: Group,
 }
 
+/// `cuDeviceGetCount`: it changes nothing, waits for nothing and needs no context. The agent calls it to have a record that
+/// must come back; of the job's own calls of it nothing is told.
+pub const MARK_CALL: u32 = 4;
+
 macro_rules! calls {
     ($(($id:literal, $name:literal, $group:ident),)*) => {
         /// The calls that are recorded, by number.

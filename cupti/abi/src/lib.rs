@@ -16,7 +16,7 @@ mod record;
 mod result;
 mod runtime_call;
 
-pub use call::{Call, DRIVER_CALLS, Group, driver_call};
+pub use call::{Call, DRIVER_CALLS, Group, MARK_CALL, driver_call};
 pub use functions::{
     BufferCompleted, BufferRequested, CallbackData, CallbackFunction, Functions, Subscriber, VERSION_11_8,
     VERSION_12_6, VERSION_14_0, domain, flush, site, thread_id,

@@ -127,6 +127,23 @@ impl Clock {
         on_the_line.then_some(Self::Steady(rate))
     }
 
+    /// CLOCK_MONOTONIC at a time of CUPTI's that is near a reading.
+    pub(crate) fn monotonic(self, near: &Pair, cupti: u64) -> u64 {
+        let distance = |units: u64| match self {
+            Self::Real => units,
+            Self::Steady(rate) => {
+                let ns = (u128::from(units) << 20).checked_div(rate.into()).unwrap_or(0);
+                u64::try_from(ns).unwrap_or(u64::MAX)
+            }
+        };
+        let here = middle(near.before, near.after);
+        if cupti < near.cupti {
+            here.saturating_sub(distance(near.cupti - cupti))
+        } else {
+            here.saturating_add(distance(cupti - near.cupti))
+        }
+    }
+
     /// Whether a later reading is still of this clock.
     pub(crate) fn holds(self, before: &Pair, now: &Pair) -> bool {
         match self {

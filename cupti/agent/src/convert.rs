@@ -4,8 +4,8 @@
 //! before it starts is counted and dropped; one without an end is counted and kept, because that it began is known.
 
 use stallscope_cupti_abi::{
-    ActivityKind, ApiCall, Copy, Device, Fill, GraphTrace, Kernel, Marker, Overhead, PeerCopy,
-    Synchronization, driver_call, kind_of, marker_flags, memcpy_flags, object, runtime_call,
+    ActivityKind, ApiCall, Copy, Device, Fill, GraphTrace, Group, Kernel, MARK_CALL, Marker, Overhead,
+    PeerCopy, Synchronization, driver_call, kind_of, marker_flags, memcpy_flags, object, runtime_call,
 };
 use stallscope_cupti_wire::{
     Kind, Lost, Record, api, device, launch_flags, memory, op, op_flags, overhead, range, sync,
@@ -14,6 +14,7 @@ use stallscope_cupti_wire::{
 use crate::driver::Found;
 use crate::names::Names;
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::ranges::{Open, Ranges};
 use crate::text::Texts;
 
@@ -23,6 +24,7 @@ pub(crate) struct Converter<'a> {
     pub(crate) texts: Texts,
     pub(crate) names: Names<'a>,
     pub(crate) ranges: Ranges<'a>,
+    pub(crate) progress: Progress,
     /// CUPTI reports every call of the driver, and those that are not wanted are dropped here.
     pub(crate) filter_driver: bool,
     /// The same for the runtime.
@@ -55,7 +57,8 @@ struct Operation {
 
 impl Operation {
     /// The record with its first words; none, and counted, where the times make no sense.
-    fn record(&self, output: &Output<'_>) -> Option<Record> {
+    fn record(&self, progress: &mut Progress, output: &Output<'_>) -> Option<Record> {
+        progress.operation(self.correlation, self.start, self.end);
         if self.end == 0 {
             output.count(Lost::Unfinished, 1);
         } else if self.end < self.start {
@@ -82,12 +85,12 @@ impl Converter<'_> {
         let whole = match kind {
             // SAFETY: by the caller's word the addresses in the record are those of texts.
             ActivityKind::Kernel => unsafe { self.kernel(bytes, output) },
-            ActivityKind::Copy => copy(bytes, output),
-            ActivityKind::PeerCopy => peer_copy(bytes, output),
-            ActivityKind::Fill => fill(bytes, output),
+            ActivityKind::Copy => copy(bytes, &mut self.progress, output),
+            ActivityKind::PeerCopy => peer_copy(bytes, &mut self.progress, output),
+            ActivityKind::Fill => fill(bytes, &mut self.progress, output),
             ActivityKind::Driver | ActivityKind::Runtime => self.api(kind, bytes, output),
             ActivityKind::Synchronization => synchronization(bytes, output),
-            ActivityKind::GraphTrace => graph(bytes, output),
+            ActivityKind::GraphTrace => graph(bytes, &mut self.progress, output),
             ActivityKind::Overhead => cost(bytes, output),
             // SAFETY: as above.
             ActivityKind::Marker => unsafe { self.marker(bytes, output) },
@@ -134,7 +137,7 @@ impl Converter<'_> {
             stream: kernel.stream,
             graph: kernel.graph,
         };
-        let Some(mut record) = operation.record(output) else { return Some(()) };
+        let Some(mut record) = operation.record(&mut self.progress, output) else { return Some(()) };
         // SAFETY: by the caller's word the record is CUPTI's.
         let name = unsafe { self.name(kernel.name, output) };
         record.0[op::STREAM_NAME] = halves(kernel.stream, name);
@@ -146,15 +149,20 @@ impl Converter<'_> {
     fn api(&mut self, kind: ActivityKind, bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
         let call = ApiCall::read(bytes)?;
         let is_runtime = kind == ActivityKind::Runtime;
-        let is_wanted = match is_runtime {
-            true => !self.filter_runtime || runtime_call(call.callback).is_some(),
-            false => !self.filter_driver || driver_call(call.callback).is_some(),
-        };
-        if !is_wanted {
+        if !is_runtime && call.callback == MARK_CALL {
+            self.progress.mark(call.start);
+            return Some(());
+        }
+        let known = if is_runtime { runtime_call(call.callback) } else { driver_call(call.callback) };
+        let is_filtered = if is_runtime { self.filter_runtime } else { self.filter_driver };
+        if is_filtered && known.is_none() {
             return Some(());
         }
         if call.end != 0 && call.end < call.start {
             return None;
+        }
+        if call.result == 0 && known.is_some_and(|known| matches!(known.group, Group::Launch | Group::Copy)) {
+            self.progress.launch(call.correlation, call.start);
         }
         let flags = if is_runtime { launch_flags::RUNTIME } else { 0 };
         let mut record = Record::of(Kind::Api, flags, call.correlation);
@@ -242,7 +250,7 @@ fn asynchronous(flags: u8) -> u64 {
     if flags & memcpy_flags::ASYNC != 0 { op_flags::ASYNC } else { 0 }
 }
 
-fn copy(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
+fn copy(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
     let copy = Copy::read(bytes)?;
     let operation = Operation {
         kind: Kind::Copy,
@@ -255,7 +263,7 @@ fn copy(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
         stream: copy.stream,
         graph: copy.graph,
     };
-    let Some(mut record) = operation.record(output) else { return Some(()) };
+    let Some(mut record) = operation.record(progress, output) else { return Some(()) };
     let what = memory_word(copy.copy_kind, copy.source_kind, copy.destination_kind);
     record.0[op::STREAM_NAME] = halves(copy.stream, what);
     record.0[op::NODE_OR_BYTES] = copy.bytes;
@@ -264,7 +272,7 @@ fn copy(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
     Some(())
 }
 
-fn peer_copy(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
+fn peer_copy(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
     let copy = PeerCopy::read(bytes)?;
     let operation = Operation {
         kind: Kind::Copy,
@@ -277,7 +285,7 @@ fn peer_copy(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
         stream: copy.stream,
         graph: copy.graph,
     };
-    let Some(mut record) = operation.record(output) else { return Some(()) };
+    let Some(mut record) = operation.record(progress, output) else { return Some(()) };
     let what = memory_word(copy.copy_kind, copy.source_kind, copy.destination_kind);
     record.0[op::STREAM_NAME] = halves(copy.stream, what);
     record.0[op::NODE_OR_BYTES] = copy.bytes;
@@ -286,7 +294,7 @@ fn peer_copy(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
     Some(())
 }
 
-fn fill(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
+fn fill(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
     let fill = Fill::read(bytes)?;
     let operation = Operation {
         kind: Kind::Fill,
@@ -299,7 +307,7 @@ fn fill(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
         stream: fill.stream,
         graph: fill.graph,
     };
-    let Some(mut record) = operation.record(output) else { return Some(()) };
+    let Some(mut record) = operation.record(progress, output) else { return Some(()) };
     let destination = u8::try_from(fill.memory_kind).unwrap_or(0);
     record.0[op::STREAM_NAME] = halves(fill.stream, memory_word(0, 0, destination));
     record.0[op::NODE_OR_BYTES] = fill.bytes;
@@ -308,7 +316,7 @@ fn fill(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
     Some(())
 }
 
-fn graph(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
+fn graph(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
     let graph = GraphTrace::read(bytes)?;
     let operation = Operation {
         kind: Kind::Graph,
@@ -321,7 +329,7 @@ fn graph(bytes: &[u8], output: &mut Output<'_>) -> Option<()> {
         stream: graph.stream,
         graph: graph.graph,
     };
-    let Some(record) = operation.record(output) else { return Some(()) };
+    let Some(record) = operation.record(progress, output) else { return Some(()) };
     output.record(&record);
     Some(())
 }

@@ -29,7 +29,9 @@ mod output;
 #[cfg(not(test))]
 mod panic;
 mod pool;
+mod progress;
 mod ranges;
+mod sample;
 mod session;
 mod subscriber;
 mod sys;

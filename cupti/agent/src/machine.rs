@@ -14,7 +14,7 @@
 use core::sync::atomic::Ordering;
 
 use stallscope_cupti_abi::{Functions, VERSION_12_6};
-use stallscope_cupti_wire::{Detached, Reason, Ring, State};
+use stallscope_cupti_wire::{Detached, Lost, Reason, Ring, State};
 
 use crate::Refusal;
 use crate::callbacks::POOL;
@@ -78,6 +78,8 @@ pub(crate) struct Machine<'r, L> {
     finalize_tries: u32,
     /// Not before this it is tried again to attach.
     retry_ns: u64,
+    /// Until when everything is known, where we made way for another profiler and have not come back.
+    known_until_ns: Option<u64>,
     /// CUPTI did not come back: it is not called again.
     is_stuck: bool,
     control: u32,
@@ -95,6 +97,7 @@ impl<'r, L: Library> Machine<'r, L> {
             version: 0,
             finalize_tries: 0,
             retry_ns: 0,
+            known_until_ns: None,
             is_stuck: false,
             control: 0,
         };
@@ -171,10 +174,16 @@ impl<'r, L: Library> Machine<'r, L> {
     }
 
     fn rest(&mut self, reason: Reason, now_ns: u64) -> Next {
+        // What is wanted next is another recording.
+        self.known_until_ns = None;
         match core::mem::replace(&mut self.phase, Phase::Off) {
             Phase::On(session) => {
                 self.set_state(State::Flushing, Refusal::new(reason, 0));
-                self.detach(session);
+                if session.is_taken() && self.is_other_there() {
+                    self.make_way(session, now_ns);
+                } else {
+                    self.detach(session);
+                }
                 self.set_state(State::Dormant, Refusal::new(reason, 0));
             }
             Phase::Yielded { session, since_ns, returned } => {
@@ -208,6 +217,11 @@ impl<'r, L: Library> Machine<'r, L> {
                 Ok(session) => {
                     let attaches = &self.ring.header().attaches;
                     attaches.fetch_add(1, Ordering::Relaxed);
+                    if let Some(since_ns) = self.known_until_ns.take() {
+                        self.output.publish(sys::monotonic_ns());
+                        self.output.lose(Lost::Taken, 1, since_ns);
+                        self.output.publish(sys::monotonic_ns());
+                    }
                     self.set_state(State::On, Refusal::new(Reason::None, 0));
                     self.on(session)
                 }
@@ -222,7 +236,10 @@ impl<'r, L: Library> Machine<'r, L> {
     }
 
     fn on(&mut self, session: Session) -> Next {
-        self.ring.header().enabled.store(session.enabled(), Ordering::Relaxed);
+        let header = self.ring.header();
+        header.enabled.store(session.enabled(), Ordering::Relaxed);
+        let known_until_ns = if session.is_taken() { session.known_until_ns() } else { 0 };
+        header.known_until.store(known_until_ns, Ordering::Relaxed);
         let idle_ns = session.idle_ns(sys::monotonic_ns());
         self.phase = Phase::On(session);
         Next::Buffers(idle_ns)
@@ -250,12 +267,10 @@ impl<'r, L: Library> Machine<'r, L> {
     }
 
     /// The session cannot go on.
-    fn stop(&mut self, mut session: Session, refusal: Refusal, now_ns: u64) -> Next {
+    fn stop(&mut self, session: Session, refusal: Refusal, now_ns: u64) -> Next {
         if refusal.reason == Reason::OtherProfiler {
-            session.yield_to_other();
-            self.set_detached(Detached::DisabledOther);
-            let returned = POOL.returned();
-            self.phase = Phase::Yielded { session, since_ns: now_ns, returned };
+            self.known_until_ns = Some(session.known_until_ns());
+            self.make_way(session, now_ns);
         } else {
             self.set_state(State::Flushing, refusal);
             self.detach(session);
@@ -263,6 +278,19 @@ impl<'r, L: Library> Machine<'r, L> {
         self.refuse(refusal);
         self.retry_ns = now_ns + RETRY_NS;
         Next::Control(Some(RETRY_NS))
+    }
+
+    /// Leaves CUPTI to another profiler.
+    fn make_way(&mut self, mut session: Session, now_ns: u64) {
+        self.ring.header().known_until.store(session.known_until_ns(), Ordering::Relaxed);
+        session.yield_to_other();
+        self.set_detached(Detached::DisabledOther);
+        let returned = POOL.returned();
+        self.phase = Phase::Yielded { session, since_ns: now_ns, returned };
+    }
+
+    fn is_other_there(&mut self) -> bool {
+        self.library.functions().is_ok_and(|functions| subscriber::is_free(&functions).is_err())
     }
 
     /// Disables what was left to another profiler once it is done: its subscription is gone; or records still come to us,
@@ -282,7 +310,9 @@ impl<'r, L: Library> Machine<'r, L> {
 
     fn detach(&mut self, session: Session) {
         session.detach(&mut self.output);
-        self.ring.header().enabled.store(0, Ordering::Relaxed);
+        let header = self.ring.header();
+        header.enabled.store(0, Ordering::Relaxed);
+        header.known_until.store(0, Ordering::Relaxed);
         if self.version >= VERSION_12_6 {
             self.finalize_tries = FINALIZE_TRIES;
             self.finalize();

@@ -57,6 +57,15 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Says that between these moments something may be missing, without counting it.
+    pub(crate) fn unknown(&mut self, what: Lost, since_ns: u64, until_ns: u64) {
+        if since_ns < until_ns && !self.writer.push(&stretch(what, since_ns, until_ns, 0)) {
+            // Told with the next one that fits, as a ring without room.
+            let gap = self.gap.get_or_insert(Gap { since_ns, count: 0 });
+            gap.since_ns = gap.since_ns.min(since_ns);
+        }
+    }
+
     /// Counts what was lost, without a record.
     pub(crate) fn count(&self, what: Lost, count: u64) {
         if let Some(counter) = self.ring.header().lost.get(what.id() as usize) {

@@ -274,6 +274,23 @@ impl Pool {
         self.asleep.store(false, Ordering::Release);
     }
 
+    /// Whether some buffer that CUPTI holds has these two words in it, the second by a rule. CUPTI may be writing there:
+    /// words are read one by one, and whatever is found was written by it.
+    pub(crate) fn holds(&self, first: u64, second: impl Fn(u64) -> bool) -> bool {
+        let out = self.out.load(Ordering::Acquire);
+        (0..u64::BITS).map(Index).filter(|index| out & index.bit() != 0).any(|index| {
+            let Some(base) = self.address(index) else { return false };
+            let words = base.cast::<u64>();
+            let word = |at: usize| {
+                // SAFETY: within the buffer, whose memory stays mapped while it is out, and which begins at a page.
+                let word = unsafe { words.add(at) };
+                // SAFETY: as above; the other side writes plainly, and a word that is torn is as good as none.
+                unsafe { AtomicU64::from_ptr(word.as_ptr()) }.load(Ordering::Relaxed)
+            };
+            (0..BUFFER_BYTES / 8 - 1).any(|at| word(at) == first && second(word(at + 1)))
+        })
+    }
+
     /// Buffers that CUPTI holds.
     pub(crate) fn out_count(&self) -> u32 {
         self.out.load(Ordering::Acquire).count_ones()

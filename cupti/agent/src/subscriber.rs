@@ -7,7 +7,7 @@
 
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use stallscope_cupti_abi::{
     CallbackData, CuptiResult, DRIVER_CALLS, Functions, Group, RUNTIME_CALLS, Subscriber, code, domain, site,
@@ -15,7 +15,8 @@ use stallscope_cupti_abi::{
 use stallscope_cupti_wire::Reason;
 
 use crate::Refusal;
-use crate::arch::probe_launch;
+use crate::arch::{probe_launch, stack_pointer};
+use crate::sample::Sample;
 use crate::sys::{self, Scope};
 
 /// What `on_call` does: one of the numbers below.
@@ -30,9 +31,8 @@ const RUNNING: u32 = 3;
 /// It has returned.
 const DONE: u32 = 4;
 
-static SAMPLE_EVERY: AtomicU64 = AtomicU64::new(0);
-static LAUNCHES: AtomicU64 = AtomicU64::new(0);
-static SAMPLED: AtomicU64 = AtomicU64::new(0);
+/// What is sampled.
+static LAUNCHES: Sample = Sample::new();
 /// `cuptiFinalize`, or null.
 static FINALIZE: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 static RESULT: AtomicI32 = AtomicI32::new(0);
@@ -51,30 +51,15 @@ unsafe extern "C" fn on_call(_user: *mut c_void, callback_domain: u32, call: u32
     let data = unsafe { &*data };
     match MODE.load(Ordering::Acquire) {
         SAMPLE if data.site == site::ENTER => {
-            let launches = LAUNCHES.fetch_add(1, Ordering::Relaxed);
-            if is_sampled(launches, SAMPLE_EVERY.load(Ordering::Relaxed)) {
-                SAMPLED.fetch_add(1, Ordering::Relaxed);
+            // The text is not read: a kernel's name is at one address. Without one, the call is all that is known.
+            let name = data.symbol_name.addr() as u64;
+            let kernel = if name == 0 { u64::from(callback_domain) << 32 | u64::from(call) } else { name };
+            if LAUNCHES.launch(kernel, stack_pointer() as u64) {
                 probe_launch(data.correlation, call, data.symbol_name);
             }
         }
         ARMED if data.site == site::EXIT => finalize_here(),
         _ => {}
-    }
-}
-
-/// Whether this launch is the one of its stretch of `every` that is sampled. Which one that is changes from stretch to
-/// stretch as if by chance: in a loop of so many launches it would else be the same one each time.
-pub(crate) const fn is_sampled(launch: u64, every: u64) -> bool {
-    let (Some(stretch), Some(place)) = (launch.checked_div(every), launch.checked_rem(every)) else {
-        return false;
-    };
-    // The finishing steps of splitmix64.
-    let mut mixed = stretch.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    match (mixed ^ mixed >> 31).checked_rem(every) {
-        Some(chosen) => chosen == place,
-        None => false,
     }
 }
 
@@ -130,9 +115,10 @@ pub(crate) struct Sampling {
 }
 
 impl Sampling {
-    pub(crate) fn start(functions: &Functions, every: u64) -> Result<Self, CuptiResult> {
+    /// `budget` is launches a second.
+    pub(crate) fn start(functions: &Functions, budget: u64) -> Result<Self, CuptiResult> {
         let subscriber = subscribe(functions)?;
-        set_rate(every);
+        LAUNCHES.begin(budget, sys::monotonic_ns());
         MODE.store(SAMPLE, Ordering::Release);
         // A launch through the runtime is not seen at the driver, so far as traces show. Copies and fills are operations on
         // the device as kernels are.
@@ -151,14 +137,14 @@ impl Sampling {
     }
 }
 
-/// One launch in so many.
-pub(crate) fn set_rate(every: u64) {
-    SAMPLE_EVERY.store(every, Ordering::Relaxed);
+/// Sees to it that the budget is kept.
+pub(crate) fn look_at_launches(budget: u64, now_ns: u64) {
+    LAUNCHES.look(budget, now_ns);
 }
 
 /// Launches that were seen, and those of them that fired the site, since the process began.
 pub(crate) fn launch_counts() -> (u64, u64) {
-    (LAUNCHES.load(Ordering::Relaxed), SAMPLED.load(Ordering::Relaxed))
+    (LAUNCHES.launches(), LAUNCHES.sampled())
 }
 
 /// How an attempt to finalise ended.

@@ -9,7 +9,7 @@ use stallscope_cupti_wire::{Command, Header, Reason};
 pub(crate) struct Plan {
     /// Bits of activity kinds.
     pub(crate) kinds: u64,
-    /// One launch in so many fires the USDT site; 0 none.
+    /// Launches a second that may fire the USDT site; 0 none.
     pub(crate) launch_sample: u64,
     /// How often CUPTI is asked for what is complete.
     pub(crate) flush_interval_ns: u64,

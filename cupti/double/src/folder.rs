@@ -122,9 +122,14 @@ pub fn make(out: &Path, version: Version) -> io::Result<()> {
     put(out, version.cupti(), &cupti)
 }
 
-/// A library as cargo built it, beside this executable or in the folder of dependencies.
+/// A library as this crate's build made it, with frame pointers; where that folder is gone (the executable was taken to
+/// another machine), as cargo built it beside the executable or in the folder of dependencies.
 fn built(library: &str) -> io::Result<PathBuf> {
     let file = format!("libdouble_{library}.so");
+    let with_frame_pointers = Path::new(env!("DOUBLE_LIBRARIES")).join(&file);
+    if with_frame_pointers.exists() {
+        return Ok(with_frame_pointers);
+    }
     let executable = std::env::current_exe()?;
     let folders = executable.ancestors().skip(1).take(2).flat_map(|f| [f.to_owned(), f.join("deps")]);
     folders.map(|f| f.join(&file)).find(|f| f.exists()).ok_or_else(|| {

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STALLRNG");
 
 /// Raised with every change that an older side would misread.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The ring's slots begin here.
 pub const HEADER_BYTES: usize = 4096;
@@ -129,6 +129,8 @@ numbers! {
         RangeLost = 6 "range lost",
         /// Records that came back after another profiler had come.
         Yielded = 7 "given up to another profiler",
+        /// Times that another profiler had taken CUPTI's callbacks before it was noticed.
+        Taken = 8 "taken by another profiler",
     }
 }
 
@@ -190,7 +192,7 @@ pub struct Header {
     pub heartbeat_timeout_ns: AtomicU64,
     /// How often the agent asks CUPTI for what is complete.
     pub flush_interval_ns: AtomicU64,
-    /// One launch of so many fires the agent's USDT site; 0 none.
+    /// Launches a second that may fire the agent's USDT site; 0 none.
     pub launch_sample: AtomicU64,
     padding3: [u64; 2],
 
@@ -219,6 +221,10 @@ pub struct Header {
 
     /// What was lost, by [`Lost`].
     pub lost: [AtomicU64; LOST_COUNTERS],
+
+    /// CLOCK_MONOTONIC ns up to which everything has come, where more may have gone to another profiler; 0 where nothing
+    /// says so. It stays as it is while the agent makes way.
+    pub known_until: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);

@@ -19,7 +19,7 @@ use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
 use crate::process::{Threads, cupti_for, is_copy_of_gpu_user, lives, mapped};
-use crate::rate::Rate;
+use crate::room::{NEEDED_BYTES, groups, room};
 use crate::stop::Stop;
 use crate::{Told, Why};
 
@@ -39,8 +39,6 @@ const REST_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_REFUSED: Duration = Duration::from_millis(100);
 /// Another recorder that is at work says so in this time.
 const HEARTBEATS_WITHIN: Duration = Duration::from_millis(300);
-/// The agent looks once a second whether another profiler has come.
-const NOTICED_WITHIN_NS: u64 = 1_100_000_000;
 /// How long a process may take to end once its agent has heard of that.
 const EXIT_WITHIN: Duration = Duration::from_secs(1);
 /// Events handed over at once.
@@ -82,6 +80,12 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     };
     let cupti =
         if mapped.cupti { None } else { cupti_for(pid, &mapped).and_then(|path| File::open(path).ok()) };
+    // Beyond its limit the kernel would end it.
+    if let Some(left) = room(Path::new("/proc"), &groups(), pid)
+        && left < NEEDED_BYTES
+    {
+        return Why::NoRoom(left);
+    }
     let begun = Instant::now();
     let (memory, new) = match enter(pid, settings.image, cupti.as_ref()) {
         Ok(entered) => entered,
@@ -97,6 +101,14 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
 /// Whether what an agent refuses for may be over a moment later.
 fn may_pass(reason: Reason) -> bool {
     matches!(reason, Reason::NoCuda | Reason::OtherProfiler | Reason::Cupti)
+}
+
+/// Until when everything has come, where the agent says that something may not have; it is not believed beyond `now_ns`.
+fn known_until(header: &Header, now_ns: u64) -> u64 {
+    match header.known_until.load(Ordering::Relaxed) {
+        0 => now_ns,
+        known_ns => known_ns.min(now_ns),
+    }
 }
 
 fn monotonic_ns() -> u64 {
@@ -183,8 +195,7 @@ impl Visit<'_> {
         let mut from_start =
             unread && matches!(control::standing(header).state, State::Attaching | State::On) && !self.new;
         control::heartbeat(header, monotonic_ns());
-        let mut rate = Rate::new(self.settings.wanted.launch_stacks_a_second);
-        control::command(header, Command::Collect, Some((&self.settings.wanted, rate.every())));
+        control::command(header, Command::Collect, Some(&self.settings.wanted));
         let mut yielded = 0;
         let end = loop {
             let standing = match self.until_on(&mut reader, &mut out) {
@@ -203,7 +214,7 @@ impl Visit<'_> {
                 new: self.new,
             });
             let mut pulse = Pulse::new(self.pid);
-            let end = self.collect(&mut reader, &mut out, &mut rate, &mut pulse);
+            let end = self.collect(&mut reader, &mut out, &mut pulse);
             let (left, begun) = (control::left(header), Instant::now());
             let whole = std::mem::take(&mut from_start);
             let observed = |to: u64, detach, left| Told::Observed {
@@ -218,17 +229,17 @@ impl Visit<'_> {
                 && standing.reason == Reason::OtherProfiler
                 && !self.stop.is_asked()
             {
-                // It steps aside up to a second after the other one has come, and tries again each second.
+                // It says from when on nothing is known, and tries again each second.
                 yielded += 1;
-                let to = monotonic_ns().saturating_sub(NOTICED_WITHIN_NS).max(from);
-                (self.tell)(observed(to, Duration::ZERO, left));
+                (self.tell)(observed(known_until(header, monotonic_ns()).max(from), Duration::ZERO, left));
                 continue;
             }
             // What was not there any more when we noticed had been gone for a while.
             let to = if matches!(end, Why::Asked) { monotonic_ns() } else { pulse.last_ns };
             self.rest(&mut reader, &mut out);
             out.finish();
-            (self.tell)(observed(to, begun.elapsed(), control::left(header)));
+            // An agent that could still detach has told what was lost; else it may have said from when on.
+            (self.tell)(observed(known_until(header, to).max(from), begun.elapsed(), control::left(header)));
             break end;
         };
         let mut lost = control::lost_since(&control::lost(header), &lost_before);
@@ -282,19 +293,14 @@ impl Visit<'_> {
     }
 
     /// Reads until the recording ends, or the agent stops by itself.
-    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>, rate: &mut Rate, pulse: &mut Pulse) -> Why {
+    fn collect(&self, reader: &mut Reader<'_>, out: &mut Out<'_>, pulse: &mut Pulse) -> Why {
         let mut looked = Instant::now();
-        let header = self.ring.header();
         while !self.stop.is_asked() {
             control::heartbeat(self.ring.header(), monotonic_ns());
             let read = out.read(reader);
             let standing = control::standing(self.ring.header());
             if standing.state != State::On {
                 return self.stopped(standing);
-            }
-            let seen = header.launches_seen.load(Ordering::Relaxed);
-            if let Some(every) = rate.look(self.begun.elapsed(), seen) {
-                control::command(header, Command::Collect, Some((&self.settings.wanted, every)));
             }
             if looked.elapsed() > LOOK_FOR_CUDA {
                 looked = Instant::now();

@@ -15,7 +15,7 @@ pub struct Wanted {
     pub heartbeat_timeout: Duration,
     /// How often it asks CUPTI for what is complete.
     pub flush_interval: Duration,
-    /// Launches that may fire the agent's USDT site in a second; 0 none. The rate follows what the job launches.
+    /// Launches that may fire the agent's USDT site in a second; 0 none.
     pub launch_stacks_a_second: u64,
 }
 
@@ -38,13 +38,13 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Says what is wanted, and wakes the agent. With that goes how many launches are sampled: one in so many, 0 none.
-pub(crate) fn command(header: &Header, command: Command, wanted: Option<(&Wanted, u64)>) {
-    if let Some((wanted, launch_sample)) = wanted {
+/// Says what is wanted, and wakes the agent.
+pub(crate) fn command(header: &Header, command: Command, wanted: Option<&Wanted>) {
+    if let Some(wanted) = wanted {
         header.kinds.store(wanted.kinds, Ordering::Relaxed);
         header.heartbeat_timeout_ns.store(ns(wanted.heartbeat_timeout), Ordering::Relaxed);
         header.flush_interval_ns.store(ns(wanted.flush_interval), Ordering::Relaxed);
-        header.launch_sample.store(launch_sample, Ordering::Relaxed);
+        header.launch_sample.store(wanted.launch_stacks_a_second, Ordering::Relaxed);
     }
     header.command.store(command.id(), Ordering::Relaxed);
     header.control.fetch_add(1, Ordering::Release);

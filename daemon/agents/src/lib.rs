@@ -2,7 +2,7 @@
 //!
 //! - `clock`: CUPTI's clock to CLOCK_MONOTONIC. `decode`: slots of a ring to events, with names and times.
 //! - `memory`: a ring in this process's memory. `control`: the words by which an agent is told what to do.
-//! - `rate`: how many launches are sampled. `process`: what is to be known of the process. `agent`: one of them. `team`: all of a recording.
+//! - `process`: what is to be known of the process; `room`: whether its memory limits leave room. `agent`: one of them. `team`: all of a recording.
 //!
 //! What always holds: everything that comes out of a ring was written by the job, which may be hostile. It is checked,
 //! bounded and counted; it never makes anything here panic.
@@ -13,7 +13,7 @@ mod control;
 mod decode;
 mod memory;
 mod process;
-mod rate;
+mod room;
 mod stop;
 mod team;
 
@@ -106,6 +106,13 @@ pub enum Why {
     /// The ring's memory could not be mapped.
     #[error("the ring cannot be mapped: {0}")]
     Memory(#[source] std::io::Error),
+    /// The limits of its control groups leave too little memory.
+    #[error(
+        "its control group's memory limit leaves {} MiB, and the agent may need {}: raise memory.max",
+        .0 >> 20,
+        room::NEEDED_BYTES >> 20
+    )]
+    NoRoom(u64),
     /// What is there is no ring of ours.
     #[error("the agent in the process does not fit this version: {0}; it goes with the process")]
     Ring(RingError),

@@ -8,6 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stallscope_core::capture::{Capture, CaptureWriter, Device, Process, Source, Thread, WriterOptions};
+use stallscope_core::collectives::Collectives;
 use stallscope_core::ledger::Options;
 use stallscope_core::ledger::cpu::cpu_ledger;
 use stallscope_core::ledger::device::device_ledger;
@@ -131,7 +132,9 @@ fn benches(c: &mut Criterion) {
     group.bench_function("write", |b| b.iter(|| black_box(capture()).len()));
     group.bench_function("decode to rows", |b| b.iter(|| open.rows::<GpuOp>(0).count()));
     group.bench_function("ledger", |b| {
-        b.iter(|| black_box(device_ledger(&open, DeviceId(0), Options::default())).is_ok());
+        b.iter(|| {
+            black_box(device_ledger(&open, DeviceId(0), &Collectives::default(), Options::default())).is_ok()
+        });
     });
     group.finish();
     let of_waits = Capture::open(waits()).expect("a capture of our own opens");

@@ -10,9 +10,11 @@
 
 pub mod capture;
 pub mod classify;
+pub mod collectives;
 pub mod export;
 pub mod findings;
 pub mod folded;
+pub mod hang;
 pub mod ingest;
 pub mod ledger;
 pub mod report;
@@ -20,3 +22,4 @@ pub mod rows;
 pub mod steps;
 pub mod timeline;
 pub mod weights;
+pub mod whatif;

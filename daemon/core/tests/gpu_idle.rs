@@ -11,7 +11,7 @@ use stallscope_core::ledger::{
 use stallscope_core::report::Report;
 use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, Launch};
 use stallscope_core::weights;
-use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, wait_flags, window_flags};
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, WaitKind, wait_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, ThreadId, TimeNs};
 
 /// A job of one rank: a main thread that launches, a worker process that reads files and its feeder thread.
@@ -195,6 +195,32 @@ fn a_device_without_any_operation_is_idle_as_long_as_it_is_observed() {
     job.host.writer.push_device_window(job.gpu, window).unwrap();
     let ledger = ledger(&job.host.capture());
     assert_eq!((ledger.sums.get(Leaf::Idle), ledger.sums.idle(IdleLeaf::Unknown)), (800, 800));
+}
+
+/// In a call that waits for a device which has nothing left to do, a thread that does not come back is its host's doing.
+#[test]
+fn a_thread_that_is_kept_from_coming_back_out_of_a_synchronisation_call_is_not_the_calls_fault() {
+    let mut job = Job::new();
+    let main = job.main;
+    let name = job.host.writer.intern("cuStreamSynchronize");
+    let call = ApiCall { start: TimeNs(20), duration_ns: 680, name, correlation: CorrelationId(0) };
+    job.host.writer.push_api_call(main, call).unwrap();
+    // It waits for the kernel until 100, is stopped from 200 to 500, and gets no CPU until 600.
+    job.host.wait(main, 20, 100, "poll", |_, _| {});
+    job.host.wait(main, 200, 600, "poll", |w, _| {
+        (w.kind, w.run_queue_ns) = (WaitKind::Stopped, 100);
+    });
+    let capture = job.gap();
+    let ledger = ledger(&capture);
+    // The gap is [90, 750): 10 until it was woken, 100 and 100 in which it ran in the call, 40 after it.
+    let sync: u64 =
+        ledger.causes.ranked().iter().filter(|(c, _)| c.leaf == IdleLeaf::Sync).map(|(_, a)| a.ns).sum();
+    assert_eq!((ledger.sums.idle(IdleLeaf::Sync), sync), (210, 210));
+    assert_eq!(
+        leaves(&ledger.host_work.direct),
+        [(CpuLeaf::Compute, 40), (CpuLeaf::RunQueue, 100), (CpuLeaf::Stopped, 300)]
+    );
+    assert_eq!(ledger.sums.idle(IdleLeaf::Host), 440);
 }
 
 /// What ran when the recording began has no records: until the host has waited for the device, nothing shows that it had

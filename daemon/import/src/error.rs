@@ -28,7 +28,8 @@ pub enum ImportError {
     /// The first bytes belong to no format that is known here.
     #[error(
         "{path} is none of the formats that can be imported ({found}); known are Kineto and Chrome trace JSON \
-         (.json, .json.gz) and Nsight Systems SQLite exports (nsys export --type sqlite)"
+         (.json, .json.gz), Nsight Systems SQLite exports (nsys export --type sqlite), \
+         straggler traces (.parquet) and dumps of PyTorch's Flight Recorder (_dump_0, _dump_1 …)"
     )]
     UnknownFormat {
         /// The file.
@@ -50,6 +51,14 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and where.
+        reason: String,
+    },
+    /// Files that are read together are not of one job.
+    #[error("{path} cannot be read with the others: {reason}")]
+    NotOneJob {
+        /// The file that does not fit those before it.
+        path: PathBuf,
+        /// Why not.
         reason: String,
     },
     /// The capture could not be written.

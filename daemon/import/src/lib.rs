@@ -6,9 +6,11 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod flight_recorder;
 pub mod kineto;
 pub mod nsys;
 mod sniff;
+pub mod stragglers;
 
 use std::fs::File;
 use std::io::Write;
@@ -35,6 +37,21 @@ pub struct Imported {
     pub bytes: u64,
 }
 
+/// What a file looks like.
+///
+/// # Errors
+/// [`ImportError`] when it cannot be read, is no file, or is of no known format.
+pub fn format_of(path: &Path) -> Result<Format, ImportError> {
+    let metadata = std::fs::metadata(path).map_err(|e| ImportError::open(path, e))?;
+    if metadata.is_dir() {
+        return Err(ImportError::Directory(path.to_owned()));
+    }
+    if !metadata.is_file() {
+        return Err(ImportError::NotAFile(path.to_owned()));
+    }
+    sniff::sniff(path, &File::open(path).map_err(|e| ImportError::open(path, e))?)
+}
+
 /// Adds one file to a capture.
 ///
 /// # Errors
@@ -55,6 +72,8 @@ pub fn import_file<W: Write>(
     let file = File::open(path).map_err(|e| ImportError::open(path, e))?;
     match sniff::sniff(path, &file)? {
         Format::Nsys => nsys::import(path, ingest, progress),
+        Format::Stragglers => stragglers::import(path, file, ingest, progress),
+        Format::FlightRecorder => flight_recorder::import(path, ingest, progress),
         format @ (Format::Json | Format::JsonGz) => kineto::import(path, file, format, ingest, progress),
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::ImportError;
+use crate::{ImportError, flight_recorder};
 
 /// Formats that can be imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub enum Format {
     JsonGz,
     /// SQLite export of Nsight Systems.
     Nsys,
+    /// Parquet file with the operations of a pipelined job.
+    Stragglers,
+    /// Dump of PyTorch's Flight Recorder, one of a rank.
+    FlightRecorder,
 }
 
 impl Format {
@@ -24,6 +28,8 @@ impl Format {
         match self {
             Self::Json | Self::JsonGz => "kineto",
             Self::Nsys => "nsys",
+            Self::Stragglers => "stragglers",
+            Self::FlightRecorder => "flight-recorder",
         }
     }
 }
@@ -35,8 +41,6 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"\x28\xb5\x2f\xfd", "it is compressed with zstd: unpack it first"),
     (b"BZh", "it is compressed with bzip2: unpack it first"),
     (b"\xfd7zXZ\x00", "it is compressed with xz: unpack it first"),
-    (b"PAR1", "it is a Parquet file"),
-    (b"\x80", "it is a Python pickle"),
     (b"\x7fELF", "it is a program"),
 ];
 
@@ -50,10 +54,19 @@ pub(crate) fn sniff(path: &Path, mut file: &File) -> Result<Format, ImportError>
     if head.starts_with(b"SQLite format 3\0") {
         return Ok(Format::Nsys);
     }
+    if head.starts_with(b"PAR1") {
+        return Ok(Format::Stragglers);
+    }
+    if head.starts_with(b"\x80") {
+        return Ok(Format::FlightRecorder);
+    }
     if head.starts_with(b"\x1f\x8b") {
         return Ok(Format::JsonGz);
     }
     let text = head.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&head);
+    if flight_recorder::is_json_dump(text) {
+        return Ok(Format::FlightRecorder);
+    }
     let first = text.iter().find(|b| !b.is_ascii_whitespace());
     if matches!(first, Some(b'{' | b'[')) || first.is_none() {
         return Ok(Format::Json);

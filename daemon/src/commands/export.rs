@@ -75,7 +75,7 @@ fn pprof(
     let mut weights = Vec::new();
     // Without either there is nothing to show: asking for GPUs says so.
     if has_gpus || !has_threads {
-        weights.extend([Weight::GpuIdle, Weight::Gpu]);
+        weights.extend([Weight::GpuIdle, Weight::GpuWait, Weight::Gpu]);
     }
     weights.push(Weight::Cpu);
     if has_threads {

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use stallscope_core::report::loss_report;
+use stallscope_import::{Format, ImportError, format_of};
 
 use crate::args::ImportArgs;
 use crate::failure::{Failure, Outcome};
-use crate::files::{Output, Replace, beside, import_one, open, print, start_capture, write_failure};
+use crate::files::{
+    Output, Replace, beside, import_job, import_one, open, print, start_capture, write_failure,
+};
 
 pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
     let default = || args.traces.first().map_or_else(|| "capture.stall".into(), |t| beside(t, ".stall"));
@@ -23,10 +26,16 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
     let mut imported = Vec::new();
     let mut left_out = Vec::new();
     let mut read = HashSet::new();
+    let mut dumps: Vec<&PathBuf> = Vec::new();
     for trace in &args.traces {
         // The same file twice would be two devices that do the same.
         if !read.insert(std::fs::canonicalize(trace).unwrap_or_else(|_| trace.clone())) {
             eprintln!("stallscope: {} is named twice and read once", trace.display());
+            continue;
+        }
+        // Dumps say what they say as a job: they are read together.
+        if matches!(format_of(trace), Ok(Format::FlightRecorder)) {
+            dumps.push(trace);
             continue;
         }
         match import_one(trace, &mut ingest) {
@@ -41,6 +50,14 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Outcome, Failure> {
                 left_out.push(failure);
             }
         }
+    }
+    if !dumps.is_empty() {
+        let job = import_job(&dumps, &mut ingest).map_err(|failure| match failure {
+            Failure::Import(ImportError::Write(error)) => write_failure(&path, error),
+            other => other,
+        })?;
+        imported.extend(job.files.iter().filter_map(|(at, file)| Some((*dumps.get(*at)?, *file))));
+        left_out.extend(job.left_out.into_iter().map(Failure::Import));
     }
     let last = if imported.is_empty() { left_out.pop() } else { None };
     for failure in &left_out {
@@ -95,12 +112,14 @@ fn summarise(
     let ops: u64 = imported.iter().map(|(_, f)| f.gpu_ops).sum();
     let host: u64 = imported.iter().map(|(_, f)| f.host_records).sum();
     let devices = capture.tables().devices().len();
-    let mut text = format!(
-        "{}: {ops} GPU operations on {devices} device{}, {host} host records, {:.1} MB\n",
-        path.display(),
-        if devices == 1 { "" } else { "s" },
-        capture.file_len() as f64 / 1e6
-    );
+    let plural = if devices == 1 { "" } else { "s" };
+    let content = if imported.iter().all(|(_, f)| f.format == Format::FlightRecorder) {
+        format!("{host} collective calls of {devices} rank{plural}")
+    } else {
+        format!("{ops} GPU operations on {devices} device{plural}, {host} host records")
+    };
+    let megabytes = capture.file_len() as f64 / 1e6;
+    let mut text = format!("{}: {content}, {megabytes:.1} MB\n", path.display());
     for (&counter, &count) in &losses {
         let loss = loss_report(counter, count);
         text.push_str(&format!("  {count} × {}: {}\n", loss.counter, loss.meaning));

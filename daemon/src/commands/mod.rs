@@ -104,6 +104,9 @@ fn folded(capture: &Capture<CaptureFile>, path: &Path, weight: Weight) -> Result
         Weight::GpuIdle => {
             weights::gpu_idle(&gpu_ledgers(capture, path, Options::default())?, capture.tables())
         }
+        Weight::GpuWait => {
+            weights::gpu_wait(&gpu_ledgers(capture, path, Options::default())?, capture.tables())
+        }
         Weight::Cpu => weights::cpu(capture),
         Weight::OffCpu => {
             followed(capture, path)?;

@@ -182,6 +182,8 @@ pub mod call_flags {
     pub const ASYNC: u64 = 4;
     /// The result column holds the return value.
     pub const RETURNED: u64 = 8;
+    /// The device was seen to have begun the operation.
+    pub const STARTED: u64 = 16;
 }
 
 columns! {
@@ -372,5 +374,25 @@ columns! {
         CORRELATION = 2,
         /// Stack of the launching thread (stack id), 0 where none could be taken.
         STACK = 3,
+    }
+}
+columns! {
+    /// Columns of [`RecordKind::GroupState`](super::RecordKind::GroupState): a group that the process is a member of, and
+    /// its last operations there. The duration is 0. Numbers are those of
+    /// [`collective_call::SEQUENCE`]; whether the last operation was a collective or a point-to-point one, each of which
+    /// has a count of its own, is not said.
+    group_state: 8 {
+        /// Identity of the group (string id), as in `collective_call::GROUP`.
+        GROUP = 2,
+        /// What the program calls it (string id).
+        DESCRIPTION = 3,
+        /// Ranks of the job in the order of their ranks in the group: `0-3,8` (string id).
+        MEMBERS = 4,
+        /// Last operation that was handed over, plus one; 0 where unknown.
+        ENQUEUED = 5,
+        /// Last operation that was seen to begin, plus one; 0 where unknown.
+        STARTED = 6,
+        /// Last operation that was seen to end, plus one; 0 where unknown.
+        COMPLETED = 7,
     }
 }

@@ -80,16 +80,22 @@ numbered_enum! {
         Counter = 19 "counter",
         /// Where a thread was when it launched something on a device: of a sample of the launches \[thread\].
         LaunchStack = 20 "launch stack",
+        /// What a worker of a pipelined job did, with its place in the job \[device\].
+        PipelineOp = 21 "pipeline operation",
+        /// How far a process had come in a group of ranks when it was asked \[process\].
+        GroupState = 22 "state of a group",
     }
 }
 
 mod host;
+mod pipeline;
 
 pub use host::{
     BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, block_io, call_flags, collective_call,
-    connection, counter, cpu_sample, device_window, file_io, launch_stack, page_faults, thread_loss,
-    thread_preempt, thread_span, thread_wait, wait_flags, window_flags,
+    connection, counter, cpu_sample, device_window, file_io, group_state, launch_stack, page_faults,
+    thread_loss, thread_preempt, thread_span, thread_wait, wait_flags, window_flags,
 };
+pub use pipeline::{PipelineOpKind, pipeline_op};
 
 /// What the key of a batch numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,8 +119,9 @@ impl RecordKind {
             | Self::Collective
             | Self::DeviceSpan
             | Self::DeviceWindow
-            | Self::Counter => KeySpace::Device,
-            Self::FileIo | Self::Connection => KeySpace::Process,
+            | Self::Counter
+            | Self::PipelineOp => KeySpace::Device,
+            Self::FileIo | Self::Connection | Self::GroupState => KeySpace::Process,
             Self::ApiCall
             | Self::HostSpan
             | Self::ThreadSpan

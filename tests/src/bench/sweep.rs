@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use stallscope_core::capture::{Capture, CaptureWriter, ColumnSet, ReadAt, Run, WriterOptions};
+use stallscope_core::collectives::Collectives;
 use stallscope_core::ledger::{self, device::device_ledger};
 use stallscope_core::rows::{ApiCall, GpuOp, HostSpan, Row};
 use stallscope_schemas::record::RecordKind;
@@ -130,7 +131,8 @@ pub(super) fn speed(options: &Options) -> anyhow::Result<Vec<Measurement>> {
         std::hint::black_box(decode_only(&capture));
         let decode_s = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        device_ledger(&capture, DeviceId(0), ledger::Options::default())?.context("no operations")?;
+        device_ledger(&capture, DeviceId(0), &Collectives::default(), ledger::Options::default())?
+            .context("no operations")?;
         let ledger_s = start.elapsed().as_secs_f64();
         whole.push(events / ledger_s);
         joined.push(events / (ledger_s - decode_s).max(1e-9));

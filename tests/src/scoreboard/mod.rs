@@ -3,8 +3,10 @@
 //! One module a source of traces. Expected values come from other tools' results kept beside the traces, or are worked
 //! out here, from the trace itself, by arithmetic that shares nothing with the program.
 
+mod flight_recorder;
 mod kineto;
 mod nsys;
+mod stragglers;
 mod table;
 mod tracelens;
 
@@ -91,12 +93,6 @@ impl Row {
         }
     }
 
-    fn not_yet(case: &str, quantity: &str, expected: &str) -> Self {
-        let mut row = Self::statement(case, quantity, expected, "not yet".to_owned(), false);
-        row.verdict = Verdict::NotYet;
-        row
-    }
-
     fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -110,8 +106,8 @@ const SOURCES: &[Source] = &[
     ("tracelens", tracelens::rows),
     ("kineto", kineto::rows),
     ("nsys", nsys::rows),
-    ("stragglers", stragglers),
-    ("flight-recorder", flight_recorder),
+    ("stragglers", stragglers::rows),
+    ("flight-recorder", flight_recorder::rows),
 ];
 
 /// The folder of the real traces, if this checkout has them beside it.
@@ -130,21 +126,6 @@ pub fn rows(ground_truth: &Path) -> Vec<Row> {
         })
     };
     SOURCES.iter().flat_map(of_source).collect()
-}
-
-/// Import of operations of many ranks from Parquet, and re-simulation without one of them, are not there yet.
-fn stragglers(_: &Path) -> anyhow::Result<Vec<Row>> {
-    Ok(vec![
-        Row::not_yet("stragglers/AR", "slowdown", "1.973"),
-        Row::not_yet("stragglers/AR", "recovered without the slow worker (M_W)", "1.0017"),
-        Row::not_yet("stragglers/AR", "recovered without the last stage (M_S)", "-0.0012"),
-    ])
-}
-
-/// Flight recorder dumps are not read yet.
-fn flight_recorder(_: &Path) -> anyhow::Result<Vec<Row>> {
-    let row = |case| Row::not_yet(case, "culprits", "ranks 9 and 14, nobody else");
-    Ok(vec![row("flight-recorder/gpu_error_2nd"), row("flight-recorder/lock_gil_1st")])
 }
 
 /// A number of the report, by its path from the device down.

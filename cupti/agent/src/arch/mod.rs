@@ -5,7 +5,7 @@
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86_64::{number, probe_launch, syscall};
+pub(crate) use x86_64::{number, probe_launch, stack_pointer, syscall};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the agent has no system calls for this processor yet");

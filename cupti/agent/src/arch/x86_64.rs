@@ -53,6 +53,15 @@ pub(crate) unsafe fn syscall(number: usize, arguments: [usize; 6]) -> isize {
     result
 }
 
+/// Where the stack of this thread is now.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
 /// The USDT site `stallscope:launch`: correlation id, number of the call, name of the kernel (or null). It is a `nop`
 /// until somebody attaches to it.
 #[inline(never)]

@@ -1,6 +1,6 @@
 //! Which activity kinds are enabled, and how.
 
-use stallscope_cupti_abi::{ActivityKind, Call, CuptiResult, DRIVER_CALLS, RUNTIME_CALLS, code};
+use stallscope_cupti_abi::{ActivityKind, CuptiResult, DRIVER_CALLS, MARK_CALL, RUNTIME_CALLS, code};
 use stallscope_cupti_wire::Reason;
 
 use super::Session;
@@ -37,6 +37,15 @@ pub(super) const SHARED: u64 = ActivityKind::Driver.bit()
 /// Kinds without which there is no reason to be attached.
 const NEEDED: u64 = ActivityKind::Kernel.bit() | ActivityKind::GraphTrace.bit();
 
+/// Calls of the driver that are recorded: those that are told of, and the one that marks are made with.
+fn driver_calls() -> impl Iterator<Item = u32> {
+    DRIVER_CALLS.iter().map(|call| call.id).chain([MARK_CALL])
+}
+
+fn runtime_calls() -> impl Iterator<Item = u32> {
+    RUNTIME_CALLS.iter().map(|call| call.id)
+}
+
 impl Session {
     /// Enables what is wanted and not on, disables what is on and not wanted. A kind that this CUPTI does not have is left
     /// out, unless it is one that is needed.
@@ -55,6 +64,14 @@ impl Session {
         Ok(())
     }
 
+    /// Enables again what somebody else may have disabled. What is on counts as on whatever CUPTI says now.
+    pub(super) fn enable_again(&mut self) {
+        let enabled = self.enabled;
+        for kind in KINDS.into_iter().filter(|kind| enabled & kind.bit() != 0) {
+            let _ = self.enable(kind);
+        }
+    }
+
     /// Disables those kinds of `which` that are on.
     pub(super) fn disable(&mut self, which: u64) {
         // The reverse of the order in which they were enabled.
@@ -63,10 +80,10 @@ impl Session {
                 continue;
             }
             if kind == ActivityKind::Driver && self.has_driver_filter {
-                self.set_calls(self.functions.enable_driver_api, DRIVER_CALLS, false);
+                self.set_calls(self.functions.enable_driver_api, driver_calls(), false);
                 self.has_driver_filter = false;
             } else if kind == ActivityKind::Runtime && self.has_runtime_filter {
-                self.set_calls(self.functions.enable_runtime_api, RUNTIME_CALLS, false);
+                self.set_calls(self.functions.enable_runtime_api, runtime_calls(), false);
                 self.has_runtime_filter = false;
             } else {
                 // SAFETY: takes a number. An error leaves nothing to do.
@@ -78,13 +95,15 @@ impl Session {
 
     fn enable(&mut self, kind: ActivityKind) -> CuptiResult {
         match kind {
-            ActivityKind::Driver if self.set_calls(self.functions.enable_driver_api, DRIVER_CALLS, true) => {
+            ActivityKind::Driver
+                if self.set_calls(self.functions.enable_driver_api, driver_calls(), true) =>
+            {
                 self.has_driver_filter = true;
                 self.converter.filter_driver = false;
                 code::SUCCESS
             }
             ActivityKind::Runtime
-                if self.set_calls(self.functions.enable_runtime_api, RUNTIME_CALLS, true) =>
+                if self.set_calls(self.functions.enable_runtime_api, runtime_calls(), true) =>
             {
                 self.has_runtime_filter = true;
                 self.converter.filter_runtime = false;
@@ -106,12 +125,12 @@ impl Session {
     }
 
     /// Enables or disables the calls of a layer that are recorded, one by one; false where this CUPTI cannot.
-    fn set_calls(&self, set: Option<SetCall>, calls: &[Call], on: bool) -> bool {
+    fn set_calls(&self, set: Option<SetCall>, calls: impl Iterator<Item = u32>, on: bool) -> bool {
         let Some(set) = set else { return false };
         let mut any = false;
         for call in calls {
             // SAFETY: takes numbers. A version that does not know the call refuses it.
-            any |= unsafe { set(call.id, on.into()) } == code::SUCCESS;
+            any |= unsafe { set(call, on.into()) } == code::SUCCESS;
         }
         any
     }

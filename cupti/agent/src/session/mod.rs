@@ -5,11 +5,14 @@
 //! - CUPTI is called from the agent's thread only, except for `cuptiFinalize`.
 
 mod kinds;
+mod marks;
 mod tables;
 
 use core::ptr::null_mut;
 
-use stallscope_cupti_abi::{Functions, VERSION_11_8, VERSION_14_0, code, flush, thread_id};
+use stallscope_cupti_abi::{
+    ActivityKind, Functions, MARK_CALL, VERSION_11_8, VERSION_14_0, code, flush, thread_id,
+};
 use stallscope_cupti_wire::{Lost, Reason};
 
 use crate::Refusal;
@@ -19,7 +22,9 @@ use crate::convert::Converter;
 use crate::driver::Driver;
 use crate::output::Output;
 use crate::pool::Done;
+use crate::progress::{Progress, is_mark};
 use crate::session::kinds::SHARED;
+use crate::session::marks::{Known, Marks};
 use crate::session::tables::Tables;
 use crate::subscriber::{self, Sampling};
 use crate::sys;
@@ -31,6 +36,9 @@ const CLOCK_INTERVAL_NS: u64 = 100_000_000;
 
 /// How often it is looked whether another profiler has come.
 const LOOK_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// The first words of a mark's record: kind and number of the call.
+const MARK_WORD: u64 = ActivityKind::Driver.id() as u64 | (MARK_CALL as u64) << 32;
 
 /// At a detach, what still runs gets so many times so long to end before it is taken without an end.
 const LAST_FLUSHES: u32 = 3;
@@ -48,6 +56,11 @@ pub(crate) struct Session {
     sampling: Option<Sampling>,
     /// Who is to be asked for the devices; none once they have been told.
     driver: Option<Driver>,
+    /// Who is called to make a mark.
+    marker: Option<Driver>,
+    marks: Marks,
+    /// Since when the callbacks are ours again, until it is known what ran then.
+    resumed_ns: Option<u64>,
     /// What records called a thread before we came.
     thread_ids_before: Option<u32>,
     /// Bits of the kinds that are enabled.
@@ -94,12 +107,22 @@ impl Session {
         let now_ns = sys::monotonic_ns();
         let mut session = Self {
             functions: *functions,
-            converter: Converter { texts, names, ranges, filter_driver: false, filter_runtime: false },
+            converter: Converter {
+                texts,
+                names,
+                ranges,
+                progress: Progress::default(),
+                filter_driver: false,
+                filter_runtime: false,
+            },
             _tables: tables,
             clock,
             last_clock,
             sampling: None,
             driver,
+            marker: driver,
+            marks: Marks::new(now_ns),
+            resumed_ns: None,
             thread_ids_before: set_thread_ids(functions),
             enabled: 0,
             has_driver_filter: false,
@@ -108,11 +131,7 @@ impl Session {
             next_look_ns: now_ns + LOOK_INTERVAL_NS,
             last_flush_ns: now_ns,
         };
-        // SAFETY: the two functions are there for as long as the process is.
-        let registered = unsafe { (functions.register_callbacks)(buffer_requested, buffer_completed) };
-        let registered =
-            if registered == code::SUCCESS { Ok(()) } else { Err(subscriber::refusal(registered)) };
-        if let Err(refusal) = registered.and_then(|()| session.follow(plan)) {
+        if let Err(refusal) = register(functions).and_then(|()| session.follow(plan)) {
             session.disable(u64::MAX);
             session.restore_thread_ids();
             POOL.close();
@@ -134,9 +153,9 @@ impl Session {
                     sampling.stop(&self.functions);
                 }
             }
-            (Some(_), every) => subscriber::set_rate(every),
-            (None, every) => {
-                self.sampling = Some(Sampling::start(&self.functions, every).map_err(subscriber::refusal)?);
+            (Some(_), _) => {}
+            (None, budget) => {
+                self.sampling = Some(Sampling::start(&self.functions, budget).map_err(subscriber::refusal)?);
             }
         }
         Ok(())
@@ -154,18 +173,107 @@ impl Session {
         // An interval that was shortened holds from now on.
         self.next_flush_ns = self.next_flush_ns.min(now_ns + plan.flush_interval_ns);
         if now_ns >= self.next_flush_ns {
+            self.mark();
             self.flush(flush::COMPLETE, output)?;
             self.next_flush_ns = sys::monotonic_ns() + plan.flush_interval_ns;
+            self.look_for_mark(output)?;
         }
         if now_ns.saturating_sub(self.last_clock.after) >= CLOCK_INTERVAL_NS {
             self.read_clock(output)?;
         }
-        if now_ns >= self.next_look_ns && self.sampling.is_none() {
-            self.next_look_ns = now_ns + LOOK_INTERVAL_NS;
-            subscriber::is_free(&self.functions).map_err(subscriber::refusal)?;
+        if now_ns >= self.next_look_ns {
+            self.look_for_others(now_ns)?;
+        }
+        if self.sampling.is_some() {
+            subscriber::look_at_launches(plan.launch_sample, now_ns);
         }
         output.publish(now_ns);
         Ok(())
+    }
+
+    /// Fails where another profiler has the subscription, which it cannot while we have it.
+    fn look_for_others(&mut self, now_ns: u64) -> Result<(), Refusal> {
+        self.next_look_ns = now_ns + LOOK_INTERVAL_NS;
+        if self.sampling.is_some() {
+            return Ok(());
+        }
+        subscriber::is_free(&self.functions).map_err(subscriber::refusal)
+    }
+
+    /// Makes a mark. Not before the devices were told: until then the job may be in cuInit, where the driver may hold up
+    /// whoever asks it something.
+    fn mark(&mut self) {
+        let is_recorded = self.enabled & ActivityKind::Driver.bit() != 0;
+        let (None, Some(marker), true) = (&self.driver, &self.marker, is_recorded) else { return };
+        let mut made = 0;
+        let now_ns = sys::monotonic_ns();
+        // SAFETY: fills the word that it is given.
+        let result = unsafe { (self.functions.get_timestamp)(&raw mut made) };
+        if result == code::SUCCESS {
+            self.marks.make(made, now_ns);
+            marker.ask();
+        }
+    }
+
+    fn find_mark(&mut self, now_ns: u64) -> Known {
+        let is_held = |made| POOL.holds(MARK_WORD, |start| is_mark(start, made));
+        self.marks.look(&self.converter.progress, now_ns, is_held)
+    }
+
+    /// Looks whether records come to us, and sees to it that they do where nobody else is there.
+    fn look_for_mark(&mut self, output: &mut Output<'_>) -> Result<(), Refusal> {
+        let now_ns = sys::monotonic_ns();
+        // What was known before this mark.
+        let known_until_ns = self.known_until_ns();
+        match self.find_mark(now_ns) {
+            Known::Ours { again: true } => {
+                output.publish(now_ns);
+                output.lose(Lost::Taken, 1, known_until_ns);
+                // What was launched meanwhile and runs still has no record: it is over when the next operation begins.
+                self.converter.progress.expect_first();
+                self.resumed_ns = Some(now_ns);
+            }
+            Known::Ours { again: false } => self.settle_resumed(output),
+            Known::Waiting => {}
+            Known::Missing { is_new: true, .. } => self.look_for_others(now_ns)?,
+            Known::Missing { since_ns, .. } => {
+                if now_ns.saturating_sub(since_ns) >= LOOK_INTERVAL_NS {
+                    self.look_for_others(now_ns)?;
+                    self.retake(now_ns)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers our callbacks again, and enables what was enabled.
+    fn retake(&mut self, now_ns: u64) -> Result<(), Refusal> {
+        register(&self.functions)?;
+        if let Some(before) = set_thread_ids(&self.functions) {
+            self.thread_ids_before.get_or_insert(before);
+        }
+        self.enable_again();
+        self.marks.retake(now_ns);
+        Ok(())
+    }
+
+    /// The first operation that was launched since we came back has begun.
+    fn settle_resumed(&mut self, output: &mut Output<'_>) {
+        if let (Some(resumed_ns), Some(first)) = (self.resumed_ns, self.converter.progress.first_start()) {
+            output.unknown(Lost::Taken, resumed_ns, self.clock.monotonic(&self.last_clock, first));
+            self.resumed_ns = None;
+        }
+    }
+
+    /// Until when everything has come to us, CLOCK_MONOTONIC.
+    pub(crate) fn known_until_ns(&self) -> u64 {
+        let known_ns = self.marks.known_until_ns(&self.converter.progress, self.clock, &self.last_clock);
+        self.resumed_ns.map_or(known_ns, |resumed_ns| resumed_ns.min(known_ns))
+    }
+
+    /// Whether records go elsewhere, or may.
+    pub(crate) const fn is_taken(&self) -> bool {
+        self.marks.is_missing()
     }
 
     /// How long there is nothing to do, if nothing comes back.
@@ -177,6 +285,7 @@ impl Session {
     /// Disables everything and takes what CUPTI still has.
     pub(crate) fn detach(mut self, output: &mut Output<'_>) {
         // The clock may be what ends the session: what comes now is still taken.
+        self.mark();
         for _ in 0..LAST_FLUSHES {
             let _ = self.flush(flush::COMPLETE, output);
             if POOL.out_count() == 0 {
@@ -189,11 +298,31 @@ impl Session {
         self.disable(u64::MAX);
         let _ = self.flush(flush::COMPLETE, output);
         let _ = self.read_clock(output);
-        output.publish(sys::monotonic_ns());
+        self.conclude(output);
         self.restore_thread_ids();
         if let Some(sampling) = self.sampling.take() {
             sampling.stop(&self.functions);
         }
+    }
+
+    /// Tells of what did not come to us, and will not.
+    fn conclude(&mut self, output: &mut Output<'_>) {
+        let (now_ns, known_until_ns) = (sys::monotonic_ns(), self.known_until_ns());
+        output.publish(now_ns);
+        let is_lost = match self.find_mark(now_ns) {
+            Known::Ours { again } => again,
+            // All buffers were asked for: what has not come went with them.
+            Known::Waiting | Known::Missing { .. } => true,
+        };
+        if is_lost {
+            output.lose(Lost::Taken, 1, known_until_ns);
+        } else {
+            self.settle_resumed(output);
+            if let Some(resumed_ns) = self.resumed_ns.take() {
+                output.unknown(Lost::Taken, resumed_ns, now_ns);
+            }
+        }
+        output.publish(now_ns);
     }
 
     /// Another profiler has come. Kinds belong to the process, not to whoever enabled them: those that it too will want
@@ -320,6 +449,12 @@ impl Session {
             let _ = unsafe { (self.functions.set_thread_id_type)(before) };
         }
     }
+}
+
+fn register(functions: &Functions) -> Result<(), Refusal> {
+    // SAFETY: the two functions are there for as long as the process is.
+    let registered = unsafe { (functions.register_callbacks)(buffer_requested, buffer_completed) };
+    if registered == code::SUCCESS { Ok(()) } else { Err(subscriber::refusal(registered)) }
 }
 
 /// Makes records carry the thread's id; what they carried before, where that was something else.

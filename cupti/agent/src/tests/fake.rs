@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stallscope_cupti_abi::{
     ActivityKind, BufferCompleted, BufferRequested, CallbackData, CallbackFunction, CuptiResult, Functions,
-    Subscriber, code, domain, site,
+    MARK_CALL, Subscriber, code, domain, site,
 };
 use stallscope_cupti_wire::Reason;
 
@@ -55,6 +55,12 @@ pub(super) struct Fake {
     pub(super) unfinished: Vec<Vec<u8>>,
     pub(super) dropped: usize,
     pub(super) callbacks: Option<(BufferRequested, BufferCompleted)>,
+    /// Another profiler has the callbacks: what is recorded goes to it.
+    pub(super) is_taken: bool,
+    /// Flushes hand out nothing: what there is goes to this address, behind so many bytes.
+    pub(super) holds: Option<(usize, usize)>,
+    /// Records that it got.
+    pub(super) taken: Vec<Vec<u8>>,
     pub(super) flushes: Vec<u32>,
     pub(super) subscriptions: u32,
     pub(super) watches_exit: bool,
@@ -94,6 +100,9 @@ impl Fake {
             unfinished: Vec::new(),
             dropped: 0,
             callbacks: None,
+            is_taken: false,
+            holds: None,
+            taken: Vec::new(),
             flushes: Vec::new(),
             subscriptions: 0,
             watches_exit: false,
@@ -124,12 +133,16 @@ unsafe extern "C" fn get_version(version: *mut u32) -> CuptiResult {
     code::SUCCESS
 }
 
-unsafe extern "C" fn get_timestamp(timestamp: *mut u64) -> CuptiResult {
-    let now = match fake(|fake| fake.clock) {
+fn time(clock: FakeClock) -> u64 {
+    match clock {
         FakeClock::Real => sys::realtime_ns(),
         FakeClock::Counter => sys::monotonic_ns() * 3,
         FakeClock::Noise => sys::monotonic_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20,
-    };
+    }
+}
+
+unsafe extern "C" fn get_timestamp(timestamp: *mut u64) -> CuptiResult {
+    let now = time(fake(|fake| fake.clock));
     // SAFETY: the agent passes a variable of its own.
     unsafe { timestamp.write(now) };
     code::SUCCESS
@@ -205,7 +218,10 @@ pub(super) fn job_calls(call: u32) {
 }
 
 unsafe extern "C" fn register(requested: BufferRequested, completed: BufferCompleted) -> CuptiResult {
-    fake(|fake| fake.callbacks = Some((requested, completed)));
+    fake(|fake| {
+        fake.callbacks = Some((requested, completed));
+        fake.is_taken = false;
+    });
     code::SUCCESS
 }
 
@@ -255,6 +271,16 @@ unsafe extern "C" fn flush_all(flags: u32) -> CuptiResult {
         let mut records = std::mem::take(&mut fake.records);
         if flags == 1 {
             records.append(&mut fake.unfinished);
+        }
+        if fake.is_taken {
+            fake.taken.append(&mut records);
+        } else if let Some((at, used)) = &mut fake.holds {
+            let bytes = std::mem::take(&mut records).concat();
+            let room: *mut u8 = std::ptr::with_exposed_provenance_mut(*at + *used);
+            // SAFETY: a buffer of the agent's that was asked for and not given back, with room for so many.
+            let room = unsafe { std::slice::from_raw_parts_mut(room, bytes.len()) };
+            room.copy_from_slice(&bytes);
+            *used += bytes.len();
         }
         (records, fake.callbacks, fake.flush_result)
     });
@@ -356,7 +382,20 @@ unsafe extern "C" fn finalize() -> CuptiResult {
 unsafe extern "C" fn device_count(count: *mut i32) -> i32 {
     // SAFETY: the agent passes a variable of its own.
     unsafe { count.write(fake(|fake| fake.devices.len() as i32)) };
-    fake(|fake| fake.driver_result)
+    let clock = fake(|fake| fake.clock);
+    fake(|fake| {
+        if fake.enabled.contains(&ActivityKind::Driver.id()) || fake.driver_calls.contains(&MARK_CALL) {
+            let mut mark = vec![0; record_bytes(ActivityKind::Driver.id())];
+            mark[..4].copy_from_slice(&ActivityKind::Driver.id().to_ne_bytes());
+            mark[4..8].copy_from_slice(&MARK_CALL.to_ne_bytes());
+            mark[8..16].copy_from_slice(&time(clock).to_ne_bytes());
+            mark[16..24].copy_from_slice(&time(clock).to_ne_bytes());
+            // First, because some tests end with a record that is cut short.
+            let at = if fake.repeats_records { fake.records.len() } else { 0 };
+            fake.records.insert(at, mark);
+        }
+        fake.driver_result
+    })
 }
 
 /// Devices have other numbers than places.

@@ -16,8 +16,8 @@ use super::segment::{BatchPlace, ColumnPlace, HeaderContent, Marks, Origin, buil
 use super::tables::{Clock, Device, Frame, Interner, Process, Source, Tables, Thread};
 use crate::rows::{
     ApiCall, BlockIo, Collective, CollectiveCall, Connection, Counter, CpuSample, DeviceSpan, DeviceWindow,
-    FileIo, GpuOp, HostSpan, LaunchStack, LossWindow, PageFaults, Row, StreamWait, ThreadLoss, ThreadPreempt,
-    ThreadSpan, ThreadWait,
+    FileIo, GpuOp, GroupState, HostSpan, LaunchStack, LossWindow, PageFaults, PipelineOp, Row, StreamWait,
+    ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
 };
 
 /// Rows of a batch: a decoded batch of 13 columns is 6.5 MiB, which two threads hold a few of.
@@ -200,6 +200,8 @@ pub struct CaptureWriter<W: Write> {
     device_windows: Waiting<DeviceWindow>,
     counters: Waiting<Counter>,
     launch_stacks: Waiting<LaunchStack>,
+    group_states: Waiting<GroupState>,
+    pipeline_ops: Waiting<PipelineOp>,
 }
 
 macro_rules! push_methods {
@@ -271,6 +273,8 @@ impl<W: Write> CaptureWriter<W> {
             device_windows: Waiting::default(),
             counters: Waiting::default(),
             launch_stacks: Waiting::default(),
+            group_states: Waiting::default(),
+            pipeline_ops: Waiting::default(),
         })
     }
 
@@ -315,6 +319,10 @@ impl<W: Write> CaptureWriter<W> {
         push_counter(device: DeviceId, Counter) => counters;
         /// Adds where a thread launched something.
         push_launch_stack(thread: ThreadId, LaunchStack) => launch_stacks;
+        /// Adds how far a process had come in a group.
+        push_group_state(process: ProcessId, GroupState) => group_states;
+        /// Adds what a worker of a pipelined job did.
+        push_pipeline_op(device: DeviceId, PipelineOp) => pipeline_ops;
     }
 
     /// The tables so far.
@@ -456,7 +464,9 @@ impl<W: Write> CaptureWriter<W> {
             + body.add_waiting(&mut self.thread_losses, at_least)?
             + body.add_waiting(&mut self.device_windows, at_least)?
             + body.add_waiting(&mut self.counters, at_least)?
-            + body.add_waiting(&mut self.launch_stacks, at_least)?;
+            + body.add_waiting(&mut self.launch_stacks, at_least)?
+            + body.add_waiting(&mut self.group_states, at_least)?
+            + body.add_waiting(&mut self.pipeline_ops, at_least)?;
         Ok(())
     }
 

@@ -7,7 +7,8 @@
 //! | … a counter track per counter; a process per host with those of the host | values (`counters`) |
 //! | a process per process, a track per thread | ranges, calls and waits, nested |
 //!
-//! A flow leads from every launching call to what it launched. Packets are streamed: memory is bounded by the names, the
+//! A flow leads from every launching call to what it launched, and through the kernels of a collective from the first rank that
+//! came to the last. Packets are streamed: memory is bounded by the names, the
 //! tracks and what the capture's reader holds. A reader sorts packets by time, so tracks are written one after the other.
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use std::io::{self, Write};
 use hashbrown::{HashMap, HashSet};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{OpKind, RecordKind, SpanKind, device_kind};
-use stallscope_schemas::units::{StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
 
 use super::lanes::{Lanes, Overlap};
 use super::perfetto_proto::{
@@ -26,6 +27,8 @@ use super::perfetto_proto::{
 use super::proto::FieldWriter;
 use super::thread_calls::{Call, CallKind, ThreadCalls};
 use crate::capture::{Capture, ReadAt, Tables};
+use crate::classify::{OpClass, kernel_class, op_class};
+use crate::collectives::Collectives;
 use crate::rows::{DeviceSpan, GpuOp, Launch, LossWindow};
 
 /// All packets are of one sequence.
@@ -144,7 +147,8 @@ struct Slice {
     end: TimeNs,
     name: Name,
     category: u64,
-    flow: Option<u64>,
+    /// To or from the launch, and between the devices of a collective.
+    flows: [Option<u64>; 2],
     values: Vec<DebugAnnotation>,
 }
 
@@ -164,6 +168,7 @@ struct Trace<'c, S: ReadAt, W: Write> {
     next_uuid: u64,
     /// Names that the reader knows, by string id.
     known: Vec<bool>,
+    collectives: Collectives,
     summary: PerfettoSummary,
 }
 
@@ -172,11 +177,13 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
         let first = capture.batches().iter().map(|b| b.min.0).min().unwrap_or(0);
         let shift_ns = if first < EARLIEST_NS { EARLIEST_NS.saturating_sub(first) } else { 0 };
         let known = vec![false; capture.tables().string_count()];
+        let devices: Vec<DeviceId> = capture.keys(RecordKind::GpuOp).into_iter().map(DeviceId).collect();
         Self {
             capture,
             out,
             next_uuid: 1,
             known,
+            collectives: Collectives::of(capture, &devices),
             summary: PerfettoSummary { shift_ns, ..PerfettoSummary::default() },
         }
     }
@@ -253,6 +260,7 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
         launchers: &mut HashMap<u32, BTreeSet<u32>>,
     ) -> io::Result<()> {
         let mut streams: HashMap<u64, Track> = HashMap::new();
+        let collectives = collective_flows(&self.collectives, DeviceId(key));
         for op in self.capture.rows::<GpuOp>(key) {
             if let Some(launch) = &op.launch {
                 note_launcher(launchers, launch.thread.0, key);
@@ -264,7 +272,10 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
             let track = streams
                 .entry(op.stream)
                 .or_insert_with(|| Track::new(parent, format!("stream {}", op.stream), Overlap::Separate));
-            self.slice(track, op_slice(&op))?;
+            let collective = collectives.get(&op.start).copied().filter(|_| {
+                op_class(op.kind, op.flags, kernel_class(self.tables().string(op.name))) == OpClass::Comm
+            });
+            self.slice(track, op_slice(&op, collective))?;
         }
         let mut streams: Vec<(u64, Track)> = streams.into_iter().collect();
         streams.sort_unstable_by_key(|(stream, _)| *stream);
@@ -278,7 +289,7 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
             let (name, category) = (Name::Capture(span.name), span_category(span.kind));
             self.slice(
                 &mut track,
-                Slice { start: span.start, end, name, category, flow: None, values: Vec::new() },
+                Slice { start: span.start, end, name, category, flows: [None; 2], values: Vec::new() },
             )?;
         }
         self.close(track)?;
@@ -289,7 +300,7 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
             let (name, category) = (Name::Fixed(name), category::LOSS);
             self.slice(
                 &mut track,
-                Slice { start: window.start, end, name, category, flow: None, values: Vec::new() },
+                Slice { start: window.start, end, name, category, flows: [None; 2], values: Vec::new() },
             )?;
         }
         self.close(track)
@@ -386,7 +397,7 @@ impl<'c, S: ReadAt, W: Write> Trace<'c, S, W> {
                 name_iid: iid,
                 name: fixed,
                 category_iids: vec![slice.category],
-                flow_ids: slice.flow.into_iter().collect(),
+                flow_ids: slice.flows.into_iter().flatten().collect(),
                 debug_annotations: slice.values,
                 ..TrackEvent::default()
             }),
@@ -464,7 +475,16 @@ fn note_launcher(launchers: &mut HashMap<u32, BTreeSet<u32>>, thread: u32, devic
     }
 }
 
-fn op_slice(op: &GpuOp) -> Slice {
+/// By the moment when its kernel began on a device: the identity of each collective in which ranks waited for each other.
+fn collective_flows(collectives: &Collectives, device: DeviceId) -> HashMap<TimeNs, u64> {
+    let operations = collectives.operations.iter().zip(0u64..);
+    let came =
+        operations.flat_map(|(operation, number)| operation.came.iter().map(move |came| (came, number)));
+    // Not among the numbers of launches, which fill all bits: two that meet would draw one arrow too many.
+    came.filter(|(came, _)| came.device == device).map(|(came, number)| (came.at, !number)).collect()
+}
+
+fn op_slice(op: &GpuOp, collective: Option<u64>) -> Slice {
     let category = match op.kind {
         OpKind::Kernel => category::KERNEL,
         OpKind::Memcpy => category::COPY,
@@ -485,7 +505,7 @@ fn op_slice(op: &GpuOp) -> Slice {
         end,
         name: Name::Capture(op.name),
         category,
-        flow: op.launch.as_ref().map(flow_id),
+        flows: [op.launch.as_ref().map(flow_id), collective],
         values,
     }
 }
@@ -504,7 +524,7 @@ fn call_slice(thread: ThreadId, call: &Call) -> Slice {
         _ => Name::Capture(call.name),
     };
     let end = call.start.plus(call.duration_ns.0);
-    Slice { start: call.start, end, name, category, flow, values: Vec::new() }
+    Slice { start: call.start, end, name, category, flows: [flow, None], values: Vec::new() }
 }
 
 fn span_category(kind: SpanKind) -> u64 {

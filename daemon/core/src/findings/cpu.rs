@@ -12,16 +12,16 @@ use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::units::{StackId, StringId, ThreadId};
 
 use super::frames::user_frame;
-use super::{Finding, Found};
+use super::{Finding, Found, Link};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::ledger::cpu::arrivals::Arrivals;
 use crate::ledger::cpu::calls::Calls;
 use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
 use crate::ledger::cpu::idle::HostWork;
 use crate::ledger::cpu::io::Io;
-use crate::ledger::{CpuLeaf, CpuLedger};
+use crate::ledger::{CpuLeaf, CpuLedger, CpuSums};
 use crate::report::text::{duration, percent, short_name, times};
-use crate::report::{ThreadName, thread_name};
+use crate::report::{ThreadName, rank_of, thread_name};
 use crate::rows::ThreadLoss;
 
 /// Where a finding about a CPU rank points to.
@@ -204,7 +204,8 @@ pub(super) fn of_idle(work: &HostWork, tables: &Tables, found: &mut Found<'_>) {
     of_work(&Work { causes: &work.causes, calls: None, io: None }, Loser::Gpu, tables, found);
 }
 
-fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>) {
+/// Causes by the rule that speaks of them.
+fn grouped(work: &Work<'_>, tables: &Tables) -> BTreeMap<&'static str, Group> {
     let mut groups: BTreeMap<&'static str, Group> = BTreeMap::new();
     let mut lines: HashMap<StackId, Option<String>> = HashMap::new();
     for (cause, amount) in work.causes.ranked() {
@@ -233,7 +234,11 @@ fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>
         let object = group.objects.entry((cause.call, cause.object)).or_default();
         *object = object.saturating_add(amount.ns);
     }
-    for (rule, group) in groups {
+    groups
+}
+
+fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>) {
+    for (rule, group) in grouped(work, tables) {
         let before = found.out.len();
         let (id, wall) = (found.id, found.wall);
         let named = if loser == Loser::Gpu { idle_rule(rule) } else { rule };
@@ -344,6 +349,67 @@ fn idle_summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, wal
         (None, _) => format!("which waits in {}", objects(group, tables)),
     };
     format!("the device is idle for {share} of the time because of its host, {why}")
+}
+
+/// What a host did most while others waited for its device.
+pub(super) struct HeldUp {
+    /// What its launching thread did, after "its launching thread".
+    pub(super) sentence: String,
+    /// The same in detail.
+    pub(super) evidence: String,
+    /// From the launching thread to the one at the end of the chain.
+    pub(super) links: Vec<Link>,
+    /// Time of it beyond what is usual, ns.
+    pub(super) excess_ns: u64,
+    pub(super) pointer: Pointer,
+}
+
+/// What a host did most beyond what is usual, where it did not compute.
+pub(super) fn held_up(work: &HostWork, usual: &CpuSums, tables: &Tables) -> Option<HeldUp> {
+    let work = Work { causes: &work.causes, calls: None, io: None };
+    let groups = grouped(&work, tables);
+    let excess_ns = |group: &Group| {
+        let usual = group.top().map_or(0, |part| usual.get(part.cause.root));
+        group.ns.saturating_sub(usual)
+    };
+    let (rule, group) = groups.iter().max_by_key(|(_, group)| excess_ns(group))?;
+    let part = group.top()?;
+    let sentence = match (does(rule), waited_for(&work, tables, group)) {
+        (Some(does), Some(who)) => format!("waits for {who} {does}"),
+        (Some(does), None) => does.to_owned(),
+        (None, _) if *rule == "rank-collective" => "is in a collective".to_owned(),
+        (None, Some(who)) => format!("waits for {who} waits in {}", objects(group, tables)),
+        (None, None) => format!("waits in {}", objects(group, tables)),
+    };
+    let cause = &part.cause;
+    let mut threads: Vec<ThreadId> = vec![cause.thread];
+    threads.extend(work.causes.chains.links(cause.chain).iter().map(|link| link.thread));
+    let last = threads.len() - 1;
+    let links = threads.iter().enumerate().map(|(at, &thread)| {
+        let named = thread_name(thread, tables);
+        let what = match threads.get(at + 1) {
+            Some(&next) => format!("{} waits for {}", name(thread, tables), name(next, tables)),
+            None if cause.root.is_on_cpu() => format!("{} runs", name(thread, tables)),
+            None => format!("{} is in {}", name(thread, tables), call_of(cause, tables)),
+        };
+        let place = user_frame(if at == last { cause.stack } else { cause.waiting_stack }, tables);
+        let place =
+            place.filter(|_| at == 0 || at == last).map_or_else(String::new, |p| format!(" at {}", p.text));
+        Link {
+            rank: None,
+            pid: u32::try_from(named.pid).ok(),
+            tid: u32::try_from(named.tid).ok(),
+            what: what + &place,
+            ns: part.ns,
+        }
+    });
+    Some(HeldUp {
+        sentence,
+        evidence: evidence(rule, &work, tables, group),
+        links: links.collect(),
+        excess_ns: excess_ns(group),
+        pointer: pointer(&work, tables, part),
+    })
 }
 
 fn summary(rule: &str, work: &Work<'_>, tables: &Tables, group: &Group, id: &str, wall: u64) -> String {
@@ -547,6 +613,11 @@ pub(super) fn late(
             }
             (summary, evidence)
         });
+        for finding in &mut found.out {
+            finding.blame.culprit_ranks = rank_of(ledger.device, tables).into_iter().collect();
+            // Ranks of one host have one clock, and only calls that were matched are counted.
+            finding.blame.confidence = Some(1.0);
+        }
         out.append(&mut found.out);
     }
     out

@@ -6,6 +6,7 @@ mod blame;
 mod cpu;
 mod frames;
 mod host_work;
+mod late;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::classify::{OpClass, communication_library};
 use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::cpu::arrivals::arrivals;
 use crate::ledger::device::Tally;
-use crate::ledger::{CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf};
+use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
@@ -26,6 +27,7 @@ use crate::timeline::host::Node;
 pub use blame::{Blame, Link};
 pub use cpu::Pointer;
 pub(crate) use host_work::host_work;
+pub(crate) use late::of_gpus;
 use rules::rule;
 
 /// How much a finding matters.
@@ -356,6 +358,8 @@ fn top_names(ledger: &DeviceLedger, class: OpClass) -> Vec<(stallscope_schemas::
 
 fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     let exposed = ledger.sums.get(Leaf::CommExposed);
+    // What it waited for a late rank is that one's finding.
+    let waited = ledger.sums.comm(CommLeaf::Wait);
     let names = top_names(ledger, OpClass::Comm);
     let Some(&(name, tally)) = names.first() else { return };
     let text = || {
@@ -367,7 +371,7 @@ fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) 
             percent(exposed, ledger.comm_ns)
         );
         let ops: u64 = names.iter().map(|(_, t)| t.count).sum();
-        let evidence = format!(
+        let mut evidence = format!(
             "{ops} operations, {} resident in all, {} of it exposed; most in {}{library}, {}, {} on average",
             duration(ledger.comm_ns),
             duration(exposed),
@@ -375,8 +379,15 @@ fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) 
             times(tally.count),
             duration(tally.ns / tally.count.max(1))
         );
+        if waited > 0 {
+            evidence.push_str(&format!(
+                "; for {} of what is exposed it waited for late ranks",
+                percent(waited, exposed)
+            ));
+        }
         (summary, evidence)
     };
+    let exposed = exposed.saturating_sub(waited);
     // Communication is always mentioned; exposed communication from the rule's thresholds on is more than a mention.
     let severity = rule("communication-exposed").severity(found.share(exposed)).unwrap_or(Severity::Info);
     let (ns, text) = (if severity == Severity::Info { ledger.comm_ns } else { exposed }, text());

@@ -102,6 +102,8 @@ rules! {
         "compare a slow step with a usual one: report --json has a ledger for each";
     "rank-late" "rank" [0.02, 0.05, 0.20]
         "look at what this rank does that the others do not: its other findings say; the ranks that wait are not the problem";
+    "rank-straggler" "rank" [0.03, 0.09, 0.20]
+        "one slow worker: check its clocks, throttling and host, and exchange the machine; a slow last stage: give it fewer layers; neither: balance sequence lengths over micro-batches";
     "rank-block-io" "rank" [0.02, 0.05, 0.20]
         "read ahead in more workers (num_workers, prefetch_factor), keep the data on a faster or local disk, and write checkpoints asynchronously";
     "rank-network" "rank" [0.02, 0.10, 0.30]
@@ -128,6 +130,8 @@ rules! {
         "a rank that waits in collectives waits for a later one or for the network: look at the rank that is late";
     "hang-operation" "hang" [0.10, 0.30, 0.60]
         "a collective waits for a rank that does not come, a kernel for memory that nobody writes: look at the other ranks of its communicator, and at what the launching thread waits for";
+    "hang-collective" "hang" [NEVER, NEVER, NEVER]
+        "look at the ranks named, not at those that wait: py-spy dump and nvidia-smi on their hosts say whether a process is gone, stopped or holds the GIL, and whether its GPU has an error (Xid)";
     "capture-unknown" "capture" [0.01, 0.05, 0.20]
         "records are missing for this time; the losses below say why";
 }

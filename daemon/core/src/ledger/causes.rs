@@ -87,7 +87,7 @@ const DEVICE: Cause =
     Cause { leaf: IdleLeaf::Device, reason: Reason::Plain, call: StringId(0), node: Node(0), thread: None };
 
 impl Amount {
-    fn add(&mut self, ns: u64) {
+    pub(super) fn add(&mut self, ns: u64) {
         self.ns += ns;
         self.count += 1;
         self.longest_ns = self.longest_ns.max(ns);

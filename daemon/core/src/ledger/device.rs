@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, TimeNs};
 
+use super::book::{Book, History};
 use super::causes::Causes;
 use super::cpu::idle::HostWork;
 use super::explain::Explainer;
@@ -15,13 +16,15 @@ use super::launches::Coverage;
 use super::leaf::{Leaf, Sums};
 use super::names::Names;
 use super::op_columns::{OpColumns, narrow, value};
+use super::root::Root;
 use super::stepper::{Step, Stepper};
 use crate::capture::{Capture, ColumnSet, ReadAt, Run};
 use crate::classify::{OpClass, op_class};
+use crate::collectives::Collectives;
 use crate::rows::{DeviceWindow, GpuOp, Launch, LossWindow};
 use crate::steps::{StepSource, plan, slow_steps};
 use crate::timeline::host::StackTree;
-use crate::timeline::sweep::{Cover, Sweep, Visitor};
+use crate::timeline::sweep::{Cover, Sweep};
 
 /// The leaves of a window do not sum to its length: a defect of this program, never of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +117,10 @@ pub struct DeviceLedger {
     /// Operations that had not ended when the device was last observed, the earliest first. Empty for traces, which do
     /// not say until when they observed.
     pub unfinished: Vec<Unfinished>,
+    /// What the ledgers of other devices need of it: taken when the root ledgers are made.
+    pub(super) history: History,
+    /// Where its time went in the end: filled in when the ledgers of all devices are there.
+    pub root: Root,
 }
 
 /// An operation that had not ended, of which nothing after it in its stream has begun.
@@ -154,25 +161,8 @@ pub struct Options {
     pub weigh_ops: bool,
     /// Keep the stacks of wakers apart in the causes of CPU ranks: for a flamegraph of waits.
     pub waker_stacks: bool,
-}
-
-/// Books stretches; a gap is put aside for explanation.
-#[derive(Default)]
-struct Book {
-    sums: Sums,
-    gap: Option<(TimeNs, TimeNs)>,
-}
-
-impl Visitor<()> for Book {
-    #[inline]
-    fn busy(&mut self, cover: Cover, from: TimeNs, to: TimeNs) {
-        self.sums.add(Leaf::of(cover), to.since(from));
-    }
-
-    #[inline]
-    fn gap(&mut self, from: TimeNs, to: TimeNs, _: Option<()>) {
-        self.gap = Some((from, to));
-    }
+    /// One device after the other, on the calling thread.
+    pub in_turn: bool,
 }
 
 /// Works out the ledger of one device. `None` where the device has no operations and was not observed either.
@@ -182,13 +172,14 @@ impl Visitor<()> for Book {
 pub fn device_ledger<S: ReadAt>(
     capture: &Capture<S>,
     device: DeviceId,
+    collectives: &Collectives,
     options: Options,
 ) -> Result<Option<DeviceLedger>, NotConserved> {
     let Observed { stretches: observed, unseen_from } = Observed::of(capture, device);
     let Some(start) = window_start(capture, device, &observed) else { return Ok(None) };
     let mut run = DeviceRun {
         sweep: Sweep::new(start),
-        book: Book::default(),
+        book: Book::new(collectives, device),
         whole: Sums::default(),
         explainer: Explainer::new(capture, device, options.waker_stacks),
         stepper: Stepper::new(plan(capture, device), start),
@@ -221,15 +212,28 @@ pub fn device_ledger<S: ReadAt>(
     }
     let end = run.finish();
     let (ops, launched_ops, ops_before_window) = (run.ops, run.launched_ops, run.ops_before_window);
-    let DeviceRun { sweep, whole, explainer, stepper, names, copies, weighted, coverage, unfinished, .. } =
-        run;
+    let DeviceRun {
+        sweep,
+        whole,
+        book,
+        explainer,
+        stepper,
+        names,
+        copies,
+        weighted,
+        coverage,
+        unfinished,
+        ..
+    } = run;
     let launch_stacks = explainer.launch_stacks.any().then_some(coverage);
     let mut unfinished: Vec<Unfinished> =
         if observed.is_empty() { Vec::new() } else { unfinished.into_values().collect() };
     unfinished.sort_by_key(|op| (op.start, op.name));
     let check = |sums: &Sums, from: TimeNs, to: TimeNs| {
         let (sum_ns, wall_ns) = (sums.total(), to.since(from));
-        if sum_ns == wall_ns && sums.idle_total() == sums.get(Leaf::Idle) {
+        let parts =
+            sums.idle_total() == sums.get(Leaf::Idle) && sums.comm_total() == sums.get(Leaf::CommExposed);
+        if sum_ns == wall_ns && parts {
             Ok(())
         } else {
             Err(NotConserved { device: device.0, from, to, sum_ns, wall_ns })
@@ -267,6 +271,8 @@ pub fn device_ledger<S: ReadAt>(
         launch_stacks,
         weighted,
         unfinished,
+        history: book.into_history(),
+        root: Root::default(),
     }))
 }
 
@@ -354,7 +360,7 @@ fn loss_windows<S: ReadAt>(
 
 struct DeviceRun<'a, S: ReadAt> {
     sweep: Sweep,
-    book: Book,
+    book: Book<'a>,
     whole: Sums,
     explainer: Explainer<'a, S>,
     stepper: Stepper,
@@ -450,7 +456,7 @@ impl<S: ReadAt> DeviceRun<'_, S> {
     fn advance(&mut self, to: TimeNs, closing: Option<Closing>) {
         self.sweep.advance(to, Some(()), &mut self.book);
         if let Some((from, to)) = self.book.gap.take() {
-            self.explainer.gap(from, to, closing, &mut self.book.sums);
+            self.explainer.gap(from, to, closing, &mut self.book);
         }
     }
 

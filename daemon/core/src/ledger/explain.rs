@@ -9,12 +9,13 @@ use hashbrown::{HashMap, HashSet};
 use stallscope_schemas::record::{RecordKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
+use super::book::Book;
 use super::calibrate::device_floor_ns;
 use super::causes::{Cause, Causes, Reason};
 use super::cpu::idle::HostWalk;
 use super::gap::{Blamed, Closing, Context};
 use super::launches::LaunchStacks;
-use super::leaf::{IdleLeaf, Sums};
+use super::leaf::IdleLeaf;
 use crate::capture::{Capture, MergedRows, ReadAt, Tables};
 use crate::classify::{ApiClass, api_class};
 use crate::rows::{ApiCall, HostSpan, Launch, StreamWait};
@@ -118,9 +119,6 @@ fn hide_unseen(pieces: &mut [Blamed], gap_end: TimeNs) -> bool {
 
 impl<'a, S: ReadAt> Explainer<'a, S> {
     pub(super) fn new(capture: &'a Capture<S>, device: DeviceId, waker_stacks: bool) -> Self {
-        let tables = capture.tables();
-        let process = tables.device(device).and_then(|d| d.processes.first());
-        let job = process.and_then(|&p| tables.process(p)).map_or("", |p| p.job.as_str());
         let mut waits = capture.rows::<StreamWait>(device.0).peekable();
         let has_waits = waits.peek().is_some();
         Self {
@@ -140,7 +138,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             tree: StackTree::default(),
             causes: Causes::default(),
             launch_stacks: LaunchStacks::new(capture),
-            host_work: HostWalk::new(capture, job, waker_stacks),
+            host_work: HostWalk::of_device(capture, device, waker_stacks),
             pieces: Vec::new(),
             blamed: Vec::new(),
             gaps: 0,
@@ -152,7 +150,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
     }
 
     /// Explains a gap and books its pieces.
-    pub(super) fn gap(&mut self, from: TimeNs, to: TimeNs, closing: Option<Closing>, sums: &mut Sums) {
+    pub(super) fn gap(&mut self, from: TimeNs, to: TimeNs, closing: Option<Closing>, book: &mut Book<'_>) {
         if self.open_gap.1 != from {
             self.gaps += 1;
             self.open_gap.0 = from;
@@ -231,11 +229,23 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             }
         }
         for piece in &self.blamed {
-            let ns = piece.to.since(piece.from);
-            sums.add_idle(piece.cause.leaf, ns);
-            let cause = piece.cause;
+            let (ns, cause) = (piece.to.since(piece.from), piece.cause);
+            let followed = cause.thread.filter(|&t| self.host_work.follows(t));
+            if let (IdleLeaf::Sync, Some(thread)) = (cause.leaf, followed) {
+                let causes = &mut self.causes;
+                self.host_work.kept_from_returning(thread, piece.from, piece.to, |from, to, is_kept| {
+                    if is_kept {
+                        book.idle(from, to, IdleLeaf::Host, Some(thread));
+                    } else if from < to {
+                        book.idle(from, to, IdleLeaf::Sync, Some(thread));
+                        causes.add(cause, to.since(from));
+                    }
+                });
+                continue;
+            }
+            book.idle(piece.from, piece.to, cause.leaf, cause.thread);
             // Elsewhere than in the driver: where the thread was followed, its own records say what it did.
-            match cause.thread.filter(|&t| self.host_work.follows(t)) {
+            match followed {
                 Some(thread) if cause.leaf == IdleLeaf::Host && cause.reason == Reason::Plain => {
                     self.host_work.charge(thread, piece.from, piece.to);
                 }

@@ -1,5 +1,6 @@
 //! The leaves of the ledger, with their names in JSON and in reports.
 
+use crate::collectives::Phase;
 use crate::timeline::sweep::Cover;
 
 macro_rules! leaves {
@@ -74,6 +75,36 @@ leaves! {
     }
 }
 
+leaves! {
+    /// What exposed communication was: the leaves partition it.
+    CommLeaf {
+        /// It waited for a rank that had not come.
+        Wait "wait_ns" "waiting for a late rank",
+        /// Within the error of the clocks around the moment when the last rank came.
+        Uncertain "uncertain_ns" "waiting or transfer: within the clocks' error",
+        /// It moved data, for no longer than the same operation takes at its best.
+        Floor "transfer_floor_ns" "transfer at its best",
+        /// It moved data for longer than that.
+        Excess "transfer_excess_ns" "transfer beyond its best",
+        /// It could not be matched with the kernels of all other ranks.
+        Unsplit "unsplit_ns" "not split: other ranks not seen",
+    }
+}
+
+impl CommLeaf {
+    /// The leaf of a phase.
+    #[must_use]
+    pub fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::Wait(_) => Self::Wait,
+            Phase::Uncertain => Self::Uncertain,
+            Phase::Floor => Self::Floor,
+            Phase::Excess => Self::Excess,
+            Phase::Unsplit => Self::Unsplit,
+        }
+    }
+}
+
 impl Leaf {
     /// The leaf of a stretch of the sweep that is not a gap.
     #[must_use]
@@ -92,10 +123,11 @@ impl Leaf {
 pub struct Sums {
     direct: [u64; Leaf::ALL.len()],
     idle: [u64; IdleLeaf::ALL.len()],
+    comm: [u64; CommLeaf::ALL.len()],
 }
 
 impl Sums {
-    /// Adds time to a leaf other than idle.
+    /// Adds time to a leaf other than idle and communication.
     pub(super) fn add(&mut self, leaf: Leaf, ns: u64) {
         if let Some(sum) = self.direct.get_mut(leaf as usize) {
             *sum += ns;
@@ -108,6 +140,20 @@ impl Sums {
         if let Some(sum) = self.idle.get_mut(leaf as usize) {
             *sum += ns;
         }
+    }
+
+    /// Adds exposed communication.
+    pub(super) fn add_comm(&mut self, leaf: CommLeaf, ns: u64) {
+        self.add(Leaf::CommExposed, ns);
+        if let Some(sum) = self.comm.get_mut(leaf as usize) {
+            *sum += ns;
+        }
+    }
+
+    /// Exposed communication of a leaf, ns.
+    #[must_use]
+    pub fn comm(&self, leaf: CommLeaf) -> u64 {
+        self.comm.get(leaf as usize).copied().unwrap_or(0)
     }
 
     /// Time of a leaf, ns.
@@ -134,12 +180,21 @@ impl Sums {
         self.idle.iter().sum()
     }
 
+    /// Sum of the leaves of exposed communication, ns.
+    #[must_use]
+    pub fn comm_total(&self) -> u64 {
+        self.comm.iter().sum()
+    }
+
     /// Adds another ledger's time to this one.
     pub fn merge(&mut self, other: &Self) {
         for (sum, more) in self.direct.iter_mut().zip(other.direct) {
             *sum += more;
         }
         for (sum, more) in self.idle.iter_mut().zip(other.idle) {
+            *sum += more;
+        }
+        for (sum, more) in self.comm.iter_mut().zip(other.comm) {
             *sum += more;
         }
     }

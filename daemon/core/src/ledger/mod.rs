@@ -4,6 +4,7 @@
 //! are built from adjacent stretches and checked against the window all the same, for the whole and for every step;
 //! a ledger that does not close is an error, never a report.
 
+mod book;
 pub mod calibrate;
 pub mod causes;
 pub mod cpu;
@@ -14,6 +15,7 @@ mod launches;
 pub mod leaf;
 mod names;
 mod op_columns;
+pub mod root;
 mod stepper;
 
 use std::sync::Mutex;
@@ -24,10 +26,12 @@ use stallscope_schemas::units::DeviceId;
 
 pub use cpu::{CpuLeaf, CpuLedger, CpuSums};
 pub use device::{DeviceLedger, NotConserved, Options};
-pub use leaf::{IdleLeaf, Leaf, Sums};
+pub use leaf::{CommLeaf, IdleLeaf, Leaf, Sums};
+pub use root::{Root, RootLeaf, WaitedFor};
 pub use stepper::Step;
 
 use crate::capture::{Capture, Device, ReadAt};
+use crate::collectives::Collectives;
 
 /// The ledgers of all devices of a capture.
 #[derive(Debug, Default)]
@@ -62,7 +66,13 @@ pub fn all_ledgers<S: ReadAt>(
     capture: &Capture<S>,
     options: Options,
 ) -> Result<Vec<DeviceLedger>, NotConserved> {
-    each(&gpus(capture), |device| device::device_ledger(capture, device, options))
+    let devices = gpus(capture);
+    let numbers: Vec<DeviceId> = devices.iter().map(|&device| DeviceId(device)).collect();
+    let collectives = Collectives::of(capture, &numbers);
+    let mut ledgers =
+        each(&devices, options, |device| device::device_ledger(capture, device, &collectives, options))?;
+    root::charge(capture, &collectives.operations, &mut ledgers, options.waker_stacks)?;
+    Ok(ledgers)
 }
 
 /// Devices that did something, or were observed doing nothing.
@@ -97,14 +107,18 @@ pub fn cpu_ledgers<S: ReadAt>(
         .filter(|(device, _)| device.kind == device_kind::CPU && !drives_a_gpu(device))
         .map(|(_, number)| number)
         .collect();
-    each(&devices, |device| cpu::cpu_ledger(capture, device, options))
+    each(&devices, options, |device| cpu::cpu_ledger(capture, device, options))
 }
 
 /// Works out something of each device, in parallel; results are in the order of the devices.
 fn each<L: Send>(
     devices: &[u32],
+    options: Options,
     ledger: impl Fn(DeviceId) -> Result<Option<L>, NotConserved> + Sync,
 ) -> Result<Vec<L>, NotConserved> {
+    if options.in_turn {
+        return devices.iter().filter_map(|&device| ledger(DeviceId(device)).transpose()).collect();
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(devices.len().max(1));
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());

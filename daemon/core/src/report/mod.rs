@@ -7,6 +7,7 @@ mod cpu;
 mod diff;
 mod render;
 mod render_cpu;
+mod render_whatif;
 pub mod text;
 
 use serde::Serialize;
@@ -18,9 +19,11 @@ use stallscope_schemas::units::DeviceId;
 use crate::capture::{Capture, Device, ReadAt, Tables};
 use crate::classify::OpClass;
 use crate::findings::{self, Finding};
+use crate::hang::{self, CollectiveState};
 use crate::ledger::causes::{Amount, Cause};
-use crate::ledger::{DeviceLedger, IdleLeaf, Leaf, Ledgers, Step, Sums};
+use crate::ledger::{CommLeaf, DeviceLedger, IdleLeaf, Leaf, Ledgers, Root, RootLeaf, Step, Sums};
 use crate::steps::percentile;
+use crate::whatif::{self, WhatIf};
 
 pub(crate) use cpu::thread_name;
 pub use cpu::{
@@ -48,6 +51,10 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// The worst first.
     pub findings: Vec<Finding>,
+    /// What is known of the collectives of a job's ranks by their own account; null where none of them gave one.
+    pub collective_state: Option<CollectiveState>,
+    /// What a pipelined job would gain if parts of it were at their best; null for captures of anything else.
+    pub whatif: Option<WhatIf>,
 }
 
 /// Where a capture comes from and whether it is whole.
@@ -150,6 +157,12 @@ pub struct GpuReport {
     pub operations_before_window: u64,
     /// How much of its work has the host stack of its launch; null where launches were not sampled.
     pub launch_stacks: Option<LaunchStacksReport>,
+    /// Exclusive leaves of exposed communication; they sum to `direct.comm_exposed_ns`.
+    pub comm: Map<String, Value>,
+    /// Where its time went when what it waited for a late rank is charged to what that one did; sums to `wall_ns`.
+    pub root: Map<String, Value>,
+    /// What it waited for, the most first; sums to `comm.wait_ns`.
+    pub waits: Vec<WaitReport>,
     /// Idle gaps.
     pub gaps: Gaps,
     /// Time from a launch to a start that counts as the device's own latency, ns.
@@ -162,6 +175,23 @@ pub struct GpuReport {
     pub top_operations: Vec<OperationReport>,
     /// Steps, or null where none could be told.
     pub steps: Option<StepsReport>,
+}
+
+/// Time that a device waited for a late rank.
+#[derive(Clone, Debug, Serialize)]
+pub struct WaitReport {
+    /// Identities of the device that was waited for, the one that that waited for, and so on; the last is to blame.
+    pub via: Vec<String>,
+    /// Their ranks; null where one is not known.
+    pub via_ranks: Vec<Option<u32>>,
+    /// What the last of them did: a key of `root`.
+    pub leaf: &'static str,
+    /// Time, ns.
+    pub ns: u64,
+    /// Stretches.
+    pub count: u64,
+    /// The longest, ns.
+    pub longest_ns: u64,
 }
 
 /// Unions of classes, exposed or not.
@@ -292,14 +322,26 @@ impl Report {
             findings.extend(findings::of_device(ledger, &report.id, tables));
             devices.push(report);
         }
+        findings.extend(findings::of_gpus(&ledgers.gpus, tables));
         let ranks: Vec<DeviceReport> =
             ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
         let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();
         findings.extend(findings::of_ranks(capture, &ledgers.cpus, &ids));
         devices.extend(ranks);
         devices.sort_by_key(|d| (d.rank.unwrap_or(u32::MAX), d.ordinal, d.id.clone()));
+        let whatif = whatif::analyse(capture);
+        findings.extend(whatif.as_ref().and_then(whatif::finding));
+        let job = hang::job_of(capture);
+        findings.extend(job.iter().flat_map(|job| hang::findings(job, tables)));
         findings::rank(&mut findings);
-        Self { schema_version: SCHEMA_VERSION, capture: capture_report(capture, &devices), devices, findings }
+        Self {
+            schema_version: SCHEMA_VERSION,
+            capture: capture_report(capture, &devices),
+            devices,
+            findings,
+            collective_state: job.as_ref().map(CollectiveState::of),
+            whatif,
+        }
     }
 
     /// The JSON form, indented.
@@ -391,6 +433,9 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
             .collect(),
         top_operations: top_operations(ledger, tables),
         steps: steps_report(ledger, tables),
+        comm: CommLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.sums.comm(l).into())).collect(),
+        root: RootLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.root.get(l).into())).collect(),
+        waits: waits(&ledger.root, tables),
     };
     let window = Window { start_ns: ledger.start.0, end_ns: ledger.end.0 };
     let wall_ns = ledger.end.since(ledger.start);
@@ -398,6 +443,33 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
         gpu: Some(gpu),
         ..common(ledger.device, tables, wall_ns, window, direct_map(&ledger.sums))
     }
+}
+
+fn waits(root: &Root, tables: &Tables) -> Vec<WaitReport> {
+    let mut all: Vec<WaitReport> = root
+        .waits
+        .iter()
+        .map(|(waited, amount)| WaitReport {
+            via: waited.via.iter().map(|&device| device_name(device, tables)).collect(),
+            via_ranks: waited.via.iter().map(|&device| rank_of(device, tables)).collect(),
+            leaf: waited.leaf.key(),
+            ns: amount.ns,
+            count: amount.count,
+            longest_ns: amount.longest_ns,
+        })
+        .collect();
+    all.sort_by_key(|wait| std::cmp::Reverse(wait.ns));
+    all
+}
+
+/// The identity of a device.
+pub(crate) fn device_name(id: DeviceId, tables: &Tables) -> String {
+    tables.device(id).and_then(|d| some(&d.id)).unwrap_or_else(|| format!("device-{}", id.0))
+}
+
+/// The rank that drives a device.
+pub(crate) fn rank_of(id: DeviceId, tables: &Tables) -> Option<u32> {
+    tables.device(id)?.processes.iter().find_map(|&p| tables.process(p)?.rank)
 }
 
 /// What is said of every device.
@@ -412,7 +484,7 @@ fn common(
     let device = tables.device(id).unwrap_or(&unknown);
     let processes: Vec<_> = device.processes.iter().filter_map(|&p| tables.process(p)).collect();
     DeviceReport {
-        id: some(&device.id).unwrap_or_else(|| format!("device-{}", id.0)),
+        id: device_name(id, tables),
         kind: device_kind::name(device.kind),
         ordinal: device.ordinal,
         rank: processes.iter().find_map(|p| p.rank),

@@ -7,14 +7,16 @@ use serde_json::{Map, Value};
 
 use super::diff::Diff;
 use super::text::{bar, duration, percent, short_name};
-use super::{DeviceReport, GpuReport, Report, render_cpu, saturating_sum};
+use super::{DeviceReport, GpuReport, Report, render_cpu, render_whatif, saturating_sum};
 use crate::findings::{Finding, Severity};
-use crate::ledger::{IdleLeaf, Leaf};
+use crate::ledger::{CommLeaf, IdleLeaf, Leaf, RootLeaf};
 
 /// Columns of prose.
 const WIDTH: usize = 100;
 /// Cells of the longest bar.
 const BAR: u32 = 32;
+/// Missing ranks that are named.
+const MISSING: usize = 24;
 /// Findings shown with everything; the rest are counted.
 const SHOWN: usize = 6;
 
@@ -31,6 +33,13 @@ fn plural(n: usize, one: &str) -> String {
 /// # Errors
 /// Only those of `out`.
 pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
+    if report.devices.is_empty() && report.collective_state.is_some() {
+        // Without time there is nothing to divide.
+        calls_headline(report, out)?;
+        findings(report, out)?;
+        notes(report, out)?;
+        return losses(report, out);
+    }
     headline(report, out)?;
     if report.devices.iter().any(|d| d.gpu.is_some()) || report.devices.is_empty() {
         whole(report, out)?;
@@ -41,6 +50,7 @@ pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
     render_cpu::ranks(report, out)?;
     steps(report, out)?;
     findings(report, out)?;
+    render_whatif::whatif(report.whatif.as_ref(), out)?;
     notes(report, out)?;
     losses(report, out)
 }
@@ -86,6 +96,36 @@ fn headline(report: &Report, out: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
+/// The head of a report about calls that were recorded without time.
+fn calls_headline(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let Some(state) = &report.collective_state else { return Ok(()) };
+    let name =
+        report.capture.sources.first().map_or("capture", |s| s.path.rsplit('/').next().unwrap_or(&s.path));
+    let more = report.capture.sources.len().saturating_sub(1);
+    let more = if more > 0 { format!(" and {}", plural(more, "more file")) } else { String::new() };
+    writeln!(
+        out,
+        "{}{more} · {} of {} · {}, {} of them not over · {}",
+        short_name(name, 48),
+        state.ranks.len(),
+        plural(state.world_size, "rank"),
+        plural(state.calls, "collective call"),
+        state.open_calls,
+        lost(report)
+    )?;
+    if !state.ranks_missing.is_empty() {
+        let mut shown: Vec<String> = state.ranks_missing.iter().take(MISSING).map(u32::to_string).collect();
+        let more = state.ranks_missing.len().saturating_sub(MISSING);
+        if more > 0 {
+            shown.push(format!("{more} more"));
+        }
+        let ranks = if state.ranks_missing.len() == 1 { "rank" } else { "ranks" };
+        let text = format!("no dump of {ranks} {}: what they did is not known", shown.join(", "));
+        paragraph(out, "", &text)?;
+    }
+    Ok(())
+}
+
 fn lost(report: &Report) -> String {
     let lost = saturating_sum(report.capture.losses.iter().filter(|l| l.lost).map(|l| l.count));
     format!("records lost {lost}")
@@ -103,6 +143,15 @@ fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
         }
         let note = if leaf == Leaf::Idle { idle_note(report, ns) } else { String::new() };
         line(out, "  ", leaf.text(), ns, total, &note)?;
+        let is_split = || sum(&|(_, gpu)| value(&gpu.comm, CommLeaf::Unsplit.key())) < ns;
+        if leaf == Leaf::CommExposed && is_split() {
+            for &comm in CommLeaf::ALL {
+                let ns = sum(&|(_, gpu)| value(&gpu.comm, comm.key()));
+                if ns > 0 {
+                    line(out, "    ", comm.text(), ns, total, "")?;
+                }
+            }
+        }
         if leaf == Leaf::Idle {
             for &idle in IdleLeaf::ALL {
                 let ns = sum(&|(_, gpu)| value(&gpu.idle, idle.key()));
@@ -121,7 +170,33 @@ fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
             duration(copies)
         )?;
     }
-    launch_stacks(report, out)
+    launch_stacks(report, out)?;
+    in_the_end(report, total, out)
+}
+
+/// The root ledger, where it says more than the direct one.
+fn in_the_end(report: &Report, total: u64, out: &mut impl Write) -> fmt::Result {
+    let gpus = || report.devices.iter().filter_map(|d| d.gpu.as_ref());
+    let waited = saturating_sum(gpus().map(|gpu| value(&gpu.comm, CommLeaf::Wait.key())));
+    if waited.saturating_mul(200) < total {
+        return Ok(());
+    }
+    writeln!(out, "\nwhere it went in the end, each wait charged to what made the other rank late")?;
+    let mut leaves: Vec<(u64, RootLeaf)> = RootLeaf::ALL
+        .iter()
+        .map(|&leaf| (saturating_sum(gpus().map(|gpu| value(&gpu.root, leaf.key()))), leaf))
+        .filter(|(ns, _)| *ns > 0)
+        .collect();
+    leaves.sort_by_key(|&(ns, leaf)| (std::cmp::Reverse(ns), leaf));
+    let told = leaves.iter().take_while(|(ns, _)| ns.saturating_mul(200) >= total).count().max(1);
+    for &(ns, leaf) in leaves.iter().take(told) {
+        line(out, "  ", leaf.text(), ns, total, "")?;
+    }
+    let rest = saturating_sum(leaves.iter().skip(told).map(|(ns, _)| *ns));
+    if rest > 0 {
+        line(out, "  ", "everything else", rest, total, "")?;
+    }
+    Ok(())
 }
 
 /// How much of the work can be led back to host stacks.
@@ -263,14 +338,16 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
     // The same rule on several devices is one story: the worst device tells it.
     let mut told: Vec<(&Finding, usize)> = Vec::new();
     for finding in &report.findings {
-        match told.iter_mut().find(|(f, _)| f.rule == finding.rule) {
+        // Each hang is a story of its own.
+        let same = |f: &Finding| f.rule == finding.rule && f.rule != "hang-collective";
+        match told.iter_mut().find(|(f, _)| same(f)) {
             Some((_, devices)) => *devices += 1,
             None => told.push((finding, 1)),
         }
     }
     for (number, (finding, devices)) in told.iter().take(SHOWN).enumerate() {
         let on = match (report.devices.len(), *devices) {
-            (1, _) => String::new(),
+            (0 | 1, _) => String::new(),
             // Summaries about ranks begin with the rank.
             (_, 1) if finding.summary.starts_with(&finding.device) => String::new(),
             (_, 1) => format!(" (on {})", finding.device),
@@ -292,7 +369,7 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
 }
 
 /// Wraps text at the report's width, with the lead on the first line and blanks of its length on the rest.
-fn paragraph(out: &mut impl Write, lead: &str, text: &str) -> fmt::Result {
+pub(super) fn paragraph(out: &mut impl Write, lead: &str, text: &str) -> fmt::Result {
     let indent = lead.chars().count();
     let mut column = indent;
     write!(out, "{lead}")?;

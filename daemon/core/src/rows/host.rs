@@ -1,9 +1,9 @@
-//! Rows of the host half. Each is declared once: field, type, column and what its values look like.
+//! Rows of the host half and of whole jobs. Each is declared once: field, type, column and what its values look like.
 
 use stallscope_schemas::record::{
-    BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, RecordKind, WaitKind, block_io, collective_call,
-    connection, counter, cpu_sample, device_window, file_io, launch_stack, page_faults, thread_loss,
-    thread_preempt, thread_span, thread_wait,
+    BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, PipelineOpKind, RecordKind, WaitKind, block_io,
+    collective_call, connection, counter, cpu_sample, device_window, file_io, group_state, launch_stack,
+    page_faults, pipeline_op, thread_loss, thread_preempt, thread_span, thread_wait,
 };
 use stallscope_schemas::units::{CorrelationId, ProcessId, StackId, StringId, ThreadId, TimeNs};
 
@@ -118,6 +118,7 @@ enums! {
     BlockOp: BlockOp::Other;
     CollectiveLibrary: CollectiveLibrary::Other;
     CollectiveOp: CollectiveOp::Other;
+    PipelineOpKind: PipelineOpKind::Other;
 }
 
 macro_rules! host_row {
@@ -360,6 +361,48 @@ host_row! {
         correlation: CorrelationId = CORRELATION Counter,
         /// Its stack.
         stack: StackId = STACK Repeating,
+    }
+}
+
+host_row! {
+    /// What a worker of a pipelined job did.
+    PipelineOp in pipeline_op {
+        /// What it does.
+        kind: PipelineOpKind = KIND Repeating,
+        /// Its name in the trace.
+        name: StringId = NAME Repeating,
+        /// Number of the training step.
+        step: i64 = STEP Repeating,
+        /// Data-parallel rank of the worker.
+        dp_rank: u64 = DP_RANK Repeating,
+        /// Pipeline stage of the worker.
+        stage: u64 = STAGE Repeating,
+        /// Position among the operations of its kind, step and worker.
+        sequence: u64 = SEQUENCE Counter,
+        /// Model chunk within the stage.
+        chunk: Option<u32> = CHUNK Repeating,
+        /// Model chunk within the model.
+        global_chunk: Option<u32> = GLOBAL_CHUNK Repeating,
+        /// Micro-batch.
+        microbatch: Option<u32> = MICROBATCH Repeating,
+    }
+}
+
+host_row! {
+    /// How far a process had come in a group of ranks when it was asked.
+    GroupState in group_state {
+        /// Identity of the group.
+        group: StringId = GROUP Repeating,
+        /// What the program calls it.
+        description: StringId = DESCRIPTION Repeating,
+        /// Ranks of the job in the order of their ranks in the group: `0-3,8`.
+        members: StringId = MEMBERS Repeating,
+        /// Last operation that was handed over, plus one; 0 where unknown.
+        enqueued: u64 = ENQUEUED Repeating,
+        /// Last operation that was seen to begin, plus one; 0 where unknown.
+        started: u64 = STARTED Repeating,
+        /// Last operation that was seen to end, plus one; 0 where unknown.
+        completed: u64 = COMPLETED Repeating,
     }
 }
 

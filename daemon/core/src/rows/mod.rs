@@ -27,8 +27,8 @@ macro_rules! timed {
 mod host;
 
 pub use host::{
-    BlockIo, CollectiveCall, Connection, Counter, CpuSample, DeviceWindow, FileIo, LaunchStack, PageFaults,
-    ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
+    BlockIo, CollectiveCall, Connection, Counter, CpuSample, DeviceWindow, FileIo, GroupState, LaunchStack,
+    PageFaults, PipelineOp, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
 };
 
 /// The host call that put an operation on a device.

@@ -163,10 +163,21 @@ pub fn wait(ledgers: &[CpuLedger], tables: &Tables) -> Folded {
 
 /// What launching threads did while a device waited for them: its total is the time in `work`.
 pub(super) fn launching(device: &str, work: &HostWork, tables: &Tables, folded: &mut Folded) {
-    for (cause, amount) in work.causes.ranked() {
-        let (process, thread) = thread_frames(cause.thread, tables);
+    for (_, host, ns) in launching_frames(work, tables) {
         let mut frames = vec![device.to_owned(), IdleLeaf::Host.text().to_owned()];
-        frames.push(cause.root.text().to_owned());
+        frames.extend(host);
+        folded.add(frames, ns);
+    }
+}
+
+/// The causes of it as frames, with their leaves and times.
+pub(super) fn launching_frames(
+    work: &HostWork,
+    tables: &Tables,
+) -> impl Iterator<Item = (CpuLeaf, Vec<String>, u64)> {
+    work.causes.ranked().into_iter().map(|(cause, amount)| {
+        let (process, thread) = thread_frames(cause.thread, tables);
+        let mut frames = vec![cause.root.text().to_owned()];
         frames.push(format!("{process} · {thread}"));
         let chain = work.causes.chains.links(cause.chain);
         if !chain.is_empty() {
@@ -188,6 +199,6 @@ pub(super) fn launching(device: &str, work: &HostWork, tables: &Tables, folded: 
             }
             None => {}
         }
-        folded.add(frames, amount.ns);
-    }
+        (cause.root, frames, amount.ns)
+    })
 }

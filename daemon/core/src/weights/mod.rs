@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | `gpu` | time that the operation added to its class (compute, communication, copy), hidden behind another or not | device, host stack at the launch, operation; where launches were sampled see [`NO_LAUNCH_STACK`] and [`OTHER_LAUNCHES`] |
 //! | `gpu-idle` | idle time of the device | device, cause, host stack that ran in the gap, call; where the launching thread was followed: its stack, what it waited for, and the stack of whoever it waited for |
+//! | `gpu-wait` | time that the device waited in collectives for late ranks | the late one, what made it late, of its host the stacks, and who waited |
 //! | `cpu` | time on a CPU where threads were sampled, else inside recorded ranges of host threads | process, thread, stack |
 //! | `off-cpu` | time off the CPU | process, thread, stack, what the thread waited for |
 //! | `wait` | waits of threads that drive a rank | process, thread, stack, call, and who ended the wait, upside down |
 
 mod host;
+mod late;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +27,7 @@ use crate::report::text::without_install_path;
 use crate::rows::{ApiCall, HostSpan};
 use crate::timeline::host::{HostTimeline, Node, StackTree};
 pub use host::{off_cpu, wait};
+pub use late::gpu_wait;
 
 /// What the width of a frame means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub enum Weight {
     Gpu,
     /// Idle time of the device.
     GpuIdle,
+    /// Time that the device waited for late ranks.
+    GpuWait,
     /// Time on a CPU, or in recorded ranges of host threads.
     Cpu,
     /// Time off the CPU.
@@ -48,6 +53,7 @@ impl Weight {
         match self {
             Self::Gpu => "gpu",
             Self::GpuIdle => "gpu-idle",
+            Self::GpuWait => "gpu-wait",
             Self::Cpu => "cpu",
             Self::OffCpu => "off-cpu",
             Self::Wait => "wait",

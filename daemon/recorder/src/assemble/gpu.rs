@@ -54,6 +54,7 @@ pub(crate) fn counter(why: Lost) -> LossCounter {
         Lost::Unfinished => LossCounter::OperationUnfinished,
         Lost::RangeLost => LossCounter::RangeLost,
         Lost::Yielded => LossCounter::AgentYielded,
+        Lost::Taken => LossCounter::AgentTaken,
     }
 }
 

@@ -17,6 +17,7 @@ use std::io::Write;
 
 use stallscope_agents::Told;
 use stallscope_core::capture::{CaptureWriter, WriteError};
+use stallscope_core::collectives::CLOCK_ERROR_LABEL;
 use stallscope_core::ingest::Ingest;
 use stallscope_core::rows::{
     BlockIo, CollectiveCall, Connection, CpuSample, DeviceWindow, FileIo, LaunchStack, PageFaults,
@@ -94,6 +95,8 @@ pub(crate) struct Assembler<W: Write, N: Naming> {
     naming: N,
     tasks: Tasks,
     gpus: Gpus,
+    /// The largest error of a GPU's clock, where there was one.
+    clock_error_ns: Option<u64>,
     /// The device that has the host's counters, from the first of them on.
     host: Option<DeviceId>,
     held: Vec<Event>,
@@ -142,6 +145,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             naming,
             tasks,
             gpus: Gpus::default(),
+            clock_error_ns: None,
             host: None,
             held: Vec::new(),
             stacks: HashMap::new(),
@@ -221,6 +225,9 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         if early_ns > 0 {
             self.ingest.writer().add_label("gpu.corrected_to_launch_ns", &early_ns.to_string());
         }
+        if let Some(error_ns) = self.clock_error_ns {
+            self.ingest.writer().add_label(CLOCK_ERROR_LABEL, &error_ns.to_string());
+        }
         Ok((self.ingest.finish()?.0, self.losses))
     }
 
@@ -254,7 +261,11 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 let window = DeviceWindow { start: time(from), duration_ns: to.saturating_sub(from), flags };
                 self.gpus.observed(&mut self.ingest, &self.tasks, pid, window)
             }
-            Told::On { .. } | Told::Losses { .. } | Told::Ended { .. } => Ok(()),
+            Told::Losses { clock_error_ns, .. } => {
+                self.clock_error_ns = self.clock_error_ns.max(Some(clock_error_ns));
+                Ok(())
+            }
+            Told::On { .. } | Told::Ended { .. } => Ok(()),
         }
     }
 

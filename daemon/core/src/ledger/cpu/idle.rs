@@ -11,9 +11,9 @@
 
 use hashbrown::HashMap;
 use stallscope_schemas::record::RecordKind;
-use stallscope_schemas::units::{StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
 
-use super::causes::CpuCauses;
+use super::causes::{CpuCause, CpuCauses};
 use super::charge::{charge, leaves};
 use super::cursor::Cursor;
 use super::leaf::{CpuLeaf, CpuSums};
@@ -45,8 +45,15 @@ pub(crate) struct HostWalk<'a, S: ReadAt> {
 }
 
 impl<'a, S: ReadAt> HostWalk<'a, S> {
-    /// For the launching threads of a device of this job.
-    pub(crate) fn new(capture: &'a Capture<S>, job: &str, waker_stacks: bool) -> Self {
+    /// For the launching threads of a device.
+    pub(crate) fn of_device(capture: &'a Capture<S>, device: DeviceId, waker_stacks: bool) -> Self {
+        let tables = capture.tables();
+        let process = tables.device(device).and_then(|d| d.processes.first());
+        let job = process.and_then(|&p| tables.process(p)).map_or("", |p| p.job.as_str());
+        Self::new(capture, job, waker_stacks)
+    }
+
+    fn new(capture: &'a Capture<S>, job: &str, waker_stacks: bool) -> Self {
         let mut followed = vec![false; capture.tables().threads().len()];
         for key in capture.keys(RecordKind::ThreadSpan) {
             if let Some(slot) = followed.get_mut(key as usize) {
@@ -95,6 +102,48 @@ impl<'a, S: ReadAt> HostWalk<'a, S> {
             charge(place, thread, collective, (&stretch, found), cursor);
         }
         unseen(&mut self.book, &mut self.direct, at, to);
+    }
+
+    /// Takes from `[from, to)`, in which the thread was in a call that waits for the device and the device had nothing left to
+    /// do, what kept the thread from coming back: it was runnable, throttled or stopped. That is charged, and visited with
+    /// `true`; the rest is visited with `false`. Questions about one thread must not go back in time.
+    pub(crate) fn kept_from_returning(
+        &mut self,
+        thread: ThreadId,
+        from: TimeNs,
+        to: TimeNs,
+        mut visit: impl FnMut(TimeNs, TimeNs, bool),
+    ) {
+        let capture = self.capture;
+        let (cursor, walker) = self
+            .threads
+            .entry(thread)
+            .or_insert_with(|| (Box::new(Cursor::new(capture, thread, from)), Walker::new(capture, thread)));
+        let mut at = from;
+        while let Some(stretch) = cursor.next_in(at, to).filter(|_| at < to) {
+            visit(at, stretch.from, false);
+            at = stretch.to;
+            let found = leaves(&mut self.waits, thread, &stretch, cursor);
+            let is_kept = matches!(found.leaf, CpuLeaf::RunQueue | CpuLeaf::Throttled | CpuLeaf::Stopped);
+            if is_kept {
+                self.direct.add(found.leaf, stretch.ns());
+                let place = (&mut self.waits, &mut self.book, &mut *walker);
+                charge(place, thread, StringId(0), (&stretch, found), cursor);
+                visit(stretch.from, stretch.to, true);
+            } else if found.queue_ns > 0 {
+                // Of many short stretches it is known how long they were together.
+                let by = *cursor.preempt();
+                let queued = CpuCause { preemptor: by.preemptor, ..bare(thread, found.queue, StringId(0)) };
+                let until = stretch.from.plus(found.queue_ns).min(stretch.to);
+                self.direct.add(found.queue, until.since(stretch.from));
+                self.book.add(queued, until.since(stretch.from), by.start, by.times);
+                visit(stretch.from, until, true);
+                visit(until, stretch.to, false);
+            } else {
+                visit(stretch.from, stretch.to, false);
+            }
+        }
+        visit(at, to, false);
     }
 
     /// All that was charged.

@@ -1,0 +1,291 @@
+//! The communication kernels of each device, by communicator as far as that is known.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use stallscope_schemas::record::{
+    CollectiveLibrary, CollectiveOp, OpKind, RecordKind, call_flags, gpu_op, op_flags,
+};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
+
+use crate::capture::{BatchColumns, Capture, ColumnSet, ReadAt, Run, Tables};
+use crate::classify::{OpClass, kernel_class, op_class};
+use crate::rows::{Collective, CollectiveCall};
+
+/// Kernels of one device that are looked at: an hour at 500 a second.
+const MAX_MARKS: usize = 1 << 21;
+/// Calls of one thread that are looked at.
+const MAX_CALLS: usize = 1 << 20;
+/// Calls before a launch that may hold it: collective calls do not nest deeper, and a group has few more.
+const LOOK_BACK: usize = 64;
+
+/// One resident kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) start: TimeNs,
+    pub(super) end: TimeNs,
+    pub(super) name: StringId,
+    pub(super) operation: CollectiveOp,
+    /// Bytes that this rank put in; 0 where unknown.
+    pub(super) bytes: u64,
+    /// Position in the communicator's order, where that is known on all ranks alike.
+    pub(super) sequence: Option<u64>,
+}
+
+/// The kernels of one communicator on one device; where the communicator is not known, of one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lane {
+    pub(super) device: DeviceId,
+    /// The communicator, where all ranks call it the same.
+    pub(super) group: Option<StringId>,
+    /// Its ranks, where known.
+    pub(super) group_size: u64,
+    /// By their begin.
+    pub(super) marks: Vec<Mark>,
+}
+
+/// What a call into a library, or a trace, says of a kernel.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    group: StringId,
+    group_size: u64,
+    operation: CollectiveOp,
+    bytes: u64,
+    sequence: Option<u64>,
+}
+
+/// Which lane a kernel belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Group(StringId),
+    Stream(u64),
+}
+
+/// The lanes of all devices.
+pub(super) fn of<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId]) -> Vec<Lane> {
+    let mut names = Names::new(capture.tables());
+    devices.iter().flat_map(|&device| of_device(capture, device, &mut names)).collect()
+}
+
+fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId, names: &mut Names<'_>) -> Vec<Lane> {
+    let mut calls = Calls::new(capture, device);
+    let mut marks: Vec<(u64, Mark, Option<Known>)> = Vec::new();
+    let columns = ColumnSet::of(&[
+        gpu_op::START,
+        gpu_op::DURATION,
+        gpu_op::NAME,
+        gpu_op::STREAM,
+        gpu_op::KIND,
+        gpu_op::FLAGS,
+        gpu_op::CORRELATION,
+        gpu_op::LAUNCH_THREAD,
+        // The starts are stored as distances from ends.
+        gpu_op::LAUNCH_START,
+        gpu_op::LAUNCH_DURATION,
+    ]);
+    let mut merged = capture.merged::<crate::rows::GpuOp>(device.0, columns);
+    while let Some(run) = merged.next_run() {
+        let Run::Rows(columns, range) = run else { continue };
+        for at in range {
+            let Some(op) = Op::read(columns, at).filter(|op| names.communicates(op)) else { continue };
+            if marks.len() >= MAX_MARKS {
+                break;
+            }
+            let known = calls.of(&op);
+            let mark = Mark {
+                start: op.start,
+                end: op.end,
+                name: op.name,
+                operation: known.map_or_else(|| names.operation(op.name), |k| k.operation),
+                bytes: known.map_or(0, |k| k.bytes),
+                sequence: known.and_then(|k| k.sequence),
+            };
+            marks.push((op.stream, mark, known));
+        }
+    }
+    into_lanes(device, marks, capture.tables())
+}
+
+/// Puts kernels into lanes. One of which nothing is known belongs to the communicator of its stream, if that has only one.
+fn into_lanes(device: DeviceId, marks: Vec<(u64, Mark, Option<Known>)>, tables: &Tables) -> Vec<Lane> {
+    let mut of_stream: HashMap<u64, Option<StringId>> = HashMap::new();
+    for (stream, _, known) in &marks {
+        let Some(known) = known else { continue };
+        of_stream
+            .entry(*stream)
+            .and_modify(|one| *one = one.filter(|&group| group == known.group))
+            .or_insert(Some(known.group));
+    }
+    let mut lanes: BTreeMap<Key, Lane> = BTreeMap::new();
+    for (stream, mark, known) in marks {
+        let group = known.map(|k| k.group).or_else(|| of_stream.get(&stream).copied().flatten());
+        let key = group.map_or(Key::Stream(stream), Key::Group);
+        let lane = lanes.entry(key).or_insert_with(|| Lane {
+            device,
+            // An address of one process says nothing to another.
+            group: group.filter(|&g| is_shared(tables.string(g))),
+            group_size: 0,
+            marks: Vec::new(),
+        });
+        lane.group_size = lane.group_size.max(known.map_or(0, |k| k.group_size));
+        lane.marks.push(mark);
+    }
+    lanes.into_values().collect()
+}
+
+fn is_shared(group: &str) -> bool {
+    !group.is_empty() && !group.contains('@')
+}
+
+/// An operation, as far as matching needs it.
+#[derive(Clone, Copy)]
+struct Op {
+    start: TimeNs,
+    end: TimeNs,
+    name: StringId,
+    stream: u64,
+    kind: OpKind,
+    flags: u64,
+    correlation: CorrelationId,
+    launch: Option<(ThreadId, TimeNs)>,
+}
+
+impl Op {
+    fn read(columns: &BatchColumns, at: usize) -> Option<Self> {
+        let value = |column: u16| columns.column(column).get(at).copied().unwrap_or(0);
+        let start = TimeNs(value(gpu_op::START).cast_signed());
+        let flags = value(gpu_op::FLAGS);
+        // One without an end says nothing about when it was over.
+        (flags & op_flags::END_UNKNOWN == 0).then_some(())?;
+        let thread = ThreadId(u32::try_from(value(gpu_op::LAUNCH_THREAD)).ok()?);
+        let launched = TimeNs(value(gpu_op::LAUNCH_START).cast_signed());
+        Some(Self {
+            start,
+            end: start.plus(value(gpu_op::DURATION)),
+            name: StringId(u32::try_from(value(gpu_op::NAME)).ok()?),
+            stream: value(gpu_op::STREAM),
+            kind: OpKind::from_id(value(gpu_op::KIND)).unwrap_or(OpKind::Other),
+            flags,
+            correlation: CorrelationId(value(gpu_op::CORRELATION)),
+            launch: (flags & op_flags::HAS_LAUNCH != 0).then_some((thread, launched)),
+        })
+    }
+}
+
+/// What kernels' names say, looked up once each.
+struct Names<'a> {
+    tables: &'a Tables,
+    seen: HashMap<StringId, (OpClass, CollectiveOp)>,
+}
+
+impl<'a> Names<'a> {
+    fn new(tables: &'a Tables) -> Self {
+        Self { tables, seen: HashMap::new() }
+    }
+
+    fn of(&mut self, name: StringId) -> (OpClass, CollectiveOp) {
+        let tables = self.tables;
+        *self.seen.entry(name).or_insert_with(|| {
+            let text = tables.string(name);
+            (kernel_class(text), operation(text))
+        })
+    }
+
+    fn communicates(&mut self, op: &Op) -> bool {
+        op_class(op.kind, op.flags, self.of(op.name).0) == OpClass::Comm
+    }
+
+    fn operation(&mut self, name: StringId) -> CollectiveOp {
+        self.of(name).1
+    }
+}
+
+/// What a kernel's, function's or operator's name says it does.
+fn operation(name: &str) -> CollectiveOp {
+    let name: String =
+        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    let found = [
+        ("reducescatter", CollectiveOp::ReduceScatter),
+        ("allreduce", CollectiveOp::AllReduce),
+        ("allgather", CollectiveOp::AllGather),
+        ("alltoall", CollectiveOp::AllToAll),
+        ("barrier", CollectiveOp::Barrier),
+        ("broadcast", CollectiveOp::Broadcast),
+        ("sendrecv", CollectiveOp::Send),
+        ("crossdevicereduce", CollectiveOp::AllReduce),
+    ];
+    found.iter().find(|(word, _)| name.contains(word)).map_or(CollectiveOp::Other, |(_, op)| *op)
+}
+
+/// What calls and traces say of a device's kernels.
+struct Calls<'a, S: ReadAt> {
+    capture: &'a Capture<S>,
+    threads: HashMap<ThreadId, Vec<CollectiveCall>>,
+    /// Of a trace, by correlation id.
+    traced: HashMap<CorrelationId, Collective>,
+    any: bool,
+}
+
+impl<'a, S: ReadAt> Calls<'a, S> {
+    fn new(capture: &'a Capture<S>, device: DeviceId) -> Self {
+        let traced = capture.rows::<Collective>(device.0).take(MAX_MARKS);
+        Self {
+            capture,
+            threads: HashMap::new(),
+            traced: traced.map(|row| (row.correlation, row)).collect(),
+            any: !capture.keys(RecordKind::CollectiveCall).is_empty(),
+        }
+    }
+
+    fn of(&mut self, op: &Op) -> Option<Known> {
+        if let Some(row) = self.traced.get(&op.correlation).filter(|row| row.start == op.start) {
+            return Some(Known {
+                group: row.group,
+                group_size: row.group_size,
+                operation: operation(self.capture.tables().string(row.name)),
+                bytes: row.bytes,
+                sequence: row.sequence,
+            });
+        }
+        let (thread, at) = op.launch.filter(|_| self.any)?;
+        let capture = self.capture;
+        let calls = self.threads.entry(thread).or_insert_with(|| {
+            let on_gpu = |call: &CollectiveCall| {
+                matches!(call.library, CollectiveLibrary::Nccl | CollectiveLibrary::Rccl)
+            };
+            capture.rows::<CollectiveCall>(thread.0).filter(on_gpu).take(MAX_CALLS).collect()
+        });
+        known(calls, at)
+    }
+}
+
+/// What the innermost call that was open at a moment says; where only a group's end was, what the calls in the group say
+/// together. (NCCL's calls bracket themselves, too.)
+fn known(calls: &[CollectiveCall], at: TimeNs) -> Option<Known> {
+    let until = calls.partition_point(|call| call.start <= at);
+    let before = calls.get(until.saturating_sub(LOOK_BACK)..until)?;
+    let is_open = |call: &CollectiveCall| call.start.plus(call.duration_ns) > at;
+    let of = |call: &CollectiveCall| Known {
+        group: call.group,
+        group_size: call.group_size,
+        operation: call.operation,
+        bytes: call.bytes,
+        // A process counts from the recording's begin: the number of another means another call.
+        sequence: None,
+    };
+    let moves = |call: &&CollectiveCall| {
+        !matches!(call.operation, CollectiveOp::Group | CollectiveOp::Init | CollectiveOp::Wait)
+    };
+    if let Some(call) = before.iter().rev().filter(moves).find(|call| is_open(call)) {
+        return Some(of(call));
+    }
+    let end = before.iter().position(|call| call.operation == CollectiveOp::Group && is_open(call))?;
+    let inside = before.get(..end)?.iter().rev().take_while(|call| call.flags & call_flags::NESTED != 0);
+    inside.filter(moves).map(of).reduce(|all, one| Known {
+        group: if all.group == one.group { all.group } else { StringId(0) },
+        group_size: all.group_size.max(one.group_size),
+        operation: if all.operation == one.operation { one.operation } else { CollectiveOp::Other },
+        bytes: all.bytes.saturating_add(one.bytes),
+        sequence: None,
+    })
+}

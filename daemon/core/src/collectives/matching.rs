@@ -1,0 +1,457 @@
+//! Which kernels of different devices are one operation, and who came last.
+//!
+//! Kernels of one communicator come in the same order everywhere. Lanes of a communicator that all ranks call the same
+//! belong together; others do where their kernels end together, because nobody leaves early. Within a communicator the
+//! kernels of two lanes are paired by a shift that holds for a while: a recording does not begin with the same operation
+//! everywhere, and records may be lost on the way.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use stallscope_schemas::record::CollectiveOp;
+use stallscope_schemas::units::{DeviceId, SourceId, StringId, TimeNs};
+
+use super::lanes::{Lane, Mark};
+use crate::capture::Tables;
+use crate::steps::percentile;
+
+/// Pairs of kernels by which two lanes are judged.
+const JUDGED: usize = 512;
+/// Share of pairs that have to agree for two lanes to be of one communicator, in percent: a few may be cut or lost.
+const AGREE_PERCENT: usize = 80;
+/// Kernels for which one shift is looked for.
+const BLOCK: usize = 64;
+/// Samples from which on a 5th percentile is taken in place of the least.
+const ENOUGH: usize = 20;
+
+/// When a kernel waited and when it moved data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Split {
+    /// The operation that it waited in; none for the one that came last.
+    pub(super) waits_in: Option<OperationId>,
+    /// When it came.
+    came: TimeNs,
+    /// End of the wait.
+    pub(super) wait_until: TimeNs,
+    /// Until when the error of the clocks does not let it be told.
+    pub(super) uncertain_until: TimeNs,
+    /// Until when it moved data at its best pace.
+    pub(super) floor_until: TimeNs,
+    /// All ranks of the communicator were seen: else what follows the last one seen may be waiting as well.
+    pub(super) is_whole: bool,
+}
+
+/// Position in the list of operations in which somebody waited.
+pub type OperationId = u32;
+
+/// An operation in which somebody waited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Who came last.
+    pub last: DeviceId,
+    /// When that was.
+    pub at: TimeNs,
+    /// When each came.
+    pub came: Vec<Came>,
+    /// The one before it on the same communicator, if somebody waited in that, too.
+    pub before: Option<OperationId>,
+}
+
+/// A device's coming to an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Came {
+    /// The device.
+    pub device: DeviceId,
+    /// When it came.
+    pub at: TimeNs,
+    /// When the operation before it on the same communicator ended there, where one was matched.
+    pub since: Option<TimeNs>,
+}
+
+/// What was matched.
+pub(super) struct Matched {
+    /// One entry a kernel, in the order of the lanes.
+    pub(super) splits: Vec<Vec<Option<Split>>>,
+    pub(super) transfers: Vec<Transfer>,
+    pub(super) operations: Vec<Operation>,
+}
+
+/// Operations of one kind and size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// What it does.
+    pub operation: CollectiveOp,
+    /// The kernel.
+    pub name: StringId,
+    /// Bytes that each rank puts in; 0 where unknown.
+    pub bytes: u64,
+    /// Ranks that were seen in it.
+    pub ranks: u64,
+    /// Operations.
+    pub count: u64,
+    /// Time that ranks waited in it for the last one, over all ranks, ns.
+    pub wait_ns: u64,
+    /// Median time from the last rank's coming to a rank's end, ns.
+    pub median_ns: u64,
+    /// The time that is taken for its best, ns.
+    pub floor_ns: u64,
+}
+
+impl Transfer {
+    /// Bytes that the whole operation is about, as bandwidths count them.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        if self.operation == CollectiveOp::AllGather {
+            self.bytes.saturating_mul(self.ranks)
+        } else {
+            self.bytes
+        }
+    }
+
+    /// Algorithm bandwidth at the median, bytes a second.
+    #[must_use]
+    pub fn algorithm_bandwidth(&self) -> Option<f64> {
+        let is_known = self.bytes > 0 && self.median_ns > 0;
+        is_known.then(|| self.size() as f64 * 1e9 / self.median_ns as f64)
+    }
+
+    /// Bus bandwidth at the median, bytes a second: what each link carries, by the factors of NVIDIA's nccl-tests.
+    #[must_use]
+    pub fn bus_bandwidth(&self) -> Option<f64> {
+        let ranks = self.ranks as f64;
+        let factor = match self.operation {
+            CollectiveOp::AllReduce => 2.0 * (ranks - 1.0) / ranks,
+            CollectiveOp::AllGather | CollectiveOp::ReduceScatter | CollectiveOp::AllToAll => {
+                (ranks - 1.0) / ranks
+            }
+            CollectiveOp::Send => 1.0,
+            _ => return None,
+        };
+        Some(self.algorithm_bandwidth()? * factor)
+    }
+}
+
+/// Matches the kernels of all lanes and splits them.
+pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched {
+    let mut work = Splitting {
+        splits: lanes.iter().map(|lane| vec![None; lane.marks.len()]).collect(),
+        lanes,
+        error_ns,
+        kinds: BTreeMap::new(),
+        operations: Vec::new(),
+    };
+    for members in together(lanes, tables) {
+        let is_whole = is_whole(&members, lanes, tables);
+        let mut before = Before::default();
+        for kernels in operations(&members, lanes) {
+            before.operation = work.split(&kernels, is_whole, &before);
+            before.ends.extend(
+                kernels.iter().filter_map(|&(lane, at)| Some((lane, lanes.get(lane)?.marks.get(at)?.end))),
+            );
+        }
+    }
+    let transfers = floors(lanes, &mut work.splits, work.kinds);
+    Matched { splits: work.splits, transfers, operations: work.operations }
+}
+
+/// Positions in `lanes` of those that are one communicator.
+fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
+    let source = |lane: &Lane| tables.device(lane.device).map(|d| d.source);
+    let mut named: BTreeMap<(Option<SourceId>, StringId), Vec<usize>> = BTreeMap::new();
+    for (at, lane) in lanes.iter().enumerate() {
+        if let Some(group) = lane.group {
+            named.entry((source(lane), group)).or_default().push(at);
+        }
+    }
+    let mut out: Vec<Vec<usize>> = Vec::new();
+    let mut placed = vec![false; lanes.len()];
+    for members in named.into_values().filter(|members| members.len() > 1) {
+        for &at in &members {
+            if let Some(slot) = placed.get_mut(at) {
+                *slot = true;
+            }
+        }
+        out.push(members);
+    }
+    let rest: Vec<(usize, &Lane)> =
+        lanes.iter().enumerate().filter(|(at, _)| !placed.get(*at).copied().unwrap_or(true)).collect();
+    out.extend(ending_together(&rest, source));
+    out
+}
+
+/// Lanes whose kernels end together.
+fn ending_together(lanes: &[(usize, &Lane)], source: impl Fn(&Lane) -> Option<SourceId>) -> Vec<Vec<usize>> {
+    let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
+    for (at, (_, one)) in lanes.iter().enumerate() {
+        for (other_at, (_, other)) in lanes.iter().enumerate().skip(at + 1) {
+            let may_be = one.device != other.device && source(one) == source(other);
+            if let Some(apart) = may_be.then(|| apart(one, other)).flatten() {
+                pairs.push((apart, at, other_at));
+            }
+        }
+    }
+    pairs.sort_unstable();
+    // The best pairs first; a communicator has one lane a device, and no more than its size.
+    let mut cluster: Vec<usize> = (0..lanes.len()).collect();
+    for (_, one, other) in pairs {
+        let (Some(&a), Some(&b)) = (cluster.get(one), cluster.get(other)) else { continue };
+        let members: Vec<&Lane> = lanes
+            .iter()
+            .zip(&cluster)
+            .filter(|(_, of)| **of == a || **of == b)
+            .map(|((_, l), _)| *l)
+            .collect();
+        let size = members.iter().map(|lane| lane.group_size).filter(|size| *size > 0).min();
+        let mut devices: Vec<DeviceId> = members.iter().map(|lane| lane.device).collect();
+        devices.sort_unstable();
+        devices.dedup();
+        let fits = devices.len() == members.len() && size.is_none_or(|size| members.len() as u64 <= size);
+        if a != b && fits {
+            cluster.iter_mut().filter(|of| **of == b).for_each(|of| *of = a);
+        }
+    }
+    let mut by_cluster: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for ((at, _), of) in lanes.iter().zip(cluster) {
+        by_cluster.entry(of).or_default().push(*at);
+    }
+    by_cluster.into_values().filter(|members| members.len() > 1).collect()
+}
+
+/// How far apart kernels of two lanes end on average, where most of them overlap and do the same.
+fn apart(one: &Lane, other: &Lane) -> Option<u64> {
+    let (first, last) = (other.marks.first()?.start, other.marks.last()?.end);
+    let inside = one.marks.iter().filter(|mark| mark.end > first && mark.start < last);
+    let (mut pairs, mut agree, mut apart) = (0usize, 0usize, 0u64);
+    for mark in inside.take(JUDGED) {
+        pairs += 1;
+        let twin = nearest(&other.marks, mark.end).and_then(|at| other.marks.get(at));
+        if let Some(twin) = twin.filter(|twin| are_one(mark, twin)) {
+            agree += 1;
+            apart = apart.saturating_add(mark.end.0.abs_diff(twin.end.0));
+        }
+    }
+    (agree > 1 && agree * 100 >= pairs * AGREE_PERCENT).then(|| apart / agree as u64)
+}
+
+/// Position of the kernel that ends nearest to a moment.
+fn nearest(marks: &[Mark], end: TimeNs) -> Option<usize> {
+    let after = marks.partition_point(|mark| mark.end < end);
+    let of = |at: usize| marks.get(at).map(|mark| (mark.end.0.abs_diff(end.0), at));
+    [after.checked_sub(1).and_then(of), of(after)].into_iter().flatten().min().map(|(_, at)| at)
+}
+
+/// Whether two kernels may be the same operation: they do the same, and each began before the other ended.
+fn are_one(one: &Mark, other: &Mark) -> bool {
+    let same_size = one.bytes == 0 || other.bytes == 0 || one.bytes == other.bytes;
+    let overlap = one.start <= other.end && other.start <= one.end;
+    one.operation == other.operation && same_size && overlap
+}
+
+/// Positions of the kernels of one operation: lane and place in it.
+type Kernels = Vec<(usize, usize)>;
+
+/// The operations of a communicator of which all lanes have the kernel.
+fn operations(members: &[usize], lanes: &[Lane]) -> Vec<Kernels> {
+    let marks = |lane: usize| lanes.get(lane).map_or(&[][..], |lane| lane.marks.as_slice());
+    let Some(&reference) = members.iter().max_by_key(|&&lane| (marks(lane).len(), Reverse(lane))) else {
+        return Vec::new();
+    };
+    let twins: Vec<(usize, Vec<Option<usize>>)> = members
+        .iter()
+        .filter(|&&lane| lane != reference)
+        .map(|&lane| (lane, twins(marks(reference), marks(lane))))
+        .collect();
+    (0..marks(reference).len())
+        .filter_map(|at| {
+            let others = twins.iter().map(|(lane, twins)| Some((*lane, (*twins.get(at)?)?)));
+            let mut operation = others.collect::<Option<Kernels>>()?;
+            operation.push((reference, at));
+            // Each was held against the reference: they have to be one among themselves as well.
+            let all: Vec<&Mark> =
+                operation.iter().filter_map(|&(lane, at)| lanes.get(lane)?.marks.get(at)).collect();
+            let last = all.iter().map(|mark| mark.start).max()?;
+            all.iter().all(|mark| last <= mark.end).then_some(operation)
+        })
+        .collect()
+}
+
+/// For each kernel of `of` the position of the same operation's in `other`.
+fn twins(of: &[Mark], other: &[Mark]) -> Vec<Option<usize>> {
+    let sequenced: BTreeMap<u64, usize> =
+        other.iter().enumerate().filter_map(|(at, mark)| Some((mark.sequence?, at))).collect();
+    if !sequenced.is_empty() && of.iter().all(|mark| mark.sequence.is_some()) {
+        let same = |mark: &Mark| {
+            let at = *sequenced.get(&mark.sequence?)?;
+            other.get(at).filter(|twin| are_one(mark, twin)).map(|_| at)
+        };
+        return of.iter().map(same).collect();
+    }
+    let mut out = Vec::with_capacity(of.len());
+    for (block, marks) in of.chunks(BLOCK).enumerate() {
+        let first = block * BLOCK;
+        let mut shifts: BTreeMap<isize, usize> = BTreeMap::new();
+        for (at, mark) in marks.iter().enumerate() {
+            let near = nearest(other, mark.end).filter(|&n| other.get(n).is_some_and(|t| are_one(mark, t)));
+            if let Some(shift) = near.and_then(|n| n.checked_signed_diff(first + at)) {
+                *shifts.entry(shift).or_default() += 1;
+            }
+        }
+        let shift = shifts.into_iter().max_by_key(|&(shift, count)| (count, Reverse(shift.unsigned_abs())));
+        out.extend(marks.iter().enumerate().map(|(at, mark)| {
+            let twin = (first + at).checked_add_signed(shift?.0)?;
+            other.get(twin).filter(|other| are_one(mark, other)).map(|_| twin)
+        }));
+    }
+    out
+}
+
+/// Whether all ranks of the communicator are among the lanes.
+fn is_whole(members: &[usize], lanes: &[Lane], tables: &Tables) -> bool {
+    let of = members.iter().filter_map(|&at| lanes.get(at));
+    match of.clone().map(|lane| lane.group_size).max() {
+        Some(size) if size > 0 => members.len() as u64 >= size,
+        // Its size is not known: then only a capture of all ranks has all of its ranks for certain.
+        _ => {
+            let processes = of.filter_map(|lane| tables.device(lane.device)?.processes.first().copied());
+            let worlds = processes.filter_map(|p| tables.process(p)?.world_size);
+            let ranks = tables.processes().iter().filter(|p| p.rank.is_some()).count();
+            worlds.max().is_none_or(|world| ranks >= world as usize)
+        }
+    }
+}
+
+/// Whether nobody leaves before all have entered.
+fn synchronises(operation: CollectiveOp, ranks: usize) -> bool {
+    match operation {
+        CollectiveOp::AllReduce
+        | CollectiveOp::AllGather
+        | CollectiveOp::ReduceScatter
+        | CollectiveOp::AllToAll
+        | CollectiveOp::Barrier => true,
+        // Of a pair, neither is done before the other has come.
+        CollectiveOp::Send | CollectiveOp::Recv => ranks == 2,
+        _ => false,
+    }
+}
+
+/// Operation, bytes, kernel, ranks.
+type KindKey = (CollectiveOpId, u64, StringId, usize);
+type CollectiveOpId = u8;
+
+#[derive(Default)]
+struct Kind {
+    operation: Option<CollectiveOp>,
+    count: u64,
+    wait_ns: u64,
+    /// Kernels, and from the last one's coming to their ends, ns.
+    kernels: Vec<(usize, usize)>,
+    transfers_ns: Vec<u64>,
+}
+
+/// The operation before on a communicator.
+#[derive(Default)]
+struct Before {
+    /// Its number, if somebody waited in it.
+    operation: Option<OperationId>,
+    /// When it, or the last one that was matched, ended, by lane.
+    ends: BTreeMap<usize, TimeNs>,
+}
+
+/// What is worked out operation by operation.
+struct Splitting<'a> {
+    lanes: &'a [Lane],
+    error_ns: u64,
+    splits: Vec<Vec<Option<Split>>>,
+    kinds: BTreeMap<KindKey, Kind>,
+    operations: Vec<Operation>,
+}
+
+impl Splitting<'_> {
+    /// Splits one operation's kernels. Returns its number, if somebody waited in it.
+    fn split(&mut self, kernels: &Kernels, is_whole: bool, before: &Before) -> Option<OperationId> {
+        let lanes = self.lanes;
+        let kernels: Vec<(usize, usize, DeviceId, Mark)> = kernels
+            .iter()
+            .filter_map(|&(lane, at)| {
+                let of = lanes.get(lane)?;
+                Some((lane, at, of.device, *of.marks.get(at)?))
+            })
+            .collect();
+        let latest = kernels.iter().max_by_key(|(_, _, device, mark)| (mark.start, Reverse(*device)));
+        let &(_, _, last_device, last) = latest?;
+        if !synchronises(last.operation, kernels.len()) {
+            return None;
+        }
+        let others = kernels.iter().filter(|k| k.2 != last_device);
+        let second = others.map(|k| k.3.start).max().unwrap_or(last.start);
+        let (surely, at_most) = (last.start.minus(self.error_ns), last.start.plus(self.error_ns));
+        let bytes = kernels.iter().map(|k| k.3.bytes).max().unwrap_or(0);
+        let kind = self.kinds.entry((last.operation.id(), bytes, last.name, kernels.len())).or_default();
+        kind.operation = Some(last.operation);
+        kind.count += 1;
+        let number = OperationId::try_from(self.operations.len()).ok();
+        let mut has_waited = false;
+        for &(lane, at, device, mark) in &kernels {
+            let (waits_in, wait_until, uncertain_until) = if device == last_device {
+                // It may have waited for the one before it by the error at most.
+                (None, mark.start, second.plus(self.error_ns).max(mark.start))
+            } else {
+                let wait_until = surely.max(mark.start);
+                (number.filter(|_| wait_until > mark.start), wait_until, at_most)
+            };
+            has_waited |= waits_in.is_some();
+            kind.wait_ns = kind.wait_ns.saturating_add(wait_until.since(mark.start));
+            kind.kernels.push((lane, at));
+            kind.transfers_ns.push(mark.end.since(last.start));
+            if let Some(slot) = self.splits.get_mut(lane).and_then(|of| of.get_mut(at)) {
+                let (came, floor_until) = (last.start, uncertain_until);
+                *slot = Some(Split { waits_in, came, wait_until, uncertain_until, floor_until, is_whole });
+            }
+        }
+        if !has_waited {
+            return None;
+        }
+        let came = kernels.iter().map(|&(lane, _, device, mark)| Came {
+            device,
+            at: mark.start,
+            since: before.ends.get(&lane).copied(),
+        });
+        let (came, before) = (came.collect(), before.operation);
+        self.operations.push(Operation { last: last_device, at: last.start, came, before });
+        number
+    }
+}
+
+/// Finds what each kind takes at its best, and cuts its kernels there.
+fn floors(
+    lanes: &[Lane],
+    splits: &mut [Vec<Option<Split>>],
+    kinds: BTreeMap<KindKey, Kind>,
+) -> Vec<Transfer> {
+    let mut out = Vec::new();
+    for ((_, bytes, name, ranks), kind) in kinds {
+        let rank = if kind.transfers_ns.len() < ENOUGH { 0 } else { 5 };
+        let floor_ns = percentile(&kind.transfers_ns, rank).unwrap_or(0);
+        for &(lane, at) in &kind.kernels {
+            let slot = splits.get_mut(lane).and_then(|of| of.get_mut(at)).and_then(Option::as_mut);
+            if let (Some(split), Some(mark)) = (slot, lanes.get(lane).and_then(|l| l.marks.get(at))) {
+                split.floor_until = split.came.plus(floor_ns).max(split.uncertain_until).min(mark.end);
+            }
+        }
+        let median_ns = percentile(&kind.transfers_ns, 50).unwrap_or(0);
+        let Kind { operation, count, wait_ns, .. } = kind;
+        let operation = operation.unwrap_or(CollectiveOp::Other);
+        out.push(Transfer {
+            operation,
+            name,
+            bytes,
+            ranks: ranks as u64,
+            count,
+            wait_ns,
+            median_ns,
+            floor_ns,
+        });
+    }
+    out.sort_by_key(|t| Reverse((t.wait_ns.saturating_add(t.median_ns.saturating_mul(t.count)), t.count)));
+    out
+}

@@ -1,0 +1,112 @@
+//! Communication kernels of several devices matched with each other, and each kernel's time split.
+//!
+//! A communication kernel is resident from its own begin, and moves data only once the last rank has come. For a kernel of
+//! rank `r` in an operation that nobody leaves before all have entered, with `L` the last begin over all ranks, that of
+//! rank `q`, and `ε` the error between the clocks of the two devices (Scalasca's wait at N×N, with an error):
+//!
+//! ```text
+//! [s_r, L − ε)   WAIT for q
+//! [L − ε, L + ε] UNCERTAIN
+//! (L + ε, e_r)   TRANSFER: FLOOR up to the 5th percentile of the same operation, size and kernel; the rest EXCESS
+//! ```
+//!
+//! Why a rank came last is told by what it did since the operation before, against what those did that waited for it: so each
+//! operation knows when the one before it ended on each device.
+//!
+//! What could not be matched is UNSPLIT. Clocks are compared within one source only: a recording of one host has one.
+
+mod lanes;
+mod matching;
+mod phases;
+
+use hashbrown::HashMap;
+use stallscope_schemas::units::{DeviceId, TimeNs};
+
+use crate::capture::{Capture, ReadAt};
+
+use matching::Matched;
+pub use matching::{Came, Operation, OperationId, Transfer};
+pub use phases::{Phase, Stretch};
+
+/// The label under which a recorder leaves the error of one device's clock against the host's, ns.
+pub const CLOCK_ERROR_LABEL: &str = "gpu.clock_error_ns";
+
+/// The error that is assumed of a trace, which does not say: CUPTI's clock and the host's are compared by its writer to
+/// about a microsecond.
+const ASSUMED_ERROR_NS: u64 = 1_000;
+
+/// The communication of all devices of a capture.
+#[derive(Debug, Default)]
+pub struct Collectives {
+    /// By device: adjacent or apart, in order, never overlapping; together all time in which communication was resident.
+    stretches: HashMap<DeviceId, Vec<Stretch>>,
+    /// Operations in which somebody waited.
+    pub operations: Vec<Operation>,
+    /// By device: moments between which it will be asked what it did. In order.
+    moments: HashMap<DeviceId, Vec<TimeNs>>,
+    /// Operations of each kind and size, the most time first.
+    pub transfers: Vec<Transfer>,
+    /// Error between two devices' clocks, ns.
+    pub error_ns: u64,
+}
+
+impl Collectives {
+    /// Matches the communication of these devices.
+    pub fn of<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId]) -> Self {
+        if devices.len() < 2 {
+            return Self::default();
+        }
+        let error_ns = clock_error_ns(capture).saturating_mul(2);
+        let lanes = lanes::of(capture, devices);
+        let Matched { splits, transfers, operations } = matching::matched(&lanes, capture.tables(), error_ns);
+        let mut all =
+            Self { transfers, error_ns, moments: moments(&operations), operations, ..Self::default() };
+        for &device in devices {
+            let pieces = phases::pieces(&lanes, &splits, device);
+            all.stretches.insert(device, phases::resolve(pieces));
+        }
+        all
+    }
+
+    /// What a device's communication was at each moment.
+    #[must_use]
+    pub fn stretches(&self, device: DeviceId) -> &[Stretch] {
+        self.stretches.get(&device).map_or(&[], Vec::as_slice)
+    }
+
+    /// Moments between which a device will be asked what it did.
+    #[must_use]
+    pub fn moments(&self, device: DeviceId) -> &[TimeNs] {
+        self.moments.get(&device).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The begin and end of each stretch that has to be compared.
+fn moments(operations: &[Operation]) -> HashMap<DeviceId, Vec<TimeNs>> {
+    let mut all: HashMap<DeviceId, Vec<TimeNs>> = HashMap::new();
+    for operation in operations {
+        for came in &operation.came {
+            let of_device = all.entry(came.device).or_default();
+            of_device.push(came.at);
+            match came.since {
+                Some(since) => of_device.push(since),
+                // Without one to compare with, it is asked what the last one did while the others were there.
+                None => all.entry(operation.last).or_default().push(came.at),
+            }
+        }
+    }
+    for moments in all.values_mut() {
+        moments.sort_unstable();
+        moments.dedup();
+    }
+    all
+}
+
+/// The error of one device's clock.
+fn clock_error_ns<S: ReadAt>(capture: &Capture<S>) -> u64 {
+    let said = capture.tables().labels().iter().filter(|(key, _)| key == CLOCK_ERROR_LABEL);
+    said.filter_map(|(_, value)| value.parse().ok()).max().unwrap_or(ASSUMED_ERROR_NS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! Findings about GPUs that others wait for: how much time of the others that cost, and what the late one did meanwhile.
+
+use std::collections::BTreeMap;
+
+use stallscope_schemas::units::DeviceId;
+
+use super::cpu::{HeldUp, held_up};
+use super::rules::rule;
+use super::{Blame, Finding, Found, Link, top_names};
+use crate::capture::Tables;
+use crate::classify::OpClass;
+use crate::ledger::device::Tally;
+use crate::ledger::{CpuLeaf, DeviceLedger, RootLeaf};
+use crate::report::text::{duration, percent, short_name};
+use crate::report::{device_name, rank_of};
+
+/// A kernel says something about a device if it has this share of its computation, in permille.
+const TELLING_PERMILLE: u64 = 10;
+
+/// Kernels are slower alike where the least slow one loses at least this share of what the slowest loses: clocks slow down
+/// what computes more than what moves memory.
+const ALIKE: f64 = 0.6;
+
+/// What a device cost the others.
+#[derive(Default)]
+struct Cost {
+    ns: u64,
+    by_leaf: BTreeMap<RootLeaf, u64>,
+    /// Time by the device that waited.
+    waiting: BTreeMap<DeviceId, u64>,
+    /// Of this, time that reached them through a third one.
+    passed_on_ns: u64,
+}
+
+/// All findings about late GPUs, unranked.
+pub(crate) fn of_gpus(ledgers: &[DeviceLedger], tables: &Tables) -> Vec<Finding> {
+    let mut costs: BTreeMap<DeviceId, Cost> = BTreeMap::new();
+    for ledger in ledgers {
+        for (waited, amount) in &ledger.root.waits {
+            let Some(culprit) = waited.culprit() else { continue };
+            let cost = costs.entry(culprit).or_default();
+            cost.ns = cost.ns.saturating_add(amount.ns);
+            let of_leaf = cost.by_leaf.entry(waited.leaf).or_default();
+            *of_leaf = of_leaf.saturating_add(amount.ns);
+            let of_device = cost.waiting.entry(ledger.device).or_default();
+            *of_device = of_device.saturating_add(amount.ns);
+            if waited.via.len() > 1 {
+                cost.passed_on_ns = cost.passed_on_ns.saturating_add(amount.ns);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    for ledger in ledgers {
+        if let Some(cost) = costs.get(&ledger.device) {
+            out.extend(finding(ledger, ledgers, cost, tables));
+        }
+    }
+    out
+}
+
+/// How a device is called: by its rank where it has one.
+fn name(device: DeviceId, tables: &Tables) -> String {
+    rank_of(device, tables).map_or_else(|| device_name(device, tables), |rank| format!("rank {rank}"))
+}
+
+fn finding(late: &DeviceLedger, all: &[DeviceLedger], cost: &Cost, tables: &Tables) -> Option<Finding> {
+    let others: Vec<&DeviceLedger> = all.iter().filter(|l| l.device != late.device).collect();
+    let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.end.since(l.start)));
+    let id = device_name(late.device, tables);
+    let mut found = Found { id: &id, wall, out: Vec::new() };
+    rule("rank-late").severity(found.share(cost.ns))?;
+    let why = reason(late, &others, cost, tables);
+    let who = name(late.device, tables);
+    let waiting = cost.waiting.len();
+    let steps = late.whole_steps().count() as u64;
+    let each = match steps {
+        0 => String::new(),
+        steps => format!(" ({} a step each)", duration(cost.ns / steps / waiting.max(1) as u64)),
+    };
+    let summary = format!(
+        "{who} keeps {} waiting for {}{each}: {}",
+        if waiting == 1 { "another rank".to_owned() } else { format!("{waiting} ranks") },
+        duration(cost.ns),
+        why.sentence
+    );
+    found.add("rank-late", "a late rank", cost.ns, || (summary, evidence(late, cost, &why, wall, tables)));
+    let mut finding = found.out.pop()?;
+    finding.blame = Blame {
+        culprit_ranks: rank_of(late.device, tables).into_iter().collect(),
+        chain: chain(late, cost, &why, tables),
+        confidence: Some(why.seen_ns as f64 / cost.ns.max(1) as f64),
+        recoverable_ns: Some(late.root.ahead_ns),
+    };
+    finding.pointer = why.held_up.map(|held_up| held_up.pointer);
+    Some(finding)
+}
+
+/// Why a device was late.
+struct Why {
+    /// After the name and a colon.
+    sentence: String,
+    evidence: String,
+    /// Where its host held it up most of the time.
+    held_up: Option<HeldUp>,
+    /// Of the time that it cost, how much has a cause that was seen, ns.
+    seen_ns: u64,
+}
+
+fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &Tables) -> Why {
+    let of = |leaf: RootLeaf| cost.by_leaf.get(&leaf).copied().unwrap_or(0);
+    let unseen = [RootLeaf::Unseen, RootLeaf::Unknown, RootLeaf::IdleUnknown, RootLeaf::Unsplit].map(of);
+    let unseen_ns = unseen.iter().fold(0u64, |sum, ns| sum.saturating_add(*ns));
+    // Of its host's part, what no record of a thread covers is not seen either.
+    let host = of(RootLeaf::IdleHost);
+    let work = &late.root.held_up;
+    let unknown = late
+        .root
+        .held_up_ns
+        .saturating_sub(work.root.total())
+        .saturating_add(work.root.get(CpuLeaf::Unknown));
+    let host_unseen = u128::from(host) * u128::from(unknown) / u128::from(late.root.held_up_ns.max(1));
+    let unseen_ns = unseen_ns.saturating_add(u64::try_from(host_unseen).unwrap_or(u64::MAX));
+    let seen_ns = cost.ns.saturating_sub(unseen_ns);
+    let top = cost.by_leaf.iter().max_by_key(|(_, ns)| **ns).map_or(RootLeaf::Unseen, |(leaf, _)| *leaf);
+    let share = percent(of(top), cost.ns);
+    let (sentence, evidence, held_up) = match top {
+        RootLeaf::IdleHost => {
+            let usual = &late.root.usual;
+            let computes = work.root.get(CpuLeaf::Compute).saturating_sub(usual.get(CpuLeaf::Compute));
+            match held_up(work, usual, tables).filter(|h| h.excess_ns >= computes) {
+                Some(held_up) => {
+                    let sentence = format!("its launching thread {}", held_up.sentence);
+                    (sentence, held_up.evidence.clone(), Some(held_up))
+                }
+                None if computes > 0 => {
+                    let evidence = format!(
+                        "the thread was on a CPU for {} more than those of the others",
+                        duration(computes)
+                    );
+                    ("its launching thread computes".to_owned(), evidence, None)
+                }
+                None => {
+                    ("its host launched nothing".to_owned(), "no thread of it was followed".to_owned(), None)
+                }
+            }
+        }
+        RootLeaf::Compute => {
+            let (sentence, evidence) = computes(late, others, tables);
+            (sentence, evidence, None)
+        }
+        RootLeaf::Floor | RootLeaf::Excess | RootLeaf::Uncertain => {
+            ("it moves data in another operation".to_owned(), format!("{share} of the time"), None)
+        }
+        RootLeaf::Memcpy => ("its copies hold it up".to_owned(), format!("{share} of the time"), None),
+        RootLeaf::Unseen | RootLeaf::Unknown | RootLeaf::Unsplit | RootLeaf::IdleUnknown => {
+            ("what it does is not seen".to_owned(), format!("{share} of the time is {}", top.text()), None)
+        }
+        leaf => (format!("it is {}", leaf.text()), format!("{share} of the time"), None),
+    };
+    Why { sentence, evidence, held_up, seen_ns }
+}
+
+/// Why a device's computation makes it late: against the same kernels on the others.
+fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (String, String) {
+    let own = top_names(late, OpClass::Compute);
+    let all_ns = own.iter().fold(0u64, |sum, (_, tally)| sum.saturating_add(tally.ns));
+    let peers = |name| {
+        let tallies = others.iter().filter_map(|l| l.by_name.get(&name)).map(|(_, tally)| *tally);
+        tallies.fold(Tally::default(), |sum, t| Tally {
+            count: sum.count.saturating_add(t.count),
+            ns: sum.ns.saturating_add(t.ns),
+            bytes: 0,
+        })
+    };
+    let (mut expected, mut more, mut least, mut most) = (0.0, 0.0, f64::MAX, (0.0, ""));
+    for (name, tally) in &own {
+        let theirs = peers(*name);
+        let (count, ns) = (tally.count as f64, tally.ns as f64);
+        if theirs.count == 0 || tally.count == 0 {
+            more += ns;
+            continue;
+        }
+        let mean = theirs.ns as f64 / theirs.count as f64;
+        expected += count * mean;
+        more += (count - theirs.count as f64 / others.len().max(1) as f64) * mean;
+        let ratio = ns / (count * mean).max(1.0);
+        if tally.ns.saturating_mul(1000) >= all_ns.saturating_mul(TELLING_PERMILLE) {
+            least = f64::min(least, ratio);
+            if ratio > most.0 {
+                most = (ratio, tables.string(*name));
+            }
+        }
+    }
+    let slower = own.iter().map(|(_, t)| t.ns as f64).sum::<f64>() - expected - more.max(0.0);
+    if more > slower && more > 0.0 {
+        let evidence =
+            format!("{} more than the others on average, in kernels that are more or other", ns(more));
+        return ("it has more work".to_owned(), evidence);
+    }
+    if slower <= 0.0 {
+        return ("it computes".to_owned(), "its kernels take no longer than those of the others".to_owned());
+    }
+    let ratio = 1.0 + slower / expected.max(1.0);
+    // Where all kernels are slower alike it is the device; where some are more so, these have more to do.
+    if least - 1.0 > (most.0 - 1.0) * ALIKE {
+        let sentence =
+            format!("its device is slow: its kernels take {ratio:.2} times as long as on the others");
+        let evidence =
+            format!("{} more in all; every kernel takes at least {least:.2} times as long", ns(slower));
+        (sentence, evidence)
+    } else {
+        let sentence = "some of its kernels take longer than on the others: more work".to_owned();
+        let kernel = short_name(most.1, 60);
+        (sentence, format!("{} more in all; {kernel} takes {:.2} times as long", ns(slower), most.0))
+    }
+}
+
+/// A time that was worked out, in words.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; negative is 0")]
+fn ns(value: f64) -> String {
+    duration(value.max(0.0) as u64)
+}
+
+fn evidence(late: &DeviceLedger, cost: &Cost, why: &Why, wall: u64, tables: &Tables) -> String {
+    let mut waiting: Vec<_> = cost.waiting.iter().collect();
+    waiting.sort_by_key(|(_, ns)| std::cmp::Reverse(**ns));
+    let each: Vec<String> = waiting
+        .iter()
+        .take(4)
+        .map(|(device, ns)| format!("{} {}", name(**device, tables), duration(**ns)))
+        .collect();
+    let more = if waiting.len() > 4 { format!(" and {} more", waiting.len() - 4) } else { String::new() };
+    let mut text = format!("{} of the others' time: {}{more}", percent(cost.ns, wall), each.join(", "));
+    if cost.passed_on_ns > 0 {
+        text.push_str(&format!(
+            "; {} of it through ranks that waited themselves",
+            percent(cost.passed_on_ns, cost.ns)
+        ));
+    }
+    text.push_str(&format!("; meanwhile {}: {}", name(late.device, tables), why.evidence));
+    text
+}
+
+fn chain(late: &DeviceLedger, cost: &Cost, why: &Why, tables: &Tables) -> Vec<Link> {
+    let culprit = rank_of(late.device, tables);
+    let most = cost.waiting.iter().max_by_key(|(device, ns)| (**ns, std::cmp::Reverse(**device)));
+    let most = most.map(|(device, _)| *device);
+    let mut out = vec![
+        Link {
+            rank: most.and_then(|device| rank_of(device, tables)),
+            what: format!("{} waited for {}", plural(cost.waiting.len()), name(late.device, tables)),
+            ns: cost.ns,
+            ..Link::default()
+        },
+        Link {
+            rank: culprit,
+            what: format!("{}: {}", name(late.device, tables), why.sentence),
+            ns: cost.by_leaf.values().copied().max().unwrap_or(0),
+            ..Link::default()
+        },
+    ];
+    if let Some(held_up) = &why.held_up {
+        out.extend(held_up.links.iter().map(|link| Link { rank: culprit, ..link.clone() }));
+    }
+    out
+}
+
+fn plural(ranks: usize) -> String {
+    if ranks == 1 { "a rank".to_owned() } else { format!("{ranks} ranks") }
+}

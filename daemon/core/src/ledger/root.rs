@@ -1,0 +1,508 @@
+//! Charges the time that a device waited for a late one to what made that one late.
+//!
+//! Since the operation before, at whose end all of them were level, the late one `q` did more of something than `r`, which
+//! waited for it (delays after Böhme and others, ICPP'10, with leaves for call paths):
+//!
+//! ```text
+//! q_c, r_c    time of leaf c on q and on r, each from its own end of the operation before to its own coming
+//! excess_c    max(0, q_c − r_c)
+//! BLAME(r waits W for q) = W · excess_c / Σ excess, of q, for each leaf c;
+//!                          the part of c = waiting for others: what q's own waits in that time are charged to
+//!                          no excess, or no records of either: UNSEEN, of q
+//! ```
+//!
+//! A device that waits may get on with work of its own meanwhile. Where the late one has to do that work later, and is late
+//! for the next operation by it, that has the cause of the first wait.
+//!
+//! Without an operation before, `q_c` is what q did while r waited, and `r_c` is 0. Waits are worked out in the order in
+//! which they ended, so that those of the late one are known. Parts are rounded so that they sum to the wait: the root
+//! leaves of a device sum to its wall time as its direct ones do.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use stallscope_schemas::units::{DeviceId, TimeNs};
+
+use super::book::{ByLeaf, History, HostPiece};
+use super::causes::Amount;
+use super::cpu::CpuSums;
+use super::cpu::idle::{HostWalk, HostWork};
+use super::device::{DeviceLedger, NotConserved};
+use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums, leaves};
+use crate::capture::{Capture, ReadAt};
+use crate::collectives::{Came, Operation, OperationId};
+
+/// Devices on the way from one that waits to one that is to blame; of longer ways the middle is left out.
+pub const MAX_HOPS: usize = 8;
+
+leaves! {
+    /// Where a device's time went when what it waited for is charged to what the late one did.
+    RootLeaf {
+        /// A kernel other than communication.
+        Compute "compute_ns" "compute",
+        /// Communication that waited, and nobody to charge it to is seen.
+        Unseen "comm_wait_ns" "waiting, cause unseen",
+        /// Within the clocks' error around the last rank's coming.
+        Uncertain "comm_uncertain_ns" "waiting or transfer",
+        /// Data moved at its best pace.
+        Floor "comm_transfer_floor_ns" "transfer at its best",
+        /// Data moved more slowly.
+        Excess "comm_transfer_excess_ns" "transfer beyond its best",
+        /// Communication that could not be split.
+        Unsplit "comm_unsplit_ns" "communication, not split",
+        /// A copy and nothing else.
+        Memcpy "memcpy_exposed_ns" "copies",
+        /// Idle, because of the launching thread.
+        IdleHost "idle_host_ns" "idle: host",
+        /// Idle, in calls that make the driver work.
+        IdleDriver "idle_driver_ns" "idle: driver calls",
+        /// Idle, in calls that wait for the device.
+        IdleSync "idle_sync_ns" "idle: synchronisation",
+        /// Idle, in launch calls.
+        IdleLaunch "idle_launch_ns" "idle: launch calls",
+        /// Idle, waiting for another stream or device.
+        IdleDep "idle_dep_ns" "idle: dependency",
+        /// Idle, the device's own latency.
+        IdleDevice "idle_device_ns" "idle: device latency",
+        /// Idle between two nodes of a graph.
+        IdleGraph "idle_graph_ns" "idle: inside a graph",
+        /// Idle, and the capture does not say why.
+        IdleUnknown "idle_unknown_ns" "idle: cause unknown",
+        /// Another process had it.
+        OtherProcess "other_process_ns" "other process",
+        /// The profiler held it up.
+        Profiler "profiler_ns" "profiler",
+        /// Records are missing.
+        Unknown "unknown_ns" "unknown",
+    }
+}
+
+impl RootLeaf {
+    /// Whether a device that waits in a collective may get on with it: work that its host has launched already.
+    fn is_own_work(self) -> bool {
+        matches!(
+            self,
+            Self::Compute
+                | Self::Memcpy
+                | Self::IdleLaunch
+                | Self::IdleDevice
+                | Self::IdleSync
+                | Self::IdleDep
+        )
+    }
+
+    pub(super) fn of_idle(leaf: IdleLeaf) -> Self {
+        match leaf {
+            IdleLeaf::Host => Self::IdleHost,
+            IdleLeaf::Driver => Self::IdleDriver,
+            IdleLeaf::Sync => Self::IdleSync,
+            IdleLeaf::Launch => Self::IdleLaunch,
+            IdleLeaf::Dep => Self::IdleDep,
+            IdleLeaf::Device => Self::IdleDevice,
+            IdleLeaf::Graph => Self::IdleGraph,
+            IdleLeaf::Unknown => Self::IdleUnknown,
+        }
+    }
+
+    pub(super) fn of_comm(leaf: CommLeaf) -> Self {
+        match leaf {
+            CommLeaf::Wait => Self::Unseen,
+            CommLeaf::Uncertain => Self::Uncertain,
+            CommLeaf::Floor => Self::Floor,
+            CommLeaf::Excess => Self::Excess,
+            CommLeaf::Unsplit => Self::Unsplit,
+        }
+    }
+
+    pub(super) fn of(leaf: Leaf) -> Self {
+        match leaf {
+            Leaf::Compute => Self::Compute,
+            Leaf::MemcpyExposed => Self::Memcpy,
+            Leaf::OtherProcess => Self::OtherProcess,
+            Leaf::Profiler => Self::Profiler,
+            Leaf::CommExposed => Self::Unsplit,
+            Leaf::Idle => Self::IdleUnknown,
+            Leaf::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// What a wait was for: the devices on the way, the last of which is to blame, and what that one did.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitedFor {
+    /// The device that was waited for, the one that it waited for itself, and so on.
+    pub via: Vec<DeviceId>,
+    /// What the last of them did.
+    pub leaf: RootLeaf,
+}
+
+impl WaitedFor {
+    /// Who is to blame.
+    #[must_use]
+    pub fn culprit(&self) -> Option<DeviceId> {
+        self.via.last().copied()
+    }
+}
+
+/// Where a device's time went in the end.
+#[derive(Debug, Default)]
+pub struct Root {
+    sums: [u64; RootLeaf::ALL.len()],
+    /// What its waits are charged to; sums to the direct ledger's wait.
+    pub waits: BTreeMap<WaitedFor, Amount>,
+    /// What the threads that launch on it did in the time of its host that made it late.
+    pub held_up: HostWork,
+    /// That time, ns: each nanosecond once, however many waited.
+    pub held_up_ns: u64,
+    /// By how much earlier operations would have begun if it had come with the one before it, each nanosecond once.
+    pub ahead_ns: u64,
+    /// What the launching threads of those that waited did in their time of the same: what is usual.
+    pub usual: CpuSums,
+}
+
+impl Root {
+    /// Time of a leaf, ns.
+    #[must_use]
+    pub fn get(&self, leaf: RootLeaf) -> u64 {
+        self.sums.get(leaf as usize).copied().unwrap_or(0)
+    }
+
+    /// Sum of all leaves, ns.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.sums.iter().sum()
+    }
+
+    fn add(&mut self, leaf: RootLeaf, ns: u64) {
+        if let Some(sum) = self.sums.get_mut(leaf as usize) {
+            *sum = sum.saturating_add(ns);
+        }
+    }
+
+    /// A device's own time: everything but what it waited.
+    fn own(sums: &Sums) -> Self {
+        let mut root = Self::default();
+        for &leaf in Leaf::ALL {
+            if !matches!(leaf, Leaf::Idle | Leaf::CommExposed) {
+                root.add(RootLeaf::of(leaf), sums.get(leaf));
+            }
+        }
+        for &leaf in IdleLeaf::ALL {
+            root.add(RootLeaf::of_idle(leaf), sums.idle(leaf));
+        }
+        for &leaf in CommLeaf::ALL {
+            if leaf != CommLeaf::Wait {
+                root.add(RootLeaf::of_comm(leaf), sums.comm(leaf));
+            }
+        }
+        root
+    }
+}
+
+/// What a wait is charged to: positions in the list of keys, with their time.
+type Parts = Vec<(usize, u64)>;
+
+/// A device's wait in one operation, exposed or not.
+#[derive(Default)]
+struct Charged {
+    /// What it is charged to; sums to the wait.
+    parts: Parts,
+    /// How much the device had got on with while it waited, beyond what the late one had, ns.
+    lead_ns: u64,
+}
+
+/// A stretch in which a device's host made it late, and one of the device that waited longest to hold it against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Late {
+    from: TimeNs,
+    to: TimeNs,
+    usual: Option<(DeviceId, TimeNs, TimeNs)>,
+}
+
+/// Follows waits from device to device.
+struct Blame<'a> {
+    operations: &'a [Operation],
+    histories: HashMap<DeviceId, &'a History>,
+    keys: Vec<WaitedFor>,
+    numbers: HashMap<WaitedFor, usize>,
+    /// By operation and device.
+    charged: HashMap<(OperationId, DeviceId), Charged>,
+    /// When a device's host made it late.
+    late: HashMap<DeviceId, Vec<Late>>,
+}
+
+impl Blame<'_> {
+    /// Charges the waits in one operation. Those in operations that the last one came to earlier are charged already.
+    fn operation(&mut self, number: OperationId) {
+        let operations = self.operations;
+        let Some(operation) = operations.get(number as usize) else { return };
+        let Some(its) = operation.came.iter().find(|came| came.device == operation.last) else { return };
+        let mut came = operation.came.clone();
+        came.sort_unstable_by_key(|own| (own.at, own.device));
+        for own in came.iter().filter(|own| own.at < operation.at) {
+            let ns = operation.at.since(own.at);
+            let exposed_ns = self.exposed_ns(own.device, number);
+            let mut lead_ns = ns.saturating_sub(exposed_ns);
+            let parts = self.parts(operation, (*own, *its), ns, &mut lead_ns);
+            self.charged.insert((number, own.device), Charged { parts, lead_ns });
+        }
+    }
+
+    /// How much of a wait nothing else covered.
+    fn exposed_ns(&self, device: DeviceId, operation: OperationId) -> u64 {
+        let Some(history) = self.histories.get(&device) else { return 0 };
+        let of = history.waits_in.get(&operation).map_or(&[][..], Vec::as_slice);
+        of.iter()
+            .filter_map(|&at| history.waits.get(at))
+            .fold(0u64, |sum, w| sum.saturating_add(w.to.since(w.from)))
+    }
+
+    fn parts(
+        &mut self,
+        operation: &Operation,
+        (own, its): (Came, Came),
+        ns: u64,
+        lead_ns: &mut u64,
+    ) -> Parts {
+        let late = its.device;
+        let excess = self.excess(own, its);
+        let Some((excess, (from, to))) = excess.filter(|(excess, _)| excess.iter().any(|ns| *ns > 0)) else {
+            return vec![(self.key(&[], late, RootLeaf::Unseen), ns)];
+        };
+        // While it waited for the same device before, this one got on with what comes next: that the late one still had
+        // to do it has the cause of that wait.
+        let before = operation
+            .before
+            .filter(|before| self.operations.get(*before as usize).is_some_and(|before| before.last == late));
+        let mut lead =
+            before.and_then(|before| self.charged.get(&(before, own.device))).map_or(0, |b| b.lead_ns);
+        let mut parts = Parts::new();
+        for (&leaf, share) in RootLeaf::ALL.iter().zip(apportion(ns, &excess)).filter(|(_, share)| *share > 0)
+        {
+            let mut share = share;
+            if leaf.is_own_work() {
+                let had = share.min(lead);
+                if let Some(before) =
+                    before.and_then(|b| self.charged.get(&(b, own.device))).filter(|_| had > 0)
+                {
+                    let (keys, weights): (Vec<usize>, Vec<u64>) = before.parts.iter().copied().unzip();
+                    parts.extend(keys.into_iter().zip(apportion(had, &weights)).filter(|(_, ns)| *ns > 0));
+                    (share, lead) = (share - had, lead - had);
+                }
+            }
+            match leaf {
+                _ if share == 0 => {}
+                RootLeaf::Unseen => self.passed_on(late, (from, to), share, &mut parts),
+                leaf => {
+                    if leaf == RootLeaf::IdleHost {
+                        let all = self.late.entry(late).or_default();
+                        // Of those that waited in one operation the first has waited longest.
+                        if all.last().is_none_or(|last| (last.from, last.to) != (from, to)) {
+                            let usual =
+                                own.since.zip(its.since).map(|(since, _)| (own.device, since, own.at));
+                            all.push(Late { from, to, usual });
+                        }
+                    }
+                    parts.push((self.key(&[], late, leaf), share));
+                }
+            }
+        }
+        *lead_ns = lead_ns.saturating_add(lead);
+        parts
+    }
+
+    /// By how much the late device did more of each leaf, and when it did.
+    fn excess(&self, own: Came, its: Came) -> Option<(ByLeaf, (TimeNs, TimeNs))> {
+        let between = |device: DeviceId, from, to| self.histories.get(&device)?.between(from, to);
+        let Some((own_since, its_since)) = own.since.zip(its.since) else {
+            return Some((between(its.device, own.at, its.at)?, (own.at, its.at)));
+        };
+        let mut excess = between(its.device, its_since, its.at)?;
+        let usual = between(own.device, own_since, own.at)?;
+        for (more, usual) in excess.iter_mut().zip(usual) {
+            *more = more.saturating_sub(usual);
+        }
+        Some((excess, (its_since, its.at)))
+    }
+
+    /// What was waited for a device because it had waited itself.
+    fn passed_on(&mut self, late: DeviceId, (from, to): (TimeNs, TimeNs), ns: u64, parts: &mut Parts) {
+        let waits = self.histories.get(&late).map_or(&[][..], |history| history.waits.as_slice());
+        let first = waits.partition_point(|wait| wait.to <= from);
+        let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
+        for wait in waits.iter().skip(first).take_while(|wait| wait.to <= to) {
+            let charged = self.charged.get(&(wait.operation, late));
+            for &(key, ns) in charged.map_or(&[][..], |c| c.parts.as_slice()) {
+                let sum = sums.entry(key).or_default();
+                *sum = sum.saturating_add(ns);
+            }
+        }
+        if sums.is_empty() {
+            parts.push((self.key(&[], late, RootLeaf::Unseen), ns));
+            return;
+        }
+        let (keys, weights): (Vec<usize>, Vec<u64>) = sums.into_iter().unzip();
+        for (key, share) in keys.into_iter().zip(apportion(ns, &weights)).filter(|(_, share)| *share > 0) {
+            let Some(WaitedFor { via, leaf }) = self.keys.get(key).cloned() else { continue };
+            parts.push((self.key(&via, late, leaf), share));
+        }
+    }
+
+    /// The number of a key: `late`, then `beyond` it.
+    fn key(&mut self, beyond: &[DeviceId], late: DeviceId, leaf: RootLeaf) -> usize {
+        let mut via = vec![late];
+        via.extend(beyond);
+        if via.len() > MAX_HOPS {
+            via.remove(MAX_HOPS - 1);
+        }
+        let key = WaitedFor { via, leaf };
+        if let Some(&number) = self.numbers.get(&key) {
+            return number;
+        }
+        let number = self.keys.len();
+        self.keys.push(key.clone());
+        self.numbers.insert(key, number);
+        number
+    }
+}
+
+/// Splits a time in proportion to weights, not all of which are 0, so that the parts sum to it: the largest remainders
+/// are rounded up.
+fn apportion(ns: u64, weights: &[u64]) -> Vec<u64> {
+    let sum: u128 = weights.iter().map(|w| u128::from(*w)).sum::<u128>().max(1);
+    let exact = |weight: &u64| u128::from(ns) * u128::from(*weight);
+    let mut parts: Vec<u64> =
+        weights.iter().map(|weight| u64::try_from(exact(weight) / sum).unwrap_or(u64::MAX)).collect();
+    let given = parts.iter().fold(0u64, |given, part| given.saturating_add(*part));
+    let mut by_remainder: Vec<(u128, usize)> =
+        weights.iter().enumerate().map(|(at, weight)| (exact(weight) % sum, at)).collect();
+    by_remainder.sort_by_key(|&(remainder, at)| (std::cmp::Reverse(remainder), at));
+    let left = usize::try_from(ns.saturating_sub(given)).unwrap_or(usize::MAX);
+    for (_, at) in by_remainder.into_iter().take(left) {
+        if let Some(part) = parts.get_mut(at) {
+            *part += 1;
+        }
+    }
+    parts
+}
+
+/// Fills in the root ledgers.
+///
+/// # Errors
+/// [`NotConserved`] if the root leaves of a device do not sum to its wall time.
+pub(super) fn charge<S: ReadAt>(
+    capture: &Capture<S>,
+    operations: &[Operation],
+    ledgers: &mut [DeviceLedger],
+    waker_stacks: bool,
+) -> Result<(), NotConserved> {
+    let histories: Vec<(DeviceId, History)> =
+        ledgers.iter_mut().map(|l| (l.device, std::mem::take(&mut l.history))).collect();
+    let mut blame = Blame {
+        operations,
+        histories: histories.iter().map(|(device, history)| (*device, history)).collect(),
+        keys: Vec::new(),
+        numbers: HashMap::new(),
+        charged: HashMap::new(),
+        late: HashMap::new(),
+    };
+    let mut order: Vec<(TimeNs, OperationId)> = operations.iter().map(|o| o.at).zip(0..).collect();
+    order.sort_unstable();
+    for (_, operation) in order {
+        blame.operation(operation);
+    }
+    let Blame { keys, charged, mut late, .. } = blame;
+    for (ledger, (device, history)) in ledgers.iter_mut().zip(&histories) {
+        let mut root = Root::own(&ledger.sums);
+        for wait in &history.waits {
+            let Some(charged) = charged.get(&(wait.operation, *device)) else { continue };
+            let (numbers, weights): (Vec<usize>, Vec<u64>) = charged.parts.iter().copied().unzip();
+            for (number, ns) in numbers.into_iter().zip(apportion(wait.to.since(wait.from), &weights)) {
+                let Some(key) = keys.get(number).filter(|_| ns > 0) else { continue };
+                root.add(key.leaf, ns);
+                root.waits.entry(key.clone()).or_default().add(ns);
+            }
+        }
+        let wall_ns = ledger.end.since(ledger.start);
+        if root.total() != wall_ns {
+            let (device, from, to) = (ledger.device.0, ledger.start, ledger.end);
+            return Err(NotConserved { device, from, to, sum_ns: root.total(), wall_ns });
+        }
+        let stretches = late.remove(device).unwrap_or_default();
+        (root.held_up, root.held_up_ns) = host_work(
+            capture,
+            *device,
+            stretches.iter().map(|l| (l.from, l.to)),
+            &history.host,
+            waker_stacks,
+        );
+        root.ahead_ns = ahead_ns(operations, *device);
+        for (peer, history) in &histories {
+            let of_peer = stretches.iter().filter_map(|late| late.usual).filter(|usual| usual.0 == *peer);
+            let of_peer = of_peer.map(|(_, from, to)| (from, to));
+            root.usual.merge(&host_work(capture, *peer, of_peer, &history.host, false).0.root);
+        }
+        ledger.root = root;
+    }
+    Ok(())
+}
+
+/// How long only this device was missing, over all operations.
+fn ahead_ns(operations: &[Operation], device: DeviceId) -> u64 {
+    let alone = operations.iter().filter(|operation| operation.last == device).filter_map(|operation| {
+        let others = operation.came.iter().filter(|came| came.device != device);
+        Some((others.map(|came| came.at).max()?, operation.at))
+    });
+    let mut alone: Vec<_> = alone.collect();
+    alone.sort_unstable();
+    let (mut at, mut ns) = (TimeNs(i64::MIN), 0u64);
+    for (from, to) in alone {
+        ns = ns.saturating_add(to.since(from.max(at)));
+        at = at.max(to);
+    }
+    ns
+}
+
+/// What the threads that launch on a device did in those of its waits for them that lie in `stretches`, and how long these
+/// are.
+fn host_work<S: ReadAt>(
+    capture: &Capture<S>,
+    device: DeviceId,
+    stretches: impl Iterator<Item = (TimeNs, TimeNs)>,
+    pieces: &[HostPiece],
+    waker_stacks: bool,
+) -> (HostWork, u64) {
+    let mut stretches: Vec<(TimeNs, TimeNs)> = stretches.collect();
+    stretches.sort_unstable();
+    let mut walk = HostWalk::of_device(capture, device, waker_stacks);
+    let (mut at, mut total_ns) = (TimeNs(i64::MIN), 0u64);
+    for (from, to) in stretches {
+        let from = from.max(at);
+        let first = pieces.partition_point(|piece| piece.to <= from);
+        for piece in pieces.iter().skip(first).take_while(|piece| piece.from < to) {
+            let (begin, end) = (piece.from.max(from), piece.to.min(to));
+            total_ns = total_ns.saturating_add(end.since(begin));
+            if walk.follows(piece.thread) {
+                walk.charge(piece.thread, begin, end);
+            }
+        }
+        at = at.max(to);
+    }
+    (walk.finish(), total_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::apportion;
+
+    #[test]
+    fn parts_sum_to_the_whole() {
+        assert_eq!(apportion(10, &[1, 1, 1]), [4, 3, 3]);
+        assert_eq!(apportion(0, &[5, 1]), [0, 0]);
+        assert_eq!(apportion(7, &[0, u64::MAX, u64::MAX]), [0, 4, 3]);
+        assert_eq!(
+            apportion(u64::MAX, &[1, 0, 1]).iter().map(|p| u128::from(*p)).sum::<u128>(),
+            u64::MAX.into()
+        );
+    }
+}

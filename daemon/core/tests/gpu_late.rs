@@ -1,0 +1,333 @@
+//! GPUs that wait for each other in collectives: how long, for whom, and what that one did more of.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::Host;
+use proptest::prelude::{prop, proptest};
+use stallscope_core::capture::{Capture, Device};
+use stallscope_core::export::perfetto::write_perfetto;
+use stallscope_core::findings::Finding;
+use stallscope_core::ledger::{CommLeaf, DeviceLedger, Leaf, Ledgers, Options, RootLeaf, all_ledgers};
+use stallscope_core::report::{Report, render};
+use stallscope_core::rows::{GpuOp, Launch};
+use stallscope_core::weights;
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind};
+use stallscope_schemas::units::{CorrelationId, DeviceId, ThreadId, TimeNs};
+
+const US: i64 = 1_000;
+
+/// A job of some ranks with a GPU and a launching thread each.
+struct Job {
+    host: Host,
+    ranks: Vec<(DeviceId, ThreadId)>,
+    ops: Vec<Vec<GpuOp>>,
+}
+
+impl Job {
+    fn new(ranks: u32, until: i64) -> Self {
+        let mut host = Host::new();
+        host.writer.add_label("gpu.clock_error_ns", "0");
+        let ranks: Vec<_> = (0..ranks)
+            .map(|rank| {
+                let pid = 100 + i64::from(rank);
+                let process = host.process(pid, "python", Some(rank));
+                host.writer.update_process(process, |p| p.world_size = Some(ranks));
+                let thread = host.thread(process, pid, "MainThread", 0, until);
+                let id = format!("GPU-{rank}");
+                let device = Device { id, processes: vec![process], ..Device::default() };
+                (host.writer.add_device(device), thread)
+            })
+            .collect();
+        let ops = vec![Vec::new(); ranks.len()];
+        Self { host, ranks, ops }
+    }
+
+    /// An operation of a rank, launched just before it begins.
+    fn op(&mut self, rank: usize, name: &str, stream: u64, start: i64, end: i64) {
+        self.launched(rank, name, stream, (start - US, start), start, end);
+    }
+
+    fn launched(
+        &mut self,
+        rank: usize,
+        name: &str,
+        stream: u64,
+        (from, to): (i64, i64),
+        start: i64,
+        end: i64,
+    ) {
+        let (_, thread) = self.ranks[rank];
+        let call = self.host.writer.intern("cuLaunchKernel");
+        let launch =
+            Launch { thread, start: TimeNs(from), duration_ns: (to - from).unsigned_abs(), name: call };
+        self.ops[rank].push(GpuOp {
+            start: TimeNs(start),
+            duration_ns: (end - start).unsigned_abs(),
+            name: self.host.writer.intern(name),
+            stream,
+            kind: OpKind::Kernel,
+            flags: 0,
+            correlation: CorrelationId(start.unsigned_abs() + 1),
+            bytes: 0,
+            copy_kind: CopyKind::Unknown,
+            launch: Some(launch),
+        });
+    }
+
+    /// A communication kernel on ranks that come at these moments, and all leave at `end`.
+    fn collective(&mut self, stream: u64, came: &[(usize, i64)], end: i64) {
+        for &(rank, start) in came {
+            self.op(rank, "ncclDevKernel_AllReduce_Sum_f32_RING_LL", stream, start, end);
+        }
+    }
+
+    fn capture(mut self) -> Capture<Vec<u8>> {
+        for ((device, _), mut ops) in self.ranks.into_iter().zip(self.ops) {
+            ops.sort_by_key(|op| op.start);
+            for op in ops {
+                self.host.writer.push_gpu_op(device, op).unwrap();
+            }
+        }
+        self.host.capture()
+    }
+}
+
+fn ledgers(capture: &Capture<Vec<u8>>) -> Vec<DeviceLedger> {
+    all_ledgers(capture, Options::default()).unwrap()
+}
+
+/// What a rank waited, by the ranks on the way and what the last of them did, µs.
+fn waits(ledger: &DeviceLedger) -> Vec<(Vec<u32>, RootLeaf, u64)> {
+    let all = ledger.root.waits.iter();
+    all.map(|(w, amount)| (w.via.iter().map(|d| d.0).collect(), w.leaf, amount.ns / 1000)).collect()
+}
+
+fn findings(capture: &Capture<Vec<u8>>) -> Vec<Finding> {
+    let ledgers = Ledgers::of(capture, Options::default()).unwrap();
+    Report::build(capture, &ledgers).findings.into_iter().filter(|f| f.rule == "rank-late").collect()
+}
+
+/// Two steps in which all ranks are level, and one in which rank 2 reads for 300 µs before its first kernel.
+fn slow_read() -> Job {
+    let mut job = Job::new(3, 3000 * US);
+    for step in 0..3 {
+        let late = if step == 2 { 300 * US } else { 0 };
+        let base = step * 1000 * US + 10 * US;
+        let end = base + 600 * US + late;
+        for rank in 0..3 {
+            let from = if rank == 2 { base + late } else { base };
+            job.op(rank, "gemm", 7, from, from + 500 * US);
+        }
+        job.collective(20, &[(0, base + 500 * US), (1, base + 500 * US), (2, base + 500 * US + late)], end);
+        if late > 0 {
+            let thread = job.ranks[2].1;
+            job.host.on(thread, base, base + late - 10 * US, "read", ObjectKind::File, "/data/shard-0017");
+        }
+    }
+    job
+}
+
+#[test]
+fn a_late_rank_is_named_with_what_its_host_waited_for() {
+    let capture = slow_read().capture();
+    let ledgers = ledgers(&capture);
+    for early in &ledgers[..2] {
+        assert_eq!(early.sums.comm(CommLeaf::Wait), 300 * 1000);
+        assert_eq!(early.sums.comm(CommLeaf::Floor), 300 * 1000);
+        assert_eq!(waits(early), [(vec![2], RootLeaf::IdleHost, 300)]);
+    }
+    assert_eq!(ledgers[2].sums.comm(CommLeaf::Wait), 0);
+    let findings = findings(&capture);
+    let [late] = &findings[..] else { panic!("{findings:#?}") };
+    assert_eq!((late.ns, late.blame.culprit_ranks.as_slice()), (600_000, &[2][..]));
+    assert!(late.summary.contains("rank 2 keeps 2 ranks waiting for 600.0 µs"), "{}", late.summary);
+    assert!(
+        late.summary.ends_with("its launching thread waits in read() of /data/shard-0017"),
+        "{}",
+        late.summary
+    );
+    let said: Vec<_> = late.blame.chain.iter().map(|link| (link.rank, link.what.as_str())).collect();
+    assert_eq!(said[0], (Some(0), "2 ranks waited for rank 2"));
+    assert_eq!(said[2], (Some(2), "MainThread (tid 102) is in read() of /data/shard-0017"));
+    assert!(late.blame.confidence.unwrap() > 0.99, "{late:#?}");
+    // Two ranks waited at the same time: the job is not done 600 µs earlier.
+    assert_eq!(late.blame.recoverable_ns, Some(300_000));
+}
+
+#[test]
+fn the_flamegraph_of_waits_is_as_wide_as_what_was_waited() {
+    let capture = slow_read().capture();
+    let folded = weights::gpu_wait(&ledgers(&capture), capture.tables());
+    let lines: Vec<(String, u64)> = folded.iter().map(|(f, ns)| (f.join(";"), ns)).collect();
+    assert_eq!(lines.iter().map(|(_, ns)| ns).sum::<u64>(), 600_000);
+    let line = "rank 2 · GPU-2 is late;idle: host;blocked I/O;";
+    let of_read: u64 = lines
+        .iter()
+        .filter(|(l, _)| l.starts_with(line) && l.contains("[read] /data/shard-0017;rank "))
+        .map(|l| l.1)
+        .sum();
+    assert!(of_read > 560_000, "the read is what was more than usual: {lines:#?}");
+}
+
+/// The fields of a message that are varints or messages, as far as this test needs them.
+fn flows(trace: &[u8]) -> usize {
+    // TrackEvent.flow_ids: field 47, fixed 64 bits. Those of collectives count down from the greatest number.
+    let key = [0xf9, 0x02];
+    trace.windows(10).filter(|w| w[..2] == key && w[9] == 0xff && w[8] == 0xff).count()
+}
+
+#[test]
+fn an_arrow_leads_through_the_kernels_of_a_collective() {
+    let mut trace = Vec::new();
+    write_perfetto(&slow_read().capture(), &mut trace).unwrap();
+    // In one of the three steps somebody waited: three kernels.
+    assert_eq!(flows(&trace), 3);
+}
+
+/// The job's report says the same in words.
+#[test]
+fn the_text_names_the_late_rank_before_anything_else() {
+    let capture = slow_read().capture();
+    let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+    let mut text = String::new();
+    render(&report, &mut text).unwrap();
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn of_a_chain_the_first_of_it_is_the_root() {
+    // Rank 0 computes 400 µs longer; rank 1 waits for it in one communicator and is late in another for that reason only.
+    let mut job = Job::new(3, 4000 * US);
+    for step in 0..3 {
+        let late = if step == 2 { 400 * US } else { 0 };
+        let base = step * 1300 * US + 10 * US;
+        for rank in 0..3 {
+            let more = if rank == 0 { late } else { 0 };
+            job.op(rank, "gemm", 7, base, base + 300 * US + more);
+        }
+        let first = base + 400 * US + late;
+        job.collective(20, &[(0, base + 300 * US + late), (1, base + 300 * US)], first);
+        job.op(0, "norm", 7, first, first + 102 * US);
+        job.collective(30, &[(1, first + US), (2, base + 300 * US)], first + 101 * US);
+    }
+    let capture = job.capture();
+    let ledgers = ledgers(&capture);
+    assert_eq!(waits(&ledgers[1]), [(vec![0], RootLeaf::Compute, 400)]);
+    let of_two = waits(&ledgers[2]);
+    let through: u64 = of_two
+        .iter()
+        .filter(|(via, leaf, _)| via[..] == [1, 0] && *leaf == RootLeaf::Compute)
+        .map(|w| w.2)
+        .sum();
+    // In every step rank 2 waits 101 µs for rank 1, which moves data then: that is the job's usual order.
+    assert!((395..=400).contains(&through), "{of_two:?}");
+    let findings = findings(&capture);
+    assert_eq!(findings[0].blame.culprit_ranks, [0], "{findings:#?}");
+    assert!(
+        findings[0].evidence.contains("through ranks that waited themselves"),
+        "{}",
+        findings[0].evidence
+    );
+}
+
+#[test]
+fn a_slow_device_is_told_from_one_that_has_more_to_do() {
+    let of = |slow: &dyn Fn(&str) -> f64| {
+        let mut job = Job::new(2, 4000 * US);
+        for step in 0..3 {
+            let base = step * 1300 * US + 10 * US;
+            let mut last = 0;
+            for rank in 0..2 {
+                let mut at = base;
+                for (name, length) in [("gemm", 200.0), ("softmax", 100.0), ("norm", 50.0)] {
+                    let factor = if rank == 1 { slow(name) } else { 1.0 };
+                    #[allow(clippy::cast_possible_truncation, reason = "a few hundred")]
+                    let length = (length * factor) as i64 * US;
+                    job.op(rank, name, 7, at, at + length);
+                    at += length;
+                }
+                last = last.max(at);
+                job.ops[rank].last_mut().unwrap().correlation.0 += 1;
+            }
+            job.collective(20, &[(0, base + 350 * US), (1, last)], last + 100 * US);
+        }
+        findings(&job.capture()).remove(0).summary
+    };
+    assert!(
+        of(&|_| 1.5).ends_with("its device is slow: its kernels take 1.50 times as long as on the others")
+    );
+    let one = of(&|name| if name == "softmax" { 3.0 } else { 1.0 });
+    assert!(one.ends_with("some of its kernels take longer than on the others: more work"), "{one}");
+}
+
+#[test]
+fn what_was_done_while_waiting_is_no_second_cause() {
+    // Rank 1 reads for 300 µs. While rank 0 waits for its first bucket it computes what the second one needs; rank 1 has to
+    // do that after it came, and is late for the second bucket by that alone.
+    let mut job = Job::new(2, 4000 * US);
+    let (bucket, compute) = (20 * US, 100 * US);
+    for step in 0..3 {
+        let late = if step == 2 { 300 * US } else { 0 };
+        let base = step * 1300 * US + 10 * US;
+        let came = [base + compute, base + compute + late];
+        job.op(0, "gemm", 7, base, base + 2 * compute);
+        job.op(1, "gemm", 7, base + late, base + late + 2 * compute);
+        job.collective(20, &[(0, came[0]), (1, came[1])], came[1] + bucket);
+        let second = [came[1] + bucket, base + late + 2 * compute];
+        job.collective(20, &[(0, second[0] + US), (1, second[1])], second[1] + bucket);
+    }
+    let ledgers = ledgers(&job.capture());
+    let by_leaf = |leaf| waits(&ledgers[0]).iter().filter(|w| w.1 == leaf).map(|w| w.2).sum::<u64>();
+    // 300 in all: 100 of them rank 0 computed, so that 200 are exposed in the first bucket and 79 in the second.
+    assert_eq!(ledgers[0].sums.comm(CommLeaf::Wait) / 1000, 200 + 79);
+    assert_eq!(
+        (by_leaf(RootLeaf::IdleHost), by_leaf(RootLeaf::Compute)),
+        (279, 0),
+        "{:?}",
+        waits(&ledgers[0])
+    );
+}
+
+#[test]
+fn ranks_that_are_level_accuse_nobody() {
+    let mut job = Job::new(4, 100_000 * US);
+    for step in 0..50_i64 {
+        let base = step * 1000 * US + 10 * US;
+        for rank in 0..4 {
+            // Up to 3 µs apart, another one last each time.
+            let jitter = (step * 7 + i64::try_from(rank).unwrap() * 5) % 4 * US;
+            job.op(rank, "gemm", 7, base, base + 500 * US + jitter);
+            job.collective(20, &[(rank, base + 500 * US + jitter)], base + 600 * US);
+        }
+    }
+    assert!(findings(&job.capture()).is_empty());
+}
+
+proptest! {
+    /// Whatever the ranks do: root and direct leaves sum to wall, and what is charged is what was waited.
+    #[test]
+    fn root_ledgers_are_conserved(
+        came in prop::collection::vec(prop::collection::vec((0i64..400, 0i64..300), 3), 1..20),
+        error in 0u64..50,
+    ) {
+        let mut job = Job::new(3, 1_000_000);
+        job.host.writer.add_label("gpu.clock_error_ns", &error.to_string());
+        for (step, ranks) in (0i64..).zip(&came) {
+            let base = step * 1000 + 5000;
+            let end = base + 100 + ranks.iter().map(|(at, _)| at + 400).max().unwrap();
+            for (rank, (at, work)) in ranks.iter().enumerate() {
+                job.op(rank, "gemm", 7, base, base + at);
+                job.op(rank, "ncclDevKernel_AllReduce_Sum_f32_RING_LL", 20, base + at, end);
+                job.op(rank, "softmax", 8, base + at + 10, base + at + 10 + work);
+            }
+        }
+        for ledger in ledgers(&job.capture()) {
+            let wall = ledger.end.since(ledger.start);
+            assert_eq!((ledger.sums.total(), ledger.root.total()), (wall, wall));
+            let charged: u64 = ledger.root.waits.values().map(|amount| amount.ns).sum();
+            assert_eq!(charged, ledger.sums.comm(CommLeaf::Wait));
+            assert_eq!(ledger.sums.comm_total(), ledger.sums.get(Leaf::CommExposed));
+        }
+    }
+}
