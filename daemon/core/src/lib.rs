@@ -17,6 +17,7 @@ pub mod folded;
 pub mod hang;
 pub mod ingest;
 pub mod ledger;
+mod parts;
 pub mod report;
 pub mod rows;
 pub mod steps;

@@ -57,7 +57,10 @@ fn line(row: &Row) -> String {
         ("–".to_owned(), "–".to_owned())
     };
     // Numbers of threads and paths differ from run to run.
-    let said: String = row.said.chars().take(110).collect();
+    let said = match row.said.char_indices().nth(110).and_then(|(at, _)| row.said.get(..at)) {
+        Some(long) => format!("{} …", long.rsplit_once(' ').map_or(long, |(words, _)| words)),
+        None => row.said.clone(),
+    };
     let unknown = format!("{:.1} %", row.unknown_share * 100.0);
     format!(
         "| {} | {} | {took} | {charged} | {precision} | {top1} | {unknown} | {said} |",

@@ -69,13 +69,12 @@ fn one(case: &Case, dose_ms: f64, folder: &Path, libraries: &Path) -> anyhow::Re
     let mut arguments = vec!["--forward-us", "2000", "--backward-us", "4000", "--bucket-mib", "4"];
     arguments.extend([what, &target, "--dose-ms", &dose]);
     let log = truth.display().to_string();
-    let job = GpuJob::start_with(
-        folder,
-        libraries,
-        RANKS,
-        &arguments,
-        &[("STALLSCOPE_DOUBLE_TRUTH", log.as_str())],
-    )?;
+    let start = || {
+        let environment = [("STALLSCOPE_DOUBLE_TRUTH", log.as_str())];
+        GpuJob::start_with(folder, libraries, RANKS, &arguments, &environment)
+    };
+    // Ranks find each other by a port that was free a moment before: now and then somebody else has it by then.
+    let job = start().or_else(|_| start())?;
     let capture = folder.join("a.stall").display().to_string();
     let pid = job.pid().to_string();
     let record = || json(&["record", "--pid", &pid, "-d", "5s", "-o", &capture, "--json", "--force"]);

@@ -81,13 +81,13 @@ leaves! {
         /// It waited for a rank that had not come.
         Wait "wait_ns" "waiting for a late rank",
         /// Within the error of the clocks around the moment when the last rank came.
-        Uncertain "uncertain_ns" "waiting or transfer: within the clocks' error",
+        Uncertain "uncertain_ns" "waiting or transfer",
         /// It moved data, for no longer than the same operation takes at its best.
         Floor "transfer_floor_ns" "transfer at its best",
         /// It moved data for longer than that.
         Excess "transfer_excess_ns" "transfer beyond its best",
         /// It could not be matched with the kernels of all other ranks.
-        Unsplit "unsplit_ns" "not split: other ranks not seen",
+        Unsplit "unsplit_ns" "not split",
     }
 }
 

@@ -31,6 +31,7 @@ use super::device::{DeviceLedger, NotConserved};
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums, leaves};
 use crate::capture::{Capture, ReadAt};
 use crate::collectives::{Came, Operation, OperationId};
+use crate::parts::in_proportion;
 
 /// Devices on the way from one that waits to one that is to blame; of longer ways the middle is left out.
 pub const MAX_HOPS: usize = 8;
@@ -277,7 +278,8 @@ impl Blame<'_> {
         let mut lead =
             before.and_then(|before| self.charged.get(&(before, own.device))).map_or(0, |b| b.lead_ns);
         let mut parts = Parts::new();
-        for (&leaf, share) in RootLeaf::ALL.iter().zip(apportion(ns, &excess)).filter(|(_, share)| *share > 0)
+        for (&leaf, share) in
+            RootLeaf::ALL.iter().zip(in_proportion(ns, &excess)).filter(|(_, share)| *share > 0)
         {
             let mut share = share;
             if leaf.is_own_work() {
@@ -286,7 +288,8 @@ impl Blame<'_> {
                     before.and_then(|b| self.charged.get(&(b, own.device))).filter(|_| had > 0)
                 {
                     let (keys, weights): (Vec<usize>, Vec<u64>) = before.parts.iter().copied().unzip();
-                    parts.extend(keys.into_iter().zip(apportion(had, &weights)).filter(|(_, ns)| *ns > 0));
+                    parts
+                        .extend(keys.into_iter().zip(in_proportion(had, &weights)).filter(|(_, ns)| *ns > 0));
                     (share, lead) = (share - had, lead - had);
                 }
             }
@@ -342,7 +345,8 @@ impl Blame<'_> {
             return;
         }
         let (keys, weights): (Vec<usize>, Vec<u64>) = sums.into_iter().unzip();
-        for (key, share) in keys.into_iter().zip(apportion(ns, &weights)).filter(|(_, share)| *share > 0) {
+        for (key, share) in keys.into_iter().zip(in_proportion(ns, &weights)).filter(|(_, share)| *share > 0)
+        {
             let Some(WaitedFor { via, leaf }) = self.keys.get(key).cloned() else { continue };
             parts.push((self.key(&via, late, leaf), share));
         }
@@ -364,26 +368,6 @@ impl Blame<'_> {
         self.numbers.insert(key, number);
         number
     }
-}
-
-/// Splits a time in proportion to weights, not all of which are 0, so that the parts sum to it: the largest remainders
-/// are rounded up.
-fn apportion(ns: u64, weights: &[u64]) -> Vec<u64> {
-    let sum: u128 = weights.iter().map(|w| u128::from(*w)).sum::<u128>().max(1);
-    let exact = |weight: &u64| u128::from(ns) * u128::from(*weight);
-    let mut parts: Vec<u64> =
-        weights.iter().map(|weight| u64::try_from(exact(weight) / sum).unwrap_or(u64::MAX)).collect();
-    let given = parts.iter().fold(0u64, |given, part| given.saturating_add(*part));
-    let mut by_remainder: Vec<(u128, usize)> =
-        weights.iter().enumerate().map(|(at, weight)| (exact(weight) % sum, at)).collect();
-    by_remainder.sort_by_key(|&(remainder, at)| (std::cmp::Reverse(remainder), at));
-    let left = usize::try_from(ns.saturating_sub(given)).unwrap_or(usize::MAX);
-    for (_, at) in by_remainder.into_iter().take(left) {
-        if let Some(part) = parts.get_mut(at) {
-            *part += 1;
-        }
-    }
-    parts
 }
 
 /// Fills in the root ledgers.
@@ -417,7 +401,7 @@ pub(super) fn charge<S: ReadAt>(
         for wait in &history.waits {
             let Some(charged) = charged.get(&(wait.operation, *device)) else { continue };
             let (numbers, weights): (Vec<usize>, Vec<u64>) = charged.parts.iter().copied().unzip();
-            for (number, ns) in numbers.into_iter().zip(apportion(wait.to.since(wait.from), &weights)) {
+            for (number, ns) in numbers.into_iter().zip(in_proportion(wait.to.since(wait.from), &weights)) {
                 let Some(key) = keys.get(number).filter(|_| ns > 0) else { continue };
                 root.add(key.leaf, ns);
                 root.waits.entry(key.clone()).or_default().add(ns);
@@ -489,20 +473,4 @@ fn host_work<S: ReadAt>(
         at = at.max(to);
     }
     (walk.finish(), total_ns)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::apportion;
-
-    #[test]
-    fn parts_sum_to_the_whole() {
-        assert_eq!(apportion(10, &[1, 1, 1]), [4, 3, 3]);
-        assert_eq!(apportion(0, &[5, 1]), [0, 0]);
-        assert_eq!(apportion(7, &[0, u64::MAX, u64::MAX]), [0, 4, 3]);
-        assert_eq!(
-            apportion(u64::MAX, &[1, 0, 1]).iter().map(|p| u128::from(*p)).sum::<u128>(),
-            u64::MAX.into()
-        );
-    }
 }

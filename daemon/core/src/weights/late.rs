@@ -2,10 +2,11 @@
 
 use stallscope_schemas::units::DeviceId;
 
-use super::{device_frame, host, in_proportion};
+use super::{device_frame, host};
 use crate::capture::Tables;
 use crate::folded::Folded;
 use crate::ledger::{DeviceLedger, Root, RootLeaf};
+use crate::parts::in_proportion;
 
 /// Frames with weights.
 type Weighted = Vec<(Vec<String>, u64)>;
@@ -30,9 +31,8 @@ pub fn gpu_wait(ledgers: &[DeviceLedger], tables: &Tables) -> Folded {
             let work = late.filter(|_| waited.leaf == RootLeaf::IdleHost).map(|l| host_work(&l.root, tables));
             match work.filter(|work| !work.is_empty()) {
                 Some(work) => {
-                    let whole = work.iter().map(|(_, weight)| u128::from(*weight)).sum();
-                    let parts = in_proportion(amount.ns, work.iter().map(|(_, weight)| *weight), whole);
-                    for ((host, _), ns) in work.iter().zip(parts) {
+                    let weights: Vec<u64> = work.iter().map(|(_, weight)| *weight).collect();
+                    for ((host, _), ns) in work.iter().zip(in_proportion(amount.ns, &weights)) {
                         folded.add([&frames[..], host, &top].concat(), ns);
                     }
                 }

@@ -23,6 +23,7 @@ use crate::findings::host_work;
 use crate::folded::Folded;
 use crate::ledger::device::WeightedOp;
 use crate::ledger::{DeviceLedger, IdleLeaf};
+use crate::parts::in_proportion;
 use crate::report::text::without_install_path;
 use crate::rows::{ApiCall, HostSpan};
 use crate::timeline::host::{HostTimeline, Node, StackTree};
@@ -168,7 +169,8 @@ pub fn gpu<S: ReadAt>(capture: &Capture<S>, ledgers: &mut [DeviceLedger]) -> Fol
                 launched.others.iter().for_each(|(&node, &ns)| put(Some(NO_LAUNCH_STACK), node, ns));
             } else {
                 let total_ns = launched.others.values().fold(0, |sum: u64, ns| sum.saturating_add(*ns));
-                let parts = in_proportion(total_ns, launched.sampled.values().map(|(ns, _)| *ns), sampled_ns);
+                let weights: Vec<u64> = launched.sampled.values().map(|(ns, _)| *ns).collect();
+                let parts = in_proportion(total_ns, &weights);
                 for (&node, ns) in launched.sampled.keys().zip(parts) {
                     put(Some(OTHER_LAUNCHES), node, ns);
                 }
@@ -176,19 +178,6 @@ pub fn gpu<S: ReadAt>(capture: &Capture<S>, ledgers: &mut [DeviceLedger]) -> Fol
         }
     }
     folded
-}
-
-/// Splits a time by weights that add up to `whole`, without rounding loss.
-fn in_proportion(ns: u64, weights: impl Iterator<Item = u64>, whole: u128) -> impl Iterator<Item = u64> {
-    let (mut before, mut given) = (0u128, 0u64);
-    weights.map(move |weight| {
-        before += u128::from(weight);
-        // At most `ns`: the weights so far are at most the whole.
-        let until = u64::try_from(u128::from(ns) * before / whole.max(1)).unwrap_or(ns);
-        let part = until - given;
-        given = until;
-        part
-    })
 }
 
 /// The operations of a device by name, with the stacks of their launches: that of a sample, then the ranges around it.
