@@ -181,8 +181,8 @@ fn flows(trace: &[u8]) -> usize {
 fn an_arrow_leads_through_the_kernels_of_a_collective() {
     let mut trace = Vec::new();
     write_perfetto(&slow_read().capture(), &mut trace).unwrap();
-    // In one of the three steps somebody waited: three kernels.
-    assert_eq!(flows(&trace), 3);
+    // Three kernels in each of three steps.
+    assert_eq!(flows(&trace), 9);
 }
 
 /// The job's report says the same in words.
@@ -287,6 +287,32 @@ fn what_was_done_while_waiting_is_no_second_cause() {
         "{:?}",
         waits(&ledgers[0])
     );
+}
+
+#[test]
+fn who_waited_in_another_communicator_is_no_culprit_in_this_one() {
+    // In each step rank 1 waits for rank 0 in one communicator; then rank 1 computes longer, and rank 0 waits in another.
+    let mut job = Job::new(2, 100_000 * US);
+    for step in 0..10_i64 {
+        let base = step * 9000 * US + 10 * US;
+        job.op(0, "gemm", 7, base, base + 6000 * US);
+        job.op(1, "gemm", 7, base, base + 1000 * US);
+        let first = base + 6100 * US;
+        job.collective(30, &[(0, base + 6000 * US), (1, base + 1000 * US)], first);
+        job.op(0, "norm", 7, first, first + 500 * US);
+        job.op(1, "norm", 7, first, first + 2000 * US);
+        job.collective(20, &[(0, first + 500 * US), (1, first + 2000 * US)], first + 2100 * US);
+    }
+    let ledgers = ledgers(&job.capture());
+    let of = |rank: usize| waits(&ledgers[rank]);
+    // Nobody is charged with its own wait, and what rank 1 did longer is rank 1's.
+    assert!(
+        of(0).iter().all(|(via, ..)| via == &[1]) && of(1).iter().all(|(via, ..)| via == &[0]),
+        "{:?}",
+        of(0)
+    );
+    let computed: u64 = of(0).iter().filter(|w| w.1 == RootLeaf::Compute).map(|w| w.2).sum();
+    assert!(computed * 10 > 15_000 * 9, "{:?}", of(0));
 }
 
 #[test]

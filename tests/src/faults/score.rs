@@ -57,7 +57,7 @@ pub struct Summary {
     pub precision_ns: Option<f64>,
     /// Of the time that others waited or may have waited in late runs, the share that was charged to culprit and cause.
     pub recall_ns: Option<f64>,
-    /// Of the time that decoys took, the share by which the culprit's root ledger shows them.
+    /// By how much more the others wait, a step, than in healthy runs, as a share of what a decoy took; not below 0.
     pub decoy_blame: Option<f64>,
     /// Over all rows.
     pub false_findings: u64,

@@ -6,8 +6,9 @@
 //! everywhere, and records may be lost on the way.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashMap;
 use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::{DeviceId, SourceId, StringId, TimeNs};
 
@@ -21,6 +22,10 @@ const JUDGED: usize = 512;
 const AGREE_PERCENT: usize = 80;
 /// Kernels for which one shift is looked for.
 const BLOCK: usize = 64;
+/// How much farther apart than others' the ends of two lanes of one communicator may be.
+const SKEW_NS: u64 = 2_000;
+/// Lanes without a name that are held against each other.
+const MAX_LANES: usize = 256;
 /// Samples from which on a 5th percentile is taken in place of the least.
 const ENOUGH: usize = 20;
 
@@ -41,10 +46,10 @@ pub(super) struct Split {
     pub(super) is_whole: bool,
 }
 
-/// Position in the list of operations in which somebody waited.
+/// Position in the list of operations.
 pub type OperationId = u32;
 
-/// An operation in which somebody waited.
+/// An operation that nobody left before all had come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     /// Who came last.
@@ -53,7 +58,7 @@ pub struct Operation {
     pub at: TimeNs,
     /// When each came.
     pub came: Vec<Came>,
-    /// The one before it on the same communicator, if somebody waited in that, too.
+    /// The one before it on the same communicator.
     pub before: Option<OperationId>,
 }
 
@@ -64,8 +69,8 @@ pub struct Came {
     pub device: DeviceId,
     /// When it came.
     pub at: TimeNs,
-    /// When the operation before it on the same communicator ended there, where one was matched.
-    pub since: Option<TimeNs>,
+    /// When the operation ended there.
+    pub end: TimeNs,
 }
 
 /// What was matched.
@@ -142,12 +147,9 @@ pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched
     };
     for members in together(lanes, tables) {
         let is_whole = is_whole(&members, lanes, tables);
-        let mut before = Before::default();
+        let mut before = None;
         for kernels in operations(&members, lanes) {
-            before.operation = work.split(&kernels, is_whole, &before);
-            before.ends.extend(
-                kernels.iter().filter_map(|&(lane, at)| Some((lane, lanes.get(lane)?.marks.get(at)?.end))),
-            );
+            before = work.split(&kernels, is_whole, before);
         }
     }
     let transfers = floors(lanes, &mut work.splits, work.kinds);
@@ -156,8 +158,13 @@ pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched
 
 /// Positions in `lanes` of those that are one communicator.
 fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
-    let source = |lane: &Lane| tables.device(lane.device).map(|d| d.source);
-    let mut named: BTreeMap<(Option<SourceId>, StringId), Vec<usize>> = BTreeMap::new();
+    // One clock, one job.
+    let source = |lane: &Lane| {
+        let device = tables.device(lane.device)?;
+        let process = device.processes.first().and_then(|&p| tables.process(p));
+        Some((device.source, process.map_or("", |p| p.job.as_str())))
+    };
+    let mut named: BTreeMap<(Option<(SourceId, &str)>, StringId), Vec<usize>> = BTreeMap::new();
     for (at, lane) in lanes.iter().enumerate() {
         if let Some(group) = lane.group {
             named.entry((source(lane), group)).or_default().push(at);
@@ -180,7 +187,11 @@ fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
 }
 
 /// Lanes whose kernels end together.
-fn ending_together(lanes: &[(usize, &Lane)], source: impl Fn(&Lane) -> Option<SourceId>) -> Vec<Vec<usize>> {
+fn ending_together<K: PartialEq>(
+    lanes: &[(usize, &Lane)],
+    source: impl Fn(&Lane) -> Option<K>,
+) -> Vec<Vec<usize>> {
+    let lanes = lanes.get(..MAX_LANES).unwrap_or(lanes);
     let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
     for (at, (_, one)) in lanes.iter().enumerate() {
         for (other_at, (_, other)) in lanes.iter().enumerate().skip(at + 1) {
@@ -191,6 +202,12 @@ fn ending_together(lanes: &[(usize, &Lane)], source: impl Fn(&Lane) -> Option<So
         }
     }
     pairs.sort_unstable();
+    let known: HashMap<(usize, usize), u64> = pairs.iter().map(|&(apart, a, b)| ((a, b), apart)).collect();
+    let widest = |members: &[usize], others: &[usize]| {
+        let each = members.iter().flat_map(|&a| others.iter().map(move |&b| (a.min(b), a.max(b))));
+        let each = each.filter(|(a, b)| a != b).map(|pair| known.get(&pair).copied());
+        each.collect::<Option<Vec<u64>>>().map(|all| all.into_iter().max().unwrap_or(0))
+    };
     // The best pairs first; a communicator has one lane a device, and no more than its size.
     let mut cluster: Vec<usize> = (0..lanes.len()).collect();
     for (_, one, other) in pairs {
@@ -205,7 +222,17 @@ fn ending_together(lanes: &[(usize, &Lane)], source: impl Fn(&Lane) -> Option<So
         let mut devices: Vec<DeviceId> = members.iter().map(|lane| lane.device).collect();
         devices.sort_unstable();
         devices.dedup();
-        let fits = devices.len() == members.len() && size.is_none_or(|size| members.len() as u64 <= size);
+        let of = |number: usize| -> Vec<usize> {
+            cluster.iter().enumerate().filter(|(_, of)| **of == number).map(|(at, _)| at).collect()
+        };
+        let (of_a, of_b) = (of(a), of(b));
+        // Two communicators that work at the same time end near each other too, but not as near as the lanes of one.
+        let within = widest(&of_a, &of_a).unwrap_or(0).max(widest(&of_b, &of_b).unwrap_or(0));
+        let alone = of_a.len() == 1 && of_b.len() == 1;
+        let near = widest(&of_a, &of_b)
+            .is_some_and(|across| alone || across <= within.saturating_mul(4).saturating_add(SKEW_NS));
+        let fits =
+            near && devices.len() == members.len() && size.is_none_or(|size| members.len() as u64 <= size);
         if a != b && fits {
             cluster.iter_mut().filter(|of| **of == b).for_each(|of| *of = a);
         }
@@ -313,9 +340,12 @@ fn is_whole(members: &[usize], lanes: &[Lane], tables: &Tables) -> bool {
         // Its size is not known: then only a capture of all ranks has all of its ranks for certain.
         _ => {
             let processes = of.filter_map(|lane| tables.device(lane.device)?.processes.first().copied());
-            let worlds = processes.filter_map(|p| tables.process(p)?.world_size);
-            let ranks = tables.processes().iter().filter(|p| p.rank.is_some()).count();
-            worlds.max().is_none_or(|world| ranks >= world as usize)
+            let jobs =
+                processes.filter_map(|p| tables.process(p)).filter_map(|p| Some((p.world_size?, &p.job)));
+            jobs.max().is_some_and(|(world, job)| {
+                let of_job = tables.processes().iter().filter(|p| p.job == *job);
+                of_job.filter_map(|p| p.rank).collect::<BTreeSet<u32>>().len() >= world as usize
+            })
         }
     }
 }
@@ -348,15 +378,6 @@ struct Kind {
     transfers_ns: Vec<u64>,
 }
 
-/// The operation before on a communicator.
-#[derive(Default)]
-struct Before {
-    /// Its number, if somebody waited in it.
-    operation: Option<OperationId>,
-    /// When it, or the last one that was matched, ended, by lane.
-    ends: BTreeMap<usize, TimeNs>,
-}
-
 /// What is worked out operation by operation.
 struct Splitting<'a> {
     lanes: &'a [Lane],
@@ -367,8 +388,13 @@ struct Splitting<'a> {
 }
 
 impl Splitting<'_> {
-    /// Splits one operation's kernels. Returns its number, if somebody waited in it.
-    fn split(&mut self, kernels: &Kernels, is_whole: bool, before: &Before) -> Option<OperationId> {
+    /// Splits one operation's kernels. Returns its number.
+    fn split(
+        &mut self,
+        kernels: &Kernels,
+        is_whole: bool,
+        before: Option<OperationId>,
+    ) -> Option<OperationId> {
         let lanes = self.lanes;
         let kernels: Vec<(usize, usize, DeviceId, Mark)> = kernels
             .iter()
@@ -390,7 +416,6 @@ impl Splitting<'_> {
         kind.operation = Some(last.operation);
         kind.count += 1;
         let number = OperationId::try_from(self.operations.len()).ok();
-        let mut has_waited = false;
         for &(lane, at, device, mark) in &kernels {
             let (waits_in, wait_until, uncertain_until) = if device == last_device {
                 // It may have waited for the one before it by the error at most.
@@ -399,7 +424,6 @@ impl Splitting<'_> {
                 let wait_until = surely.max(mark.start);
                 (number.filter(|_| wait_until > mark.start), wait_until, at_most)
             };
-            has_waited |= waits_in.is_some();
             kind.wait_ns = kind.wait_ns.saturating_add(wait_until.since(mark.start));
             kind.kernels.push((lane, at));
             kind.transfers_ns.push(mark.end.since(last.start));
@@ -408,15 +432,8 @@ impl Splitting<'_> {
                 *slot = Some(Split { waits_in, came, wait_until, uncertain_until, floor_until, is_whole });
             }
         }
-        if !has_waited {
-            return None;
-        }
-        let came = kernels.iter().map(|&(lane, _, device, mark)| Came {
-            device,
-            at: mark.start,
-            since: before.ends.get(&lane).copied(),
-        });
-        let (came, before) = (came.collect(), before.operation);
+        let came = kernels.iter().map(|&(_, _, device, mark)| Came { device, at: mark.start, end: mark.end });
+        let came = came.collect();
         self.operations.push(Operation { last: last_device, at: last.start, came, before });
         number
     }

@@ -10,8 +10,8 @@
 //! (L + ε, e_r)   TRANSFER: FLOOR up to the 5th percentile of the same operation, size and kernel; the rest EXCESS
 //! ```
 //!
-//! Why a rank came last is told by what it did since the operation before, against what those did that waited for it: so each
-//! operation knows when the one before it ended on each device.
+//! Why a rank came last is told by what it did since an operation that both had, against what those did that waited for it: so
+//! each operation knows when it ended on each device.
 //!
 //! What could not be matched is UNSPLIT. Clocks are compared within one source only: a recording of one host has one.
 
@@ -40,7 +40,7 @@ const ASSUMED_ERROR_NS: u64 = 1_000;
 pub struct Collectives {
     /// By device: adjacent or apart, in order, never overlapping; together all time in which communication was resident.
     stretches: HashMap<DeviceId, Vec<Stretch>>,
-    /// Operations in which somebody waited.
+    /// Operations that were matched and that nobody left before all had come.
     pub operations: Vec<Operation>,
     /// By device: moments between which it will be asked what it did. In order.
     moments: HashMap<DeviceId, Vec<TimeNs>>,
@@ -86,13 +86,10 @@ fn moments(operations: &[Operation]) -> HashMap<DeviceId, Vec<TimeNs>> {
     let mut all: HashMap<DeviceId, Vec<TimeNs>> = HashMap::new();
     for operation in operations {
         for came in &operation.came {
-            let of_device = all.entry(came.device).or_default();
-            of_device.push(came.at);
-            match came.since {
-                Some(since) => of_device.push(since),
-                // Without one to compare with, it is asked what the last one did while the others were there.
-                None => all.entry(operation.last).or_default().push(came.at),
-            }
+            // What it did up to there, in it until the last one came, and from its end on; and what the last one did while it
+            // was there.
+            all.entry(came.device).or_default().extend([came.at, operation.at, came.end]);
+            all.entry(operation.last).or_default().push(came.at);
         }
     }
     for moments in all.values_mut() {

@@ -73,6 +73,9 @@ pub(super) fn pieces(lanes: &[Lane], splits: &[Vec<Option<Split>>], device: Devi
     out
 }
 
+/// Kernels at once that are looked at.
+const MAX_OPEN: usize = 64;
+
 /// Gives each moment to one of the pieces that cover it.
 pub(super) fn resolve(mut pieces: Vec<Stretch>) -> Vec<Stretch> {
     pieces.sort_by_key(|piece| piece.from);
@@ -82,7 +85,10 @@ pub(super) fn resolve(mut pieces: Vec<Stretch>) -> Vec<Stretch> {
     let mut now = TimeNs(i64::MIN);
     loop {
         while let Some(piece) = coming.next_if(|piece| piece.from <= now) {
-            open.push(piece);
+            // A device has not so many kernels of communication at once; a damaged capture may.
+            if open.len() < MAX_OPEN {
+                open.push(piece);
+            }
         }
         open.retain(|piece| piece.to > now);
         // Of several that wait, the one that waits longest holds the device up.

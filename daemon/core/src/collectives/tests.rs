@@ -22,7 +22,8 @@ fn mark(start: i64, end: i64) -> Mark {
 }
 
 fn lane(device: u32, group: Option<StringId>, marks: Vec<Mark>) -> Lane {
-    Lane { device: DeviceId(device), group, group_size: 0, marks }
+    // As many as there are: else nothing beyond the wait for those seen is known.
+    Lane { device: DeviceId(device), group, group_size: 2, marks }
 }
 
 fn phases(lanes: &[Lane], error_ns: u64, device: u32) -> Vec<(i64, i64, Phase)> {
@@ -32,11 +33,12 @@ fn phases(lanes: &[Lane], error_ns: u64, device: u32) -> Vec<(i64, i64, Phase)> 
 
 #[test]
 fn an_early_rank_waits_until_the_last_one_comes_within_the_clocks_error() {
-    let lanes = [
+    let mut lanes = [
         lane(0, Some(COMM), vec![mark(0, 1100)]),
         lane(1, Some(COMM), vec![mark(400, 1100)]),
         lane(2, Some(COMM), vec![mark(1000, 1100)]),
     ];
+    lanes[0].group_size = 3;
     // All wait in the one operation, whose last is device 2.
     let late = Phase::Wait(0);
     // The best of the three transfers is the floor: all take 100.
@@ -51,7 +53,7 @@ fn an_early_rank_waits_until_the_last_one_comes_within_the_clocks_error() {
 }
 
 #[test]
-fn an_operation_knows_when_the_one_before_ended_on_each_device() {
+fn an_operation_knows_when_each_came_and_when_it_ended_there() {
     let lanes = [
         lane(0, Some(COMM), vec![mark(0, 100), mark(150, 900)]),
         lane(1, Some(COMM), vec![mark(10, 101), mark(800, 901)]),
@@ -59,13 +61,26 @@ fn an_operation_knows_when_the_one_before_ended_on_each_device() {
     let Matched { operations, .. } = matched(&lanes, &Tables::default(), 0);
     let of = |at: usize| {
         let operation = &operations[at];
-        let mut came: Vec<_> =
-            operation.came.iter().map(|c| (c.device.0, c.at.0, c.since.map(|s| s.0))).collect();
+        let mut came: Vec<_> = operation.came.iter().map(|c| (c.device.0, c.at.0, c.end.0)).collect();
         came.sort_unstable();
-        (operation.last.0, operation.at.0, came)
+        (operation.last.0, operation.at.0, operation.before, came)
     };
-    assert_eq!(of(0), (1, 10, vec![(0, 0, None), (1, 10, None)]));
-    assert_eq!(of(1), (1, 800, vec![(0, 150, Some(100)), (1, 800, Some(101))]));
+    assert_eq!(of(0), (1, 10, None, vec![(0, 0, 100), (1, 10, 101)]));
+    assert_eq!(of(1), (1, 800, Some(0), vec![(0, 150, 900), (1, 800, 901)]));
+}
+
+#[test]
+fn communicators_that_work_at_the_same_time_are_not_one() {
+    // {0, 1} and {2, 3} reduce at the same time and end 10 µs apart; only 3 is late.
+    let of = |device: u32, late: i64, end: i64| {
+        let marks = (0..50).map(|k| mark(k * 1_000_000 + late, k * 1_000_000 + 400_000 + end)).collect();
+        lane(device, None, marks)
+    };
+    let lanes = [of(0, 0, 0), of(1, 10, 5), of(2, 0, 10_000), of(3, 200_000, 10_005)];
+    let Matched { operations, .. } = matched(&lanes, &Tables::default(), 0);
+    assert!(operations.iter().all(|operation| operation.came.len() == 2));
+    let late = |last| operations.iter().filter(|o| o.last == DeviceId(last)).count();
+    assert_eq!((late(1), late(3)), (50, 50));
 }
 
 #[test]

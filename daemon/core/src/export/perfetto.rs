@@ -475,7 +475,7 @@ fn note_launcher(launchers: &mut HashMap<u32, BTreeSet<u32>>, thread: u32, devic
     }
 }
 
-/// By the moment when its kernel began on a device: the identity of each collective in which ranks waited for each other.
+/// By the moment when its kernel began on a device: the identity of each collective that was matched.
 fn collective_flows(collectives: &Collectives, device: DeviceId) -> HashMap<TimeNs, u64> {
     let operations = collectives.operations.iter().zip(0u64..);
     let came =

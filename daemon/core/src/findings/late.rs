@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use stallscope_schemas::units::DeviceId;
 
 use super::cpu::{HeldUp, held_up};
+use super::host_work::{UNSEEN, host_work};
 use super::rules::rule;
 use super::{Blame, Finding, Found, Link, top_names};
 use crate::capture::Tables;
 use crate::classify::OpClass;
 use crate::ledger::device::Tally;
-use crate::ledger::{CpuLeaf, DeviceLedger, RootLeaf};
+use crate::ledger::{CpuLeaf, DeviceLedger, IdleLeaf, RootLeaf};
 use crate::report::text::{duration, percent, short_name};
 use crate::report::{device_name, rank_of};
 
@@ -37,7 +38,9 @@ pub(crate) fn of_gpus(ledgers: &[DeviceLedger], tables: &Tables) -> Vec<Finding>
     let mut costs: BTreeMap<DeviceId, Cost> = BTreeMap::new();
     for ledger in ledgers {
         for (waited, amount) in &ledger.root.waits {
-            let Some(culprit) = waited.culprit() else { continue };
+            let Some(culprit) = waited.culprit().filter(|&culprit| culprit != ledger.device) else {
+                continue;
+            };
             let cost = costs.entry(culprit).or_default();
             cost.ns = cost.ns.saturating_add(amount.ns);
             let of_leaf = cost.by_leaf.entry(waited.leaf).or_default();
@@ -64,7 +67,8 @@ fn name(device: DeviceId, tables: &Tables) -> String {
 }
 
 fn finding(late: &DeviceLedger, all: &[DeviceLedger], cost: &Cost, tables: &Tables) -> Option<Finding> {
-    let others: Vec<&DeviceLedger> = all.iter().filter(|l| l.device != late.device).collect();
+    let others: Vec<&DeviceLedger> = all.iter().filter(|l| cost.waiting.contains_key(&l.device)).collect();
+    // Devices that have nothing to do with it would make the share of those that wait look small.
     let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.end.since(l.start)));
     let id = device_name(late.device, tables);
     let mut found = Found { id: &id, wall, out: Vec::new() };
@@ -89,7 +93,8 @@ fn finding(late: &DeviceLedger, all: &[DeviceLedger], cost: &Cost, tables: &Tabl
         culprit_ranks: rank_of(late.device, tables).into_iter().collect(),
         chain: chain(late, cost, &why, tables),
         confidence: Some(why.seen_ns as f64 / cost.ns.max(1) as f64),
-        recoverable_ns: Some(late.root.ahead_ns),
+        // No rank gains more than it waited.
+        recoverable_ns: cost.waiting.values().max().map(|most| late.root.ahead_ns.min(*most)),
     };
     finding.pointer = why.held_up.map(|held_up| held_up.pointer);
     Some(finding)
@@ -113,12 +118,14 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
     // Of its host's part, what no record of a thread covers is not seen either.
     let host = of(RootLeaf::IdleHost);
     let work = &late.root.held_up;
-    let unknown = late
-        .root
-        .held_up_ns
-        .saturating_sub(work.root.total())
-        .saturating_add(work.root.get(CpuLeaf::Unknown));
-    let host_unseen = u128::from(host) * u128::from(unknown) / u128::from(late.root.held_up_ns.max(1));
+    let traced = Traced::of(late, tables);
+    let (unknown, of_ns) = if work.root.total() > 0 {
+        let not_followed = late.root.held_up_ns.saturating_sub(work.root.total());
+        (not_followed.saturating_add(work.root.get(CpuLeaf::Unknown)), late.root.held_up_ns)
+    } else {
+        (traced.unseen_ns, traced.all_ns)
+    };
+    let host_unseen = u128::from(host) * u128::from(unknown) / u128::from(of_ns.max(1));
     let unseen_ns = unseen_ns.saturating_add(u64::try_from(host_unseen).unwrap_or(u64::MAX));
     let seen_ns = cost.ns.saturating_sub(unseen_ns);
     let top = cost.by_leaf.iter().max_by_key(|(_, ns)| **ns).map_or(RootLeaf::Unseen, |(leaf, _)| *leaf);
@@ -126,8 +133,11 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
     let (sentence, evidence, held_up) = match top {
         RootLeaf::IdleHost => {
             let usual = &late.root.usual;
-            let computes = work.root.get(CpuLeaf::Compute).saturating_sub(usual.get(CpuLeaf::Compute));
-            match held_up(work, usual, tables).filter(|h| h.excess_ns >= computes) {
+            // What was waited for another thread that computed is not the launching thread's computation.
+            let own = work.causes.ranked().into_iter().filter(|(c, _)| c.direct == CpuLeaf::Compute);
+            let own = own.fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.ns));
+            let computes = own.saturating_sub(usual.get(CpuLeaf::Compute));
+            match held_up(work, usual, tables).filter(|h| h.excess_ns > 0 && h.excess_ns >= computes) {
                 Some(held_up) => {
                     let sentence = format!("its launching thread {}", held_up.sentence);
                     (sentence, held_up.evidence.clone(), Some(held_up))
@@ -139,8 +149,14 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
                     );
                     ("its launching thread computes".to_owned(), evidence, None)
                 }
+                None if work.root.total() > 0 => (
+                    "its host launched late".to_owned(),
+                    "nothing that its threads did exceeds what those of the others did".to_owned(),
+                    None,
+                ),
                 None => {
-                    ("its host launched nothing".to_owned(), "no thread of it was followed".to_owned(), None)
+                    let (sentence, evidence) = traced.text();
+                    (sentence, evidence, None)
                 }
             }
         }
@@ -160,6 +176,49 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
     Why { sentence, evidence, held_up, seen_ns }
 }
 
+/// What a trace shows of a device's host in all of its idle time: no thread was followed.
+struct Traced {
+    /// What it was busy with most, and for how long, ns.
+    most: Option<(&'static str, u64)>,
+    unseen_ns: u64,
+    all_ns: u64,
+}
+
+impl Traced {
+    fn of(late: &DeviceLedger, tables: &Tables) -> Self {
+        let mut by_what: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let (mut unseen_ns, mut all_ns) = (0u64, 0u64);
+        for (cause, amount) in late.causes.ranked().iter().filter(|(c, _)| c.leaf == IdleLeaf::Host) {
+            let ids = late.tree.names(cause.node);
+            let names: Vec<&str> = ids.iter().map(|&n| tables.string(n)).collect();
+            all_ns = all_ns.saturating_add(amount.ns);
+            let work = host_work(&names).0;
+            if work == UNSEEN {
+                unseen_ns = unseen_ns.saturating_add(amount.ns);
+            } else {
+                let sum = by_what.entry(work.what).or_default();
+                *sum = sum.saturating_add(amount.ns);
+            }
+        }
+        let most = by_what.into_iter().max_by_key(|(_, ns)| *ns).filter(|(_, ns)| *ns > unseen_ns);
+        Self { most, unseen_ns, all_ns }
+    }
+
+    fn text(&self) -> (String, String) {
+        match self.most {
+            Some((what, ns)) => {
+                let evidence =
+                    format!("{} in {} of its host's idle time", duration(ns), duration(self.all_ns));
+                (format!("its host is busy with {what}"), evidence)
+            }
+            None => (
+                "its host launched nothing, and what it did is not seen".to_owned(),
+                "no thread of it was followed, and no stack is in the capture then".to_owned(),
+            ),
+        }
+    }
+}
+
 /// Why a device's computation makes it late: against the same kernels on the others.
 fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (String, String) {
     let own = top_names(late, OpClass::Compute);
@@ -173,6 +232,7 @@ fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (
         })
     };
     let (mut expected, mut more, mut least, mut most) = (0.0, 0.0, f64::MAX, (0.0, ""));
+    let mut telling = 0;
     for (name, tally) in &own {
         let theirs = peers(*name);
         let (count, ns) = (tally.count as f64, tally.ns as f64);
@@ -182,9 +242,11 @@ fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (
         }
         let mean = theirs.ns as f64 / theirs.count as f64;
         expected += count * mean;
-        more += (count - theirs.count as f64 / others.len().max(1) as f64) * mean;
+        let runs_it = others.iter().filter(|l| l.by_name.contains_key(name)).count();
+        more += (count - theirs.count as f64 / runs_it.max(1) as f64) * mean;
         let ratio = ns / (count * mean).max(1.0);
         if tally.ns.saturating_mul(1000) >= all_ns.saturating_mul(TELLING_PERMILLE) {
+            telling += 1;
             least = f64::min(least, ratio);
             if ratio > most.0 {
                 most = (ratio, tables.string(*name));
@@ -201,6 +263,13 @@ fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (
         return ("it computes".to_owned(), "its kernels take no longer than those of the others".to_owned());
     }
     let ratio = 1.0 + slower / expected.max(1.0);
+    if telling < 2 {
+        let sentence = format!("its kernels take {ratio:.2} times as long as on the others");
+        return (
+            sentence,
+            format!("{} more in all; one kernel does not tell a slow device from more work", ns(slower)),
+        );
+    }
     // Where all kernels are slower alike it is the device; where some are more so, these have more to do.
     if least - 1.0 > (most.0 - 1.0) * ALIKE {
         let sentence =

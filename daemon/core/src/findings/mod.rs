@@ -7,6 +7,7 @@ mod cpu;
 mod frames;
 mod host_work;
 mod late;
+mod late_cpu;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -140,7 +141,7 @@ pub(crate) fn of_ranks<S: ReadAt>(
     }
     // One communicator tells the story: inner layers and sub-groups would tell it again.
     if let Some(arrivals) = arrivals(capture, ledgers).first() {
-        out.extend(cpu::late(arrivals, ledgers, ids, tables));
+        out.extend(late_cpu::late(arrivals, ledgers, ids, tables));
     }
     out
 }

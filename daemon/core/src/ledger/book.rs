@@ -1,7 +1,6 @@
 //! Books the stretches of a device: by leaf, communication by its phase, with how far each leaf had come at the moments that
 //! will be compared between devices.
 
-use hashbrown::HashMap;
 use stallscope_schemas::units::{DeviceId, ThreadId, TimeNs};
 
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums};
@@ -38,8 +37,6 @@ pub(super) struct History {
     moments: Vec<(TimeNs, ByLeaf)>,
     /// When its exposed communication waited, in order.
     pub(super) waits: Vec<Wait>,
-    /// Positions in these, by operation.
-    pub(super) waits_in: HashMap<OperationId, Vec<usize>>,
     /// When it waited for its host, in order; empty where nobody will ask.
     pub(super) host: Vec<HostPiece>,
 }
@@ -52,8 +49,14 @@ impl History {
             self.moments.get(at).map(|(_, by_leaf)| by_leaf)
         };
         let (begin, mut end) = (at(from)?, *at(to)?);
+        let mut known = 0u64;
         for (end, begin) in end.iter_mut().zip(begin) {
             *end = end.saturating_sub(*begin);
+            known = known.saturating_add(*end);
+        }
+        // Outside of the device's window nothing is known of it.
+        if let Some(unknown) = end.get_mut(RootLeaf::Unknown as usize) {
+            *unknown = unknown.saturating_add(to.since(from).saturating_sub(known));
         }
         Some(end)
     }
@@ -119,11 +122,7 @@ impl<'a> Book<'a> {
             if let Phase::Wait(operation) = phase {
                 match self.history.waits.last_mut() {
                     Some(last) if last.to == at && last.operation == operation => last.to = until,
-                    _ => {
-                        let of_operation = self.history.waits_in.entry(operation).or_default();
-                        of_operation.push(self.history.waits.len());
-                        self.history.waits.push(Wait { from: at, to: until, operation });
-                    }
+                    _ => self.history.waits.push(Wait { from: at, to: until, operation }),
                 }
             }
             at = until;

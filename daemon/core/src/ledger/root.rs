@@ -1,10 +1,10 @@
 //! Charges the time that a device waited for a late one to what made that one late.
 //!
-//! Since the operation before, at whose end all of them were level, the late one `q` did more of something than `r`, which
-//! waited for it (delays after Böhme and others, ICPP'10, with leaves for call paths):
+//! Since the last operation that both had, in whichever communicator, at whose end they were level, the late one `q` did more of
+//! something than `r`, which waited for it (delays after Böhme and others, ICPP'10, with leaves for call paths):
 //!
 //! ```text
-//! q_c, r_c    time of leaf c on q and on r, each from its own end of the operation before to its own coming
+//! q_c, r_c    time of leaf c on q and on r, each from its own end of that operation to its own coming
 //! excess_c    max(0, q_c − r_c)
 //! BLAME(r waits W for q) = W · excess_c / Σ excess, of q, for each leaf c;
 //!                          the part of c = waiting for others: what q's own waits in that time are charged to
@@ -14,11 +14,11 @@
 //! A device that waits may get on with work of its own meanwhile. Where the late one has to do that work later, and is late
 //! for the next operation by it, that has the cause of the first wait.
 //!
-//! Without an operation before, `q_c` is what q did while r waited, and `r_c` is 0. Waits are worked out in the order in
+//! Without such an operation, `q_c` is what q did while r waited, and `r_c` is 0. Waits are worked out in the order in
 //! which they ended, so that those of the late one are known. Parts are rounded so that they sum to the wait: the root
 //! leaves of a device sum to its wall time as its direct ones do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
 use stallscope_schemas::units::{DeviceId, TimeNs};
@@ -208,7 +208,7 @@ type Parts = Vec<(usize, u64)>;
 struct Charged {
     /// What it is charged to; sums to the wait.
     parts: Parts,
-    /// How much the device had got on with while it waited, beyond what the late one had, ns.
+    /// How much work of its own the device had got on with while it waited, which the late one still has to do, ns.
     lead_ns: u64,
 }
 
@@ -220,6 +220,9 @@ struct Late {
     usual: Option<(DeviceId, TimeNs, TimeNs)>,
 }
 
+/// Operations of a device that are remembered to find one that another device had, too.
+const RECENT: usize = 64;
+
 /// Follows waits from device to device.
 struct Blame<'a> {
     operations: &'a [Operation],
@@ -228,6 +231,8 @@ struct Blame<'a> {
     numbers: HashMap<WaitedFor, usize>,
     /// By operation and device.
     charged: HashMap<(OperationId, DeviceId), Charged>,
+    /// The last operations of each device and when they ended there, the latest last.
+    recent: HashMap<DeviceId, VecDeque<(OperationId, TimeNs)>>,
     /// When a device's host made it late.
     late: HashMap<DeviceId, Vec<Late>>,
 }
@@ -237,25 +242,35 @@ impl Blame<'_> {
     fn operation(&mut self, number: OperationId) {
         let operations = self.operations;
         let Some(operation) = operations.get(number as usize) else { return };
-        let Some(its) = operation.came.iter().find(|came| came.device == operation.last) else { return };
-        let mut came = operation.came.clone();
-        came.sort_unstable_by_key(|own| (own.at, own.device));
-        for own in came.iter().filter(|own| own.at < operation.at) {
-            let ns = operation.at.since(own.at);
-            let exposed_ns = self.exposed_ns(own.device, number);
-            let mut lead_ns = ns.saturating_sub(exposed_ns);
-            let parts = self.parts(operation, (*own, *its), ns, &mut lead_ns);
-            self.charged.insert((number, own.device), Charged { parts, lead_ns });
+        if let Some(its) = operation.came.iter().find(|came| came.device == operation.last) {
+            let mut came = operation.came.clone();
+            came.sort_unstable_by_key(|own| (own.at, own.device));
+            for own in came.iter().filter(|own| own.at < operation.at) {
+                let ns = operation.at.since(own.at);
+                let meanwhile = self.histories.get(&own.device).and_then(|h| h.between(own.at, operation.at));
+                let ahead = meanwhile.iter().flat_map(|by_leaf| RootLeaf::ALL.iter().zip(by_leaf));
+                let ahead = ahead.filter(|(leaf, _)| leaf.is_own_work());
+                let mut lead_ns = ahead.fold(0u64, |sum, (_, ns)| sum.saturating_add(*ns)).min(ns);
+                let parts = self.parts(operation, (*own, *its), ns, &mut lead_ns);
+                self.charged.insert((number, own.device), Charged { parts, lead_ns });
+            }
+        }
+        for came in &operation.came {
+            let recent = self.recent.entry(came.device).or_default();
+            recent.push_back((number, came.end));
+            if recent.len() > RECENT {
+                recent.pop_front();
+            }
         }
     }
 
-    /// How much of a wait nothing else covered.
-    fn exposed_ns(&self, device: DeviceId, operation: OperationId) -> u64 {
-        let Some(history) = self.histories.get(&device) else { return 0 };
-        let of = history.waits_in.get(&operation).map_or(&[][..], Vec::as_slice);
-        of.iter()
-            .filter_map(|&at| history.waits.get(at))
-            .fold(0u64, |sum, w| sum.saturating_add(w.to.since(w.from)))
+    /// The ends, on both devices, of the last operation that both had and that was over on both before they came to this one.
+    fn level(&self, own: Came, its: Came) -> Option<(TimeNs, TimeNs)> {
+        let (mine, theirs) = (self.recent.get(&own.device)?, self.recent.get(&its.device)?);
+        mine.iter().rev().filter(|(_, end)| *end <= own.at).find_map(|&(number, end)| {
+            let both = theirs.iter().rev().find(|(other, _)| *other == number)?;
+            (both.1 <= its.at).then_some((end, both.1))
+        })
     }
 
     fn parts(
@@ -266,7 +281,8 @@ impl Blame<'_> {
         lead_ns: &mut u64,
     ) -> Parts {
         let late = its.device;
-        let excess = self.excess(own, its);
+        let level = self.level(own, its);
+        let excess = self.excess(own, its, level);
         let Some((excess, (from, to))) = excess.filter(|(excess, _)| excess.iter().any(|ns| *ns > 0)) else {
             return vec![(self.key(&[], late, RootLeaf::Unseen), ns)];
         };
@@ -277,7 +293,7 @@ impl Blame<'_> {
             .filter(|before| self.operations.get(*before as usize).is_some_and(|before| before.last == late));
         let mut lead =
             before.and_then(|before| self.charged.get(&(before, own.device))).map_or(0, |b| b.lead_ns);
-        let mut parts = Parts::new();
+        let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
         for (&leaf, share) in
             RootLeaf::ALL.iter().zip(in_proportion(ns, &excess)).filter(|(_, share)| *share > 0)
         {
@@ -288,36 +304,40 @@ impl Blame<'_> {
                     before.and_then(|b| self.charged.get(&(b, own.device))).filter(|_| had > 0)
                 {
                     let (keys, weights): (Vec<usize>, Vec<u64>) = before.parts.iter().copied().unzip();
-                    parts
-                        .extend(keys.into_iter().zip(in_proportion(had, &weights)).filter(|(_, ns)| *ns > 0));
+                    add_all(&mut sums, keys.into_iter().zip(in_proportion(had, &weights)));
                     (share, lead) = (share - had, lead - had);
                 }
             }
             match leaf {
                 _ if share == 0 => {}
-                RootLeaf::Unseen => self.passed_on(late, (from, to), share, &mut parts),
+                RootLeaf::Unseen => self.passed_on((own.device, late), (from, to), share, &mut sums),
                 leaf => {
                     if leaf == RootLeaf::IdleHost {
                         let all = self.late.entry(late).or_default();
                         // Of those that waited in one operation the first has waited longest.
                         if all.last().is_none_or(|last| (last.from, last.to) != (from, to)) {
-                            let usual =
-                                own.since.zip(its.since).map(|(since, _)| (own.device, since, own.at));
+                            let usual = level.map(|(since, _)| (own.device, since, own.at));
                             all.push(Late { from, to, usual });
                         }
                     }
-                    parts.push((self.key(&[], late, leaf), share));
+                    let key = self.key(&[], late, leaf);
+                    add_all(&mut sums, [(key, share)].into_iter());
                 }
             }
         }
         *lead_ns = lead_ns.saturating_add(lead);
-        parts
+        sums.into_iter().collect()
     }
 
     /// By how much the late device did more of each leaf, and when it did.
-    fn excess(&self, own: Came, its: Came) -> Option<(ByLeaf, (TimeNs, TimeNs))> {
+    fn excess(
+        &self,
+        own: Came,
+        its: Came,
+        level: Option<(TimeNs, TimeNs)>,
+    ) -> Option<(ByLeaf, (TimeNs, TimeNs))> {
         let between = |device: DeviceId, from, to| self.histories.get(&device)?.between(from, to);
-        let Some((own_since, its_since)) = own.since.zip(its.since) else {
+        let Some((own_since, its_since)) = level else {
             return Some((between(its.device, own.at, its.at)?, (own.at, its.at)));
         };
         let mut excess = between(its.device, its_since, its.at)?;
@@ -328,27 +348,36 @@ impl Blame<'_> {
         Some((excess, (its_since, its.at)))
     }
 
-    /// What was waited for a device because it had waited itself.
-    fn passed_on(&mut self, late: DeviceId, (from, to): (TimeNs, TimeNs), ns: u64, parts: &mut Parts) {
+    /// What was waited for a device because it had waited itself. What it had waited for the one that waits now, or for itself
+    /// by way of others, comes from nowhere else.
+    fn passed_on(
+        &mut self,
+        (waiting, late): (DeviceId, DeviceId),
+        (from, to): (TimeNs, TimeNs),
+        ns: u64,
+        parts: &mut BTreeMap<usize, u64>,
+    ) {
         let waits = self.histories.get(&late).map_or(&[][..], |history| history.waits.as_slice());
         let first = waits.partition_point(|wait| wait.to <= from);
         let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
         for wait in waits.iter().skip(first).take_while(|wait| wait.to <= to) {
             let charged = self.charged.get(&(wait.operation, late));
-            for &(key, ns) in charged.map_or(&[][..], |c| c.parts.as_slice()) {
-                let sum = sums.entry(key).or_default();
-                *sum = sum.saturating_add(ns);
-            }
-        }
-        if sums.is_empty() {
-            parts.push((self.key(&[], late, RootLeaf::Unseen), ns));
-            return;
+            let of_others = charged.into_iter().flat_map(|c| c.parts.iter().copied()).filter(|(key, _)| {
+                self.keys.get(*key).is_some_and(|k| !k.via.contains(&waiting) && !k.via.contains(&late))
+            });
+            add_all(&mut sums, of_others);
         }
         let (keys, weights): (Vec<usize>, Vec<u64>) = sums.into_iter().unzip();
+        if weights.is_empty() {
+            let key = self.key(&[], late, RootLeaf::Unseen);
+            add_all(parts, [(key, ns)].into_iter());
+            return;
+        }
         for (key, share) in keys.into_iter().zip(in_proportion(ns, &weights)).filter(|(_, share)| *share > 0)
         {
             let Some(WaitedFor { via, leaf }) = self.keys.get(key).cloned() else { continue };
-            parts.push((self.key(&via, late, leaf), share));
+            let key = self.key(&via, late, leaf);
+            add_all(parts, [(key, share)].into_iter());
         }
     }
 
@@ -370,6 +399,13 @@ impl Blame<'_> {
     }
 }
 
+fn add_all(sums: &mut BTreeMap<usize, u64>, parts: impl Iterator<Item = (usize, u64)>) {
+    for (key, ns) in parts.filter(|(_, ns)| *ns > 0) {
+        let sum = sums.entry(key).or_default();
+        *sum = sum.saturating_add(ns);
+    }
+}
+
 /// Fills in the root ledgers.
 ///
 /// # Errors
@@ -388,6 +424,7 @@ pub(super) fn charge<S: ReadAt>(
         keys: Vec::new(),
         numbers: HashMap::new(),
         charged: HashMap::new(),
+        recent: HashMap::new(),
         late: HashMap::new(),
     };
     let mut order: Vec<(TimeNs, OperationId)> = operations.iter().map(|o| o.at).zip(0..).collect();
@@ -422,7 +459,11 @@ pub(super) fn charge<S: ReadAt>(
         );
         root.ahead_ns = ahead_ns(operations, *device);
         for (peer, history) in &histories {
-            let of_peer = stretches.iter().filter_map(|late| late.usual).filter(|usual| usual.0 == *peer);
+            let mut of_peer =
+                stretches.iter().filter_map(|late| late.usual).filter(|usual| usual.0 == *peer).peekable();
+            if of_peer.peek().is_none() {
+                continue;
+            }
             let of_peer = of_peer.map(|(_, from, to)| (from, to));
             root.usual.merge(&host_work(capture, *peer, of_peer, &history.host, false).0.root);
         }
