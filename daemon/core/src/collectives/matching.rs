@@ -156,6 +156,9 @@ pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched
     Matched { splits: work.splits, transfers, operations: work.operations }
 }
 
+/// Source and job of a device: what differs in either is not compared.
+type Origin<'a> = (SourceId, &'a str);
+
 /// Positions in `lanes` of those that are one communicator.
 fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
     // One clock, one job.
@@ -164,7 +167,7 @@ fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
         let process = device.processes.first().and_then(|&p| tables.process(p));
         Some((device.source, process.map_or("", |p| p.job.as_str())))
     };
-    let mut named: BTreeMap<(Option<(SourceId, &str)>, StringId), Vec<usize>> = BTreeMap::new();
+    let mut named: BTreeMap<(Option<Origin<'_>>, StringId), Vec<usize>> = BTreeMap::new();
     for (at, lane) in lanes.iter().enumerate() {
         if let Some(group) = lane.group {
             named.entry((source(lane), group)).or_default().push(at);
