@@ -8,8 +8,8 @@
 //! | a process per process, a track per thread | ranges, calls and waits, nested |
 //!
 //! A flow leads from every launching call to what it launched, and through the kernels of a collective from the first rank that
-//! came to the last. Packets are streamed: memory is bounded by the names, the
-//! tracks and what the capture's reader holds. A reader sorts packets by time, so tracks are written one after the other.
+//! came to the last. Packets are streamed: memory is bounded by the names, the tracks, the matched collectives and what the
+//! capture's reader holds. A reader sorts packets by time, so tracks are written one after the other.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
