@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, open, statvfs};
+use stallscope_agents::AGENT_FILE;
 
 /// Bits by which others than the owner may write.
 const OTHERS_WRITE: u32 = 0o022;
@@ -71,7 +72,7 @@ fn keep_in(folder: &Path, image: &[u8], uid: u32) -> Result<PathBuf, String> {
         return Err("it is mounted noexec: no code is loaded from there".to_owned());
     }
     // The launches probe knows the agent by this beginning.
-    let path = folder.join(format!("stallscope-agent-{:016x}.so", fnv1a(image)));
+    let path = folder.join(format!("{AGENT_FILE}{:016x}.so", fnv1a(image)));
     let is_it = |found: Metadata| {
         found.is_file() && only_of(&found, uid) && fs::read(&path).is_ok_and(|bytes| bytes == image)
     };

@@ -149,6 +149,11 @@ fn a_command_is_recorded_and_its_code_is_ours() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where what the recorder prints begins, behind what the job has printed.
+fn begin_of_json(output: &[u8]) -> usize {
+    output.windows(2).rposition(|two| two == b"\n{").map_or(0, |at| at + 1)
+}
+
 #[test]
 fn gpus_that_a_rank_sees_and_does_not_use_are_none_of_its_own() -> anyhow::Result<()> {
     needs_root!();
@@ -163,10 +168,46 @@ fn gpus_that_a_rank_sees_and_does_not_use_are_none_of_its_own() -> anyhow::Resul
     recorder.args(["record", "-o", text(&capture), "--json", "--"]).args(command);
     let output = recorder.env("LD_LIBRARY_PATH", &libraries).output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let summary: Value = serde_json::from_slice(&output.stdout[begin_of_json(&output.stdout)..])?;
+    assert!(summary["losses"]["agent_taken"].is_null(), "one agent each: {summary:#}");
     let report = json(&["report", text(&capture), "--json"])?;
     let devices = gpus(&report);
     let pids: Vec<usize> = devices.iter().map(|d| d["pids"].as_array().map_or(0, Vec::len)).collect();
     assert_eq!(pids, [1, 1], "{devices:#?}");
+    let ranks: Vec<Option<u64>> = devices.iter().map(|d| d["rank"].as_u64()).collect();
+    assert_eq!(ranks, [Some(0), Some(1)], "of processes that began long after the recording");
     assert!(devices.iter().all(|device| device["operations"].as_u64() > Some(100)));
+    Ok(())
+}
+
+/// As PyPI's packages lay it out: nobody can know before the process has loaded CUDA's libraries which CUPTI goes with them.
+#[test]
+fn a_command_whose_cupti_lies_beside_its_libraries_is_recorded() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let made = double(folder.path(), Version::V12_8)?;
+    let place = |name: &str| folder.path().join("nvidia").join(name).join("lib");
+    let (runtime, cupti) = (place("cuda_runtime"), place("cuda_cupti"));
+    std::fs::create_dir_all(&runtime)?;
+    std::fs::create_dir_all(&cupti)?;
+    for entry in std::fs::read_dir(made)? {
+        let (from, name) = entry.map(|e| (e.path(), e.file_name()))?;
+        let to = if name.to_string_lossy().starts_with("libcupti") { &cupti } else { &runtime };
+        std::fs::rename(from, to.join(name))?;
+    }
+    let capture = folder.path().join("a.stall");
+    let mut recorder = Command::new(stallscope()?);
+    recorder.args(["record", "-o", text(&capture), "--json", "--"]).args(command(
+        &runtime,
+        1,
+        &["--steps", "900"],
+    ));
+    let output = recorder.env("LD_LIBRARY_PATH", &runtime).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = json(&["report", text(&capture), "--json"])?;
+    let gpus = gpus(&report);
+    assert!(!gpus.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    let (count, _) = operation(gpus[0], "optimizer_step");
+    assert!((1..900).contains(&count), "all but the first second: {count} of 900 steps");
     Ok(())
 }

@@ -223,3 +223,24 @@ fn a_command_whose_recording_breaks_off_goes_on() -> anyhow::Result<()> {
     assert!(folder.path().join("ended").exists(), "the command was cut off: {told}");
     Ok(())
 }
+
+/// A launcher's children become ranks when they begin their programs, long after the choice of what is followed.
+#[test]
+fn what_a_command_starts_as_ranks_has_numbers_and_ledgers() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let ranks = "for rank in 0 1; do RANK=$rank WORLD_SIZE=2 sh -c 'sleep 0.2; sleep 1; true' & done; wait";
+    let output =
+        in_folder(folder.path(), &["--no-gpu", "-o", "a.stall", "--", "sh", "-c", ranks])?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    let report = report(&folder.path().join("a.stall"))?;
+    let devices = report["devices"].as_array().expect("devices");
+    let rank = |number: u64| devices.iter().find(|d| d["rank"] == number).expect("a device of that rank");
+    for number in [0, 1] {
+        let wall = rank(number)["wall_ns"].as_u64();
+        assert!(wall > Some(1_000_000_000), "its shell and both of its children: {wall:?}");
+        assert_eq!(rank(number)["id"], format!("rank {number}"));
+    }
+    assert_eq!(devices.len(), 2, "the launcher has none: {report:#}");
+    Ok(())
+}

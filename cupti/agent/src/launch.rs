@@ -15,7 +15,7 @@ use stallscope_cupti_wire::{Command, RING_NAME, Ring, State, ring_bytes};
 
 use crate::elf;
 use crate::entry::run;
-use crate::library::{Brought, Loader};
+use crate::library::{Brought, Loader, find_line};
 use crate::sys::{self, Errno, Fd};
 
 /// Slots of the ring: 4 MiB.
@@ -26,6 +26,9 @@ const PATIENCE_NS: u64 = 500_000_000;
 
 /// Bytes of the environment that are looked at; what is looked for is put there by whoever launches, last or first.
 const ENVIRONMENT_BYTES: usize = 128 * 1024;
+
+/// What [`RING_NAME`] is among mappings.
+const RING_PATH: &[u8] = b"/memfd:stallscope-ring";
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 /// The ring's memory.
@@ -40,11 +43,23 @@ type PthreadDetach = unsafe extern "C" fn(usize) -> c_int;
 /// CUDA calls this once, on the thread that initialises it. 1: all is well; CUDA goes on in either case.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn InitializeInjection() -> c_int {
-    if !STARTED.swap(true, Ordering::AcqRel) {
+    // One that the daemon has put in may be there already: two would take CUPTI from each other.
+    if !STARTED.swap(true, Ordering::AcqRel) && !has_ring() {
         // A job that cannot be watched runs all the same.
         let _ = start();
     }
     1
+}
+
+/// Whether this process has an agent's ring mapped; one that it was forked from leaves none.
+fn has_ring() -> bool {
+    let Ok(file) = sys::open(c"/proc/self/maps") else { return false };
+    let found = find_line(
+        |room| sys::read(file, room).map_or(0, <[u8]>::len),
+        |line| line.windows(RING_PATH.len()).any(|part| part == RING_PATH).then_some(()),
+    );
+    sys::close(file);
+    found.is_some()
 }
 
 fn start() -> Result<(), Errno> {

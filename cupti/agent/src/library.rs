@@ -6,7 +6,7 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 use stallscope_cupti_abi::Functions;
-use stallscope_cupti_wire::Reason;
+use stallscope_cupti_wire::{CUPTI_PATH_BYTES, Reason};
 
 use crate::Refusal;
 use crate::driver::Driver;
@@ -18,6 +18,9 @@ use crate::text::{STRNLEN, StrnLen, Texts};
 pub(crate) trait Library {
     /// CUPTI's functions, or why there are none. Asked again until there are.
     fn functions(&mut self) -> Result<Functions, Refusal>;
+
+    /// A CUPTI to load where there is no other: a path that ends with a zero, or nothing but zeros.
+    fn offer(&mut self, path: [u8; CUPTI_PATH_BYTES]);
 
     /// How texts are measured.
     fn texts(&self) -> Texts;
@@ -75,6 +78,7 @@ pub(crate) struct Loader {
     dlopen: DlOpen,
     dlsym: DlSym,
     brought: Brought,
+    offered: [u8; CUPTI_PATH_BYTES],
     cupti: Option<Functions>,
     texts: Texts,
 }
@@ -92,7 +96,14 @@ impl Loader {
         let dlopen = unsafe { core::mem::transmute::<*const c_void, DlOpen>(dlopen) };
         // SAFETY: as above.
         let dlsym = unsafe { core::mem::transmute::<*const c_void, DlSym>(dlsym) };
-        let mut loader = Self { dlopen, dlsym, brought, cupti: None, texts: Texts::default() };
+        let mut loader = Self {
+            dlopen,
+            dlsym,
+            brought,
+            offered: [0; CUPTI_PATH_BYTES],
+            cupti: None,
+            texts: Texts::default(),
+        };
         let strnlen = loader.symbol(core::ptr::null_mut(), STRNLEN);
         // SAFETY: null is none; else it is the C library's function of that name.
         loader.texts.strnlen = unsafe { core::mem::transmute::<*mut c_void, Option<StrnLen>>(strnlen) };
@@ -112,12 +123,14 @@ impl Loader {
     }
 
     fn cupti(&self) -> Option<*mut c_void> {
-        NAMES.iter().find_map(|name| self.loaded(name)).or_else(|| self.mapped()).or_else(|| {
-            let path = self.brought.path()?;
+        let load = |path: &CStr| {
             // SAFETY: loads a library that the daemon chose, on the agent's own thread.
             let handle = unsafe { (self.dlopen)(path.as_ptr(), RTLD_NOW) };
             (!handle.is_null()).then_some(handle)
-        })
+        };
+        let offered = || CStr::from_bytes_until_nul(&self.offered).ok().filter(|path| !path.is_empty());
+        let there = NAMES.iter().find_map(|name| self.loaded(name)).or_else(|| self.mapped());
+        there.or_else(|| self.brought.path().and_then(load)).or_else(|| offered().and_then(load))
     }
 
     /// A CUPTI that was loaded from a path under another name.
@@ -205,6 +218,10 @@ impl Library for Loader {
         let functions = functions.map_err(|_| Refusal::new(Reason::CuptiTooOld, 0))?;
         self.cupti = Some(functions);
         Ok(functions)
+    }
+
+    fn offer(&mut self, path: [u8; CUPTI_PATH_BYTES]) {
+        self.offered = path;
     }
 
     fn texts(&self) -> Texts {

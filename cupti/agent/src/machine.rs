@@ -249,6 +249,7 @@ impl<'r, L: Library> Machine<'r, L> {
         if self.is_stuck {
             return Err(Refusal::new(Reason::Stuck, 0));
         }
+        self.library.offer(self.ring.header().offered_cupti());
         let functions = self.library.functions()?;
         self.version = session::version(&functions)?;
         let header = self.ring.header();

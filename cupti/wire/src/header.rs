@@ -1,6 +1,6 @@
 //! The first page: who is there, how far each side is, what is wanted, how it stands.
 
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// `STALLRNG`.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STALLRNG");
@@ -13,6 +13,9 @@ pub const HEADER_BYTES: usize = 4096;
 
 /// Room for counters of losses.
 pub const LOST_COUNTERS: usize = 16;
+
+/// Room for the path of a CUPTI, with its end.
+pub const CUPTI_PATH_BYTES: usize = 1024;
 
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $id:literal $text:literal,)* }) => {
@@ -225,6 +228,35 @@ pub struct Header {
     /// CLOCK_MONOTONIC ns up to which everything has come, where more may have gone to another profiler; 0 where nothing
     /// says so. It stays as it is while the agent makes way.
     pub known_until: AtomicU64,
+
+    /// Path of a CUPTI to load where the process has none and none came with the agent, as the process sees it; ends with a
+    /// zero, all zero where there is none. Daemon. See [`Header::offer_cupti`].
+    pub cupti_path: [AtomicU64; CUPTI_PATH_BYTES / 8],
+}
+
+impl Header {
+    /// Offers a CUPTI. A path that has no room is not offered.
+    pub fn offer_cupti(&self, path: &[u8]) {
+        if path.len() >= CUPTI_PATH_BYTES {
+            return;
+        }
+        let mut bytes = path.iter().copied();
+        for word in &self.cupti_path {
+            let next: [u8; 8] = core::array::from_fn(|_| bytes.next().unwrap_or(0));
+            word.store(u64::from_le_bytes(next), Ordering::Relaxed);
+        }
+    }
+
+    /// The path that was offered. One that is just being written is no file, and is asked for again.
+    #[must_use]
+    pub fn offered_cupti(&self) -> [u8; CUPTI_PATH_BYTES] {
+        let mut path = [0; CUPTI_PATH_BYTES];
+        let words = self.cupti_path.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes());
+        for (to, from) in path.iter_mut().zip(words) {
+            *to = from;
+        }
+        path
+    }
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);

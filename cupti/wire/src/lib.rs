@@ -21,7 +21,8 @@ mod start;
 mod writer;
 
 pub use header::{
-    Command, Detached, HEADER_BYTES, Header, LOST_COUNTERS, Lost, MAGIC, Reason, State, VERSION,
+    CUPTI_PATH_BYTES, Command, Detached, HEADER_BYTES, Header, LOST_COUNTERS, Lost, MAGIC, Reason, State,
+    VERSION,
 };
 pub use reader::{Faults, Item, NameBuffer, Reader};
 pub use record::{

@@ -10,7 +10,7 @@ use common::Memory;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use stallscope_cupti_wire::{
-    Item, Kind, NameBuffer, Reader, Record, Ring, RingError, Writer, name, ring_bytes,
+    CUPTI_PATH_BYTES, Item, Kind, NameBuffer, Reader, Record, Ring, RingError, Writer, name, ring_bytes,
 };
 
 const SLOTS: u32 = 256;
@@ -305,4 +305,18 @@ fn two_threads_pass_every_record_once() {
         }
     });
     assert_eq!(reader.faults(), Default::default());
+}
+
+#[test]
+fn the_path_of_a_cupti_is_offered_whole_or_not_at_all() {
+    let memory = Memory::new(SLOTS);
+    let header = memory.ring().header();
+    assert!(header.offered_cupti().iter().all(|&byte| byte == 0));
+    header.offer_cupti(b"/a/path/that/is/no/multiple/of/eight/libcupti.so");
+    let offered = header.offered_cupti();
+    assert!(offered.starts_with(b"/a/path/that/is/no/multiple/of/eight/libcupti.so\0"));
+    header.offer_cupti(&[b'x'; CUPTI_PATH_BYTES]);
+    assert_eq!(header.offered_cupti(), offered, "it has no room");
+    header.offer_cupti(b"/b");
+    assert!(header.offered_cupti()[2..].iter().all(|&byte| byte == 0), "nothing of the first is left");
 }

@@ -1,26 +1,33 @@
 //! Attaches to a process that uses CUDA and leaves again, again and again, and says what that took and what stayed.
 //!
-//! `cycles PID COUNT [COUNTER]`: COUNTER is a file with the process's own count of its work (8 bytes), for its rate in
-//! windows without an agent that collects, before and after. Needs root.
+//! `cycles PID COUNT [COUNTER [TWIN TWIN_COUNTER]]`: COUNTER is a file with the process's own count of its work (8 bytes),
+//! TWIN another process that does the same and is left alone. Both take turns before the first and after the last cycle,
+//! each stopped while the other works, best on the same processor: what the cycles left behind is how the ratio of their
+//! rates changed. Needs root.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use stallscope_agents::{Team, Told, everything};
 
-/// How long the process's rate is taken for, without us.
-const WINDOW: Duration = Duration::from_secs(10);
+/// How long a rate is taken for, and how many pairs of them.
+const WINDOW: Duration = Duration::from_millis(100);
+const PAIRS: usize = 400;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<u32>().ok());
     let (Some(pid), Some(count)) = (number(0), number(1)) else {
-        eprintln!("usage: cycles PID COUNT [COUNTER]");
+        eprintln!("usage: cycles PID COUNT [COUNTER [TWIN TWIN_COUNTER]]");
         std::process::exit(2);
     };
-    let counter = arguments.get(2).map(Path::new);
-    let rate_before = counter.map(rate);
+    let worker = |pid: Option<u32>, counter: usize| {
+        pid.zip(arguments.get(counter)).map(|(pid, counter)| Worker { pid, counter: Path::new(counter) })
+    };
+    let pair = worker(Some(pid), 2).map(|job| (job, worker(number(3), 4)));
+    let rates_before = pair.as_ref().map(|(job, twin)| rates(job, twin.as_ref()));
     let (mut attach, mut first, mut detach) = (Vec::new(), Vec::new(), Vec::new());
     let mut events_of = Vec::new();
     let mut belongings = Vec::new();
@@ -47,11 +54,12 @@ fn main() {
     for (when, what) in ["after the first", "after the last"].iter().zip(&belongings) {
         println!("{when}: {what:?}");
     }
-    if let (Some(before), Some(counter)) = (rate_before, counter) {
-        let after = rate(counter);
+    if let (Some(before), Some((job, twin))) = (rates_before, &pair) {
+        let after = rates(job, twin.as_ref());
+        let per_second = if twin.is_some() { "work, of what the twin does" } else { "work a second" };
         println!(
-            "work a second: {before:.1} before, {after:.1} after ({:+.2} %)",
-            (after / before - 1.0) * 100.0
+            "{per_second}: {before} before, {after} after ({:+.2} %)",
+            after.change_from(&before) * 100.0
         );
     }
 }
@@ -127,13 +135,72 @@ impl Belongings {
     }
 }
 
-/// Work a second over a window.
-fn rate(counter: &Path) -> f64 {
-    let count = || {
-        let bytes = std::fs::read(counter).unwrap_or_default();
-        bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
-    };
-    let (begun, from) = (Instant::now(), count());
-    std::thread::sleep(WINDOW);
-    (count() - from) as f64 / begun.elapsed().as_secs_f64()
+/// A process, and the file with its count of its work.
+struct Worker<'a> {
+    pid: u32,
+    counter: &'a Path,
+}
+
+impl Worker<'_> {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid.cast_signed()).expect("a process");
+        kill_process(pid, signal).expect("it lives");
+    }
+
+    /// Work a second over a window.
+    fn rate(&self) -> f64 {
+        let count = || {
+            let bytes = std::fs::read(self.counter).unwrap_or_default();
+            bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+        };
+        let (begun, from) = (Instant::now(), count());
+        std::thread::sleep(WINDOW);
+        (count() - from) as f64 / begun.elapsed().as_secs_f64()
+    }
+}
+
+/// Sorted.
+struct Rates(Vec<f64>);
+
+impl Rates {
+    fn at(&self, share: usize) -> f64 {
+        self.0.get((self.0.len() - 1) * share / 100).copied().unwrap_or(f64::NAN)
+    }
+
+    fn change_from(&self, before: &Self) -> f64 {
+        self.at(50) / before.at(50) - 1.0
+    }
+}
+
+impl std::fmt::Display for Rates {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:.4} ({:.4} to {:.4})", self.at(50), self.at(25), self.at(75))
+    }
+}
+
+/// The job's work a second, or what share of its twin's that is: the twin is measured right before or right after.
+fn rates(job: &Worker<'_>, twin: Option<&Worker<'_>>) -> Rates {
+    let mut rates: Vec<f64> = (0..PAIRS)
+        .map(|pair| {
+            let Some(twin) = twin else { return job.rate() };
+            let alone = |one: &Worker<'_>, other: &Worker<'_>| {
+                other.signal(Signal::STOP);
+                one.signal(Signal::CONT);
+                one.rate()
+            };
+            if pair % 2 == 0 {
+                let rate = alone(job, twin);
+                rate / alone(twin, job)
+            } else {
+                let rate = alone(twin, job);
+                alone(job, twin) / rate
+            }
+        })
+        .collect();
+    if let Some(twin) = twin {
+        job.signal(Signal::CONT);
+        twin.signal(Signal::STOP);
+    }
+    rates.sort_by(f64::total_cmp);
+    Rates(rates)
 }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use stallscope_cupti_wire::{Command, Header, NameBuffer, Reader, Reason, Ring, S
 use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
-use crate::process::{Threads, cupti_for, is_copy_of_gpu_user, lives, mapped};
+use crate::process::{Threads, brings_its_own, cupti_for, cupti_within, is_copy_of_gpu_user, lives, mapped};
 use crate::room::{NEEDED_BYTES, groups, room};
 use crate::stop::Stop;
 use crate::{Told, Why};
@@ -31,6 +32,8 @@ const LOOK_IDLE: Duration = Duration::from_millis(25);
 /// How often a process without CUDA is looked at: one that has just begun may load it any moment.
 const LOOK_FOR_CUDA: Duration = Duration::from_secs(1);
 const LOOK_FOR_CUDA_FIRST: Duration = Duration::from_millis(20);
+/// How long a process may take from loading CUDA to loading the agent that it was started with.
+const OWN_AGENT_WITHIN: Duration = Duration::from_secs(10);
 /// How long an agent may take to attach: enabling CUPTI late has been seen to take seconds.
 const ATTACH_WITHIN: Duration = Duration::from_secs(20);
 /// How long it may take to go to rest.
@@ -86,6 +89,9 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     {
         return Why::NoRoom(left);
     }
+    if brings_its_own(Path::new("/proc"), pid) && !until_agent_is_there(pid, stop) {
+        return Why::TooShort;
+    }
     let begun = Instant::now();
     let (memory, new) = match enter(pid, settings.image, cupti.as_ref()) {
         Ok(entered) => entered,
@@ -98,9 +104,22 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     Visit { pid, ring, settings, stop, tell, begun, new }.run()
 }
 
+/// Waits for the agent that a process was started with, which CUDA loads while it is initialised: two in one process would
+/// take CUPTI from each other. One that does not come in time is not waited for. False where the recording ends.
+fn until_agent_is_there(pid: u32, stop: &Stop) -> bool {
+    let Ok(target) = i32::try_from(pid) else { return true };
+    let begun = Instant::now();
+    while begun.elapsed() < OWN_AGENT_WITHIN && lives(pid) && !matches!(find_agent(target), Ok(Some(_))) {
+        if stop.wait(LOOK_FOR_CUDA_FIRST) {
+            return false;
+        }
+    }
+    true
+}
+
 /// Whether what an agent refuses for may be over a moment later.
 fn may_pass(reason: Reason) -> bool {
-    matches!(reason, Reason::NoCuda | Reason::OtherProfiler | Reason::Cupti)
+    matches!(reason, Reason::NoCuda | Reason::NoCupti | Reason::OtherProfiler | Reason::Cupti)
 }
 
 /// Until when everything has come, where the agent says that something may not have; it is not believed beyond `now_ns`.
@@ -259,10 +278,14 @@ impl Visit<'_> {
     fn until_on(&self, reader: &mut Reader<'_>, out: &mut Out<'_>) -> Result<Standing, Why> {
         let begun = Instant::now();
         let mut pulse = Pulse::new(self.pid);
+        let mut offered: Option<Instant> = None;
         loop {
             control::heartbeat(self.ring.header(), monotonic_ns());
             out.read(reader);
             let standing = control::standing(self.ring.header());
+            if standing.state == State::Refused && standing.reason == Reason::NoCupti {
+                self.offer_cupti(&mut offered);
+            }
             match standing.state {
                 State::On if standing.answered => return Ok(standing),
                 State::Gone => return Err(Why::AgentGone),
@@ -289,6 +312,18 @@ impl Visit<'_> {
                     Why::TooShort
                 });
             }
+        }
+    }
+
+    /// Looks for a CUPTI for an agent that has none, each second: a job that was started with its agent has only now loaded
+    /// the libraries beside which one lies. The agent tries what it is offered.
+    fn offer_cupti(&self, offered: &mut Option<Instant>) {
+        if offered.is_some_and(|when| when.elapsed() < LOOK_FOR_CUDA) {
+            return;
+        }
+        *offered = Some(Instant::now());
+        if let Some(path) = mapped(self.pid).and_then(|mapped| cupti_within(self.pid, &mapped)) {
+            self.ring.header().offer_cupti(path.as_os_str().as_bytes());
         }
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use clock::{Clock, Reading};
 pub use control::{Standing, Wanted};
 pub use decode::{Copied, Decoder, DeviceInfo, Event, Op, What};
-pub use process::cupti_for_launch;
+pub use process::{AGENT_FILE, cupti_for_launch};
 use stallscope_cupti_abi::ActivityKind;
 use stallscope_cupti_inject::Refusal;
 use stallscope_cupti_wire::{Detached, Lost, Reason, RingError};

@@ -6,6 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// How the name of an agent's file begins that a job is started with.
+pub const AGENT_FILE: &str = "stallscope-agent-";
+
 /// Threads of a process whose numbers are remembered.
 const MAX_THREADS: usize = 1 << 16;
 
@@ -68,6 +71,13 @@ pub(crate) fn cupti_for(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
     folders.iter().find_map(|folder| cupti_in(folder))
 }
 
+/// The same, as the process itself can name it.
+pub(crate) fn cupti_within(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
+    let path = cupti_for(pid, mapped)?;
+    let within = path.strip_prefix(format!("/proc/{pid}/root")).ok()?;
+    Some(Path::new("/").join(within))
+}
+
 /// A CUPTI for a process that is still to be started: where its loader will look, in its Python environment, in the
 /// toolkit.
 pub fn cupti_for_launch() -> Option<PathBuf> {
@@ -101,6 +111,14 @@ fn cupti_in(folder: &Path) -> Option<PathBuf> {
     // The longest name is the file itself, the others are links to it.
     there.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
     there.into_iter().next()
+}
+
+/// Whether a process was started with an agent, which CUDA will load.
+pub(crate) fn brings_its_own(proc: &Path, pid: u32) -> bool {
+    let environment = fs::read(proc.join(pid.to_string()).join("environ")).unwrap_or_default();
+    let value = environment.split(|&b| b == 0).find_map(|line| line.strip_prefix(b"CUDA_INJECTION64_PATH="));
+    let path = value.map(|value| Path::new(std::ffi::OsStr::from_bytes(value)));
+    path.and_then(Path::file_name).is_some_and(|name| name.as_bytes().starts_with(AGENT_FILE.as_bytes()))
 }
 
 /// Whether a process is there and has not ended.
@@ -183,7 +201,8 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::{
-        Mapped, Threads, cupti_for, fs, innermost, is_copy_of_gpu_user, lives, mapped, parent_of_copy,
+        Mapped, Threads, brings_its_own, cupti_for, fs, innermost, is_copy_of_gpu_user, lives, mapped,
+        parent_of_copy,
     };
 
     #[test]
@@ -199,6 +218,20 @@ mod tests {
         assert!(lives(own));
         assert_eq!(Threads::new(own).outer(77), 77);
         assert_eq!(mapped(own).map(|m| m.cuda), Some(false));
+    }
+
+    #[test]
+    fn a_process_that_was_started_with_an_agent_says_so() {
+        let proc = tempfile::tempdir().unwrap();
+        let of = |pid: u32, environment: &str| {
+            fs::create_dir(proc.path().join(pid.to_string())).unwrap();
+            fs::write(proc.path().join(format!("{pid}/environ")), environment).unwrap();
+            brings_its_own(proc.path(), pid)
+        };
+        assert!(of(1, "A=1\0CUDA_INJECTION64_PATH=/run/stallscope/stallscope-agent-12ab.so\0B=2\0"));
+        assert!(!of(2, "CUDA_INJECTION64_PATH=/opt/nsys/libToolsInjection64.so\0"), "another tool's");
+        assert!(!of(3, "PATH=/bin\0"));
+        assert!(!brings_its_own(proc.path(), 4), "gone");
     }
 
     #[test]

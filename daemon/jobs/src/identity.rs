@@ -5,7 +5,10 @@
 //! does not have the same values. Where several are set at the same process, the order of [`SOURCES`] decides: scripts
 //! between a launcher and a rank translate into `RANK`, never the other way, and MPI under Slurm knows more than Slurm.
 
+use std::path::Path;
+
 use crate::environment::Environment;
+use crate::procfs::ProcFs;
 
 /// Whose variables say which rank a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,9 +153,39 @@ pub(crate) fn set_here(own: &Environment, parent: Option<&Environment>) -> Optio
     })
 }
 
+/// The rank that a process has just become, and of how many: by variables that its parent does not have.
+///
+/// For processes that begin while they are watched; [`Host::scan`](crate::Host::scan) finds those that are there. Ask only
+/// of one that answers ([`Door`](crate::Door)), and whose parent does.
+#[must_use]
+pub fn became_rank(proc_root: &Path, pid: u32, parent: u32) -> Option<(u32, Option<u32>)> {
+    let proc = ProcFs::new(proc_root);
+    let environment = |pid| Some(Environment::parse(&proc.process(pid).ok()?.environ().ok()?));
+    let identity = set_here(&environment(pid)?, environment(parent).as_ref())?;
+    Some((identity.rank, identity.world_size))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Environment, Source, set_here};
+    use super::{Environment, Source, became_rank, set_here};
+
+    #[test]
+    fn a_rank_is_told_from_what_a_rank_starts() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |pid: u32, environment: &str| {
+            let folder = proc.path().join(pid.to_string());
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("environ"), environment.replace(' ', "\0")).unwrap();
+        };
+        process(10, "HOME=/");
+        process(11, "HOME=/ RANK=3 WORLD_SIZE=8");
+        process(12, "HOME=/ RANK=3 WORLD_SIZE=8");
+        assert_eq!(became_rank(proc.path(), 11, 10), Some((3, Some(8))));
+        assert_eq!(became_rank(proc.path(), 12, 11), None, "inherited");
+        assert_eq!(became_rank(proc.path(), 10, 1), None);
+        assert_eq!(became_rank(proc.path(), 99, 1), None, "gone");
+        assert_eq!(became_rank(proc.path(), 11, 1), Some((3, Some(8))), "nothing is known of its parent");
+    }
 
     fn environment(text: &str) -> Environment {
         Environment::parse(text.replace(' ', "\0").as_bytes())

@@ -31,7 +31,7 @@ pub use cgroup::{ContainerRuntime, SlurmId};
 pub use door::Door;
 pub use gpus::Gpus;
 pub use host::{Bystander, Hidden, Host, Roots};
-pub use identity::Source;
+pub use identity::{Source, became_rank};
 pub use job::{Container, Job, Launcher, Pod, PodNameSource, Rank};
 pub use launcher::LauncherKind;
 pub use mapped::{Collective, Framework, Library, PythonVersion};

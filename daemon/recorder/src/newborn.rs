@@ -27,7 +27,7 @@ pub(crate) fn descendants(proc: &Path, of: &[u32]) -> Vec<u32> {
 }
 
 /// The parent of a process that has not ended, from /proc/PID/stat. A name may have anything in it.
-fn parent(stat: &[u8]) -> Option<u32> {
+pub(crate) fn parent(stat: &[u8]) -> Option<u32> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_whitespace();
     let state = fields.next()?;

@@ -13,7 +13,7 @@ use stallscope_counters::Sample as CounterSample;
 use stallscope_ebpf::Event;
 use stallscope_ebpf::probes::collectives::ProcessHandles;
 
-use crate::assemble::CallsSeen;
+use crate::assemble::{CallsSeen, NewRank};
 use crate::run::Summary;
 
 /// What the reader has gathered in one look at the rings, in the order of each ring.
@@ -28,6 +28,8 @@ pub(crate) struct Batch {
     pub(crate) left_out_plain: u64,
     /// What libraries of processes call their predefined handles.
     pub(crate) handles: Vec<ProcessHandles>,
+    /// Processes that have become ranks.
+    pub(crate) ranks: Vec<NewRank>,
     /// The probes on collective calls were taken off or put on.
     pub(crate) calls_seen: Vec<CallsSeen>,
     /// What the agents told.
@@ -105,6 +107,7 @@ impl Sender {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.waiting.malformed += std::mem::take(&mut batch.malformed);
         state.waiting.handles.append(&mut batch.handles);
+        state.waiting.ranks.append(&mut batch.ranks);
         state.waiting.calls_seen.append(&mut batch.calls_seen);
         state.waiting.told.append(&mut batch.told);
         state.waiting.counters.append(&mut batch.counters);
@@ -165,6 +168,7 @@ impl Receiver {
             && batch.left_out.is_empty()
             && batch.left_out_plain == 0
             && batch.handles.is_empty()
+            && batch.ranks.is_empty()
             && batch.calls_seen.is_empty()
             && batch.told.is_empty()
             && batch.counters.is_empty()

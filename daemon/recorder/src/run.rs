@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,17 +10,17 @@ use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterO
 use stallscope_counters::Options as CounterOptions;
 use stallscope_ebpf::python::{self, NotPython};
 use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
-use stallscope_jobs::{Door, Host, Life, ProcessId, Selection};
+use stallscope_jobs::{Door, Host, Life, ProcessId, Selection, became_rank};
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::wire::OUTSIDE;
 
-use crate::assemble::{Assembler, CallsSeen, RankSeat, Seats};
+use crate::assemble::{Assembler, CallsSeen, NewRank, RankSeat, Seats};
 use crate::believable::believable;
 use crate::clock::{monotonic_ns, unix_offset};
 use crate::counters::{Counters, cgroup};
 use crate::gpu::{GpuProcess, Gpus};
 use crate::naming::Names;
-use crate::newborn::descendants;
+use crate::newborn::{descendants, parent};
 use crate::pace::{Pace, Turn};
 use crate::queue::{Batch, Receiver, Sender, queue};
 
@@ -191,6 +192,10 @@ fn write<W: Write>(
     while let Some(batch) = receiver.receive(FLUSH) {
         begun |= !batch.events.is_empty() || !batch.told.is_empty();
         batch.handles.into_iter().for_each(|handles| assembler.naming().learn(handles));
+        for new in batch.ranks {
+            assembler.naming().world(new.pid, Some(new.rank), new.world_size);
+            assembler.rank(new);
+        }
         batch.calls_seen.into_iter().for_each(|change| assembler.calls_seen(change));
         assembler.count(LossCounter::QueueFull, batch.left_out_plain);
         assembler.batch(batch.events, &batch.left_out, batch.malformed)?;
@@ -258,7 +263,10 @@ struct Seen {
     threads: u64,
     alive: u64,
     pids: HashMap<u32, u32>,
-    /// Processes that began another program since last asked.
+    /// Tasks that began another program. Their introduction may come a look later, out of another CPU's ring.
+    execs: Vec<u32>,
+    late_execs: Vec<u32>,
+    /// Processes that did, for those who look now and then.
     changed: Vec<u32>,
 }
 
@@ -269,6 +277,21 @@ impl Seen {
         pids.sort_unstable();
         pids.dedup();
         pids
+    }
+
+    /// Processes that began another program since last asked.
+    fn begun(&mut self) -> Vec<u32> {
+        let mut begun = Vec::new();
+        let late = std::mem::take(&mut self.late_execs);
+        begun.extend(late.iter().filter_map(|task| self.pids.get(task)));
+        for task in std::mem::take(&mut self.execs) {
+            match self.pids.get(&task) {
+                Some(&pid) => begun.push(pid),
+                None => self.late_execs.push(task),
+            }
+        }
+        self.changed.extend(&begun);
+        begun
     }
 
     fn event(&mut self, event: &Event) {
@@ -283,10 +306,24 @@ impl Seen {
                 let followed = self.pids.remove(&end.head.task).is_some();
                 self.alive = self.alive.saturating_sub(u64::from(followed));
             }
-            Event::Exec(exec) => self.changed.extend(self.pids.get(&exec.head.task)),
+            Event::Exec(exec) => self.execs.push(exec.head.task),
             _ => {}
         }
     }
+}
+
+/// Those of these processes, which have just begun a program, that a launcher has started as ranks.
+fn new_ranks(door: &mut Door, begun: Vec<u32>) -> Vec<NewRank> {
+    let proc = Path::new("/proc");
+    let rank = |pid: u32| {
+        let parent = parent(&std::fs::read(proc.join(pid.to_string()).join("stat")).ok()?)?;
+        if !door.answers(pid) || !door.answers(parent) {
+            return None;
+        }
+        let (rank, world_size) = became_rank(proc, pid, parent)?;
+        Some(NewRank { pid, rank, world_size })
+    };
+    begun.into_iter().filter_map(rank).collect()
 }
 
 /// Python interpreters in the followed processes.
@@ -459,6 +496,7 @@ fn read(
     if let (Some(rank), true) = (ranks.first(), ranks.iter().all(|&p| host.life(p) != Life::Running)) {
         return Err(RecordError::Gone { pid: rank.pid });
     }
+    let unnumbered = plan.selection.ranks().any(|rank| rank.rank.is_none());
     gpus.follow(&pids);
     let cgroups = ranks.iter().filter_map(|rank| cgroup(rank.pid)).collect();
     let mut counters = Counters::start(CounterOptions { cgroups, ..CounterOptions::default() });
@@ -473,6 +511,11 @@ fn read(
         reader.poll(wait)?;
         let (records, threads, alive) = {
             let (batch, seen) = &mut *gathered.borrow_mut();
+            let begun = seen.begun();
+            // Below a rank there are no ranks.
+            if unnumbered {
+                batch.ranks.extend(new_ranks(&mut door, begun));
+            }
             wait = match (batch.events.is_empty(), gpus.any_on()) {
                 (false, _) => LOOK,
                 (true, true) => LOOK_AGENTS,

@@ -183,6 +183,7 @@ impl Gpus {
             })
         });
         if let Some(process) = process {
+            tasks.computes(ingest.writer(), pid);
             ingest.writer().update_device(device, |d| {
                 if !d.processes.contains(&process) {
                     d.processes.push(process);

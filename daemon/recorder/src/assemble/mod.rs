@@ -37,7 +37,7 @@ use crate::queue::LeftOut;
 use gpu::Gpus;
 pub(crate) use gpu::counter as gpu_counter;
 use tasks::Tasks;
-pub(crate) use tasks::{RankSeat, Seats};
+pub(crate) use tasks::{NewRank, RankSeat, Seats};
 pub(crate) use unseen::CallsSeen;
 use unseen::Unseen;
 use waits::loops_back;
@@ -78,6 +78,8 @@ pub(crate) struct NamedStack {
 /// Most distinct stacks, objects: a hostile job makes new ones without end.
 const MAX_STACKS: usize = 1 << 18;
 const MAX_OBJECTS: usize = 1 << 17;
+/// Ranks that wait for their process to become known: those that never do are forgotten.
+const MAX_NEW_RANKS: usize = 1 << 12;
 
 #[derive(Clone, Copy, Debug)]
 struct KnownObject {
@@ -99,6 +101,8 @@ pub(crate) struct Assembler<W: Write, N: Naming> {
     clock_error_ns: Option<u64>,
     /// The device that has the host's counters, from the first of them on.
     host: Option<DeviceId>,
+    /// Ranks whose process is not known yet.
+    new_ranks: Vec<NewRank>,
     held: Vec<Event>,
     stacks: HashMap<u64, StackFrames>,
     stack_ids: HashMap<(u64, u64), StackId>,
@@ -147,6 +151,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             gpus: Gpus::default(),
             clock_error_ns: None,
             host: None,
+            new_ranks: Vec::new(),
             held: Vec::new(),
             stacks: HashMap::new(),
             stack_ids: HashMap::new(),
@@ -193,6 +198,8 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 other => rest.push(other),
             }
         }
+        let (tasks, writer) = (&mut self.tasks, self.ingest.writer());
+        self.new_ranks.retain(|new| !tasks.became_rank(writer, new));
         let ready = std::mem::replace(&mut self.held, rest);
         self.write_rows(ready)?;
         for lost in left_out {
@@ -236,6 +243,13 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         if count > 0 {
             *self.losses.entry(loss).or_default() += count;
             self.ingest.writer().count_loss(loss, count);
+        }
+    }
+
+    /// A process has become a rank. Its own introduction may still come, in this batch or the next.
+    pub(crate) fn rank(&mut self, new: NewRank) {
+        if self.new_ranks.len() < MAX_NEW_RANKS {
+            self.new_ranks.push(new);
         }
     }
 

@@ -28,6 +28,14 @@ pub(crate) struct RankSeat {
     pub(crate) name: String,
 }
 
+/// A process that has become a rank while it was followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NewRank {
+    pub(crate) pid: u32,
+    pub(crate) rank: u32,
+    pub(crate) world_size: Option<u32>,
+}
+
 /// What is known before the first event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seats {
@@ -45,6 +53,9 @@ pub(crate) struct Seats {
 /// makes new ones as long as it is recorded, and each is kept in memory to its end, in about 300 bytes.
 pub(super) const MAX_THREADS: usize = 1 << 18;
 
+/// Processes between a rank and what it forked, at most.
+const MAX_GENERATIONS: usize = 64;
+
 #[derive(Debug)]
 struct Task {
     thread: ThreadId,
@@ -60,6 +71,8 @@ struct Task {
 struct Known {
     process: ProcessId,
     device: Option<DeviceId>,
+    /// Who forked it; 0 where it was there before.
+    parent: u32,
     /// When its first thread was born: another one is another process.
     born_ns: u64,
 }
@@ -107,7 +120,7 @@ impl Tasks {
                 processes: std::iter::once(process).chain(helpers.iter().map(|(_, p)| *p)).collect(),
             });
             for (pid, process) in std::iter::once((seat.pid, process)).chain(helpers) {
-                processes.insert(pid, Known { process, device: Some(device), born_ns: 0 });
+                processes.insert(pid, Known { process, device: Some(device), parent: 0, born_ns: 0 });
                 naming.process_seen(pid);
             }
         }
@@ -201,8 +214,74 @@ impl Tasks {
             naming.process_seen(task.pid);
         }
         let born_ns = if leader { task.born_ns } else { 0 };
-        self.processes.insert(task.pid, Known { process, device, born_ns });
+        self.processes.insert(task.pid, Known { process, device, parent: task.ppid, born_ns });
         process
+    }
+
+    /// A followed process has become a rank: it and what it has forked get a ledger of their own. Whoever has started it has
+    /// none any more, nor has what else that started: their time is no rank's. Who works for a rank already stays there.
+    /// False where nothing is known of the process yet.
+    pub(super) fn became_rank<W: Write>(&mut self, writer: &mut CaptureWriter<W>, new: &NewRank) -> bool {
+        let Some(known) = self.processes.get(&new.pid) else { return false };
+        let (process, before) = (known.process, known.device);
+        if before.is_some_and(|device| self.rank_of(writer, device).is_some()) {
+            return true;
+        }
+        writer.update_process(process, |p| (p.rank, p.world_size) = (Some(new.rank), new.world_size));
+        let beside: Vec<u32> =
+            self.processes.iter().filter(|(_, known)| known.device == before).map(|(&pid, _)| pid).collect();
+        let (family, others): (Vec<u32>, Vec<u32>) =
+            beside.into_iter().partition(|&pid| self.descends(pid, new.pid));
+        let mut processes = vec![process];
+        processes.extend(family.iter().filter_map(|&pid| self.process(pid)).filter(|&p| p != process));
+        if let Some(before) = before {
+            writer.update_device(before, |d| d.processes.clear());
+        }
+        let device = writer.add_device(Device {
+            source: self.seats.source,
+            kind: device_kind::CPU,
+            id: format!("rank {}", new.rank),
+            ordinal: new.rank,
+            model: String::new(),
+            processes,
+        });
+        let devices = [(family, Some(device)), (others, None)];
+        for (pid, device) in devices.into_iter().flat_map(|(pids, d)| pids.into_iter().map(move |p| (p, d))) {
+            self.processes.entry(pid).and_modify(|known| known.device = device);
+        }
+        true
+    }
+
+    /// Whether a process is this one or comes from it.
+    fn descends(&self, mut pid: u32, from: u32) -> bool {
+        // A number that is used again may close a circle.
+        for _ in 0..=self.processes.len().min(MAX_GENERATIONS) {
+            if pid == from {
+                return true;
+            }
+            let Some(known) = self.processes.get(&pid) else { return false };
+            pid = known.parent;
+        }
+        false
+    }
+
+    fn rank_of<W: Write>(&self, writer: &CaptureWriter<W>, device: DeviceId) -> Option<(u32, Option<u32>)> {
+        let tables = writer.tables();
+        let mut processes = tables.device(device)?.processes.iter().filter_map(|&p| tables.process(p));
+        processes.find_map(|p| Some((p.rank?, p.world_size)))
+    }
+
+    /// A process uses a GPU: below a shell that was started as a rank, it is what computes for that rank.
+    pub(super) fn computes<W: Write>(&self, writer: &mut CaptureWriter<W>, pid: u32) {
+        let Some(known) = self.processes.get(&pid) else { return };
+        let numbered = known.device.and_then(|device| self.rank_of(writer, device));
+        if let Some((rank, world_size)) = numbered {
+            writer.update_process(known.process, |p| {
+                if p.rank.is_none() {
+                    (p.rank, p.world_size) = (Some(rank), world_size);
+                }
+            });
+        }
     }
 
     pub(super) fn thread(&self, task: u32) -> Option<ThreadId> {

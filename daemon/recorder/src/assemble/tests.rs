@@ -10,9 +10,9 @@ use stallscope_ebpf::object::{ObjectText, describe};
 use stallscope_ebpf::probes::collectives::Decoded;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::RecordKind;
-use stallscope_schemas::wire::{self, Head, OUTSIDE, Task, WaitRecord, record, wait};
+use stallscope_schemas::wire::{self, Head, OUTSIDE, Task, WaitRecord, record, task_flag, wait};
 
-use super::{Assembler, MAX_TOLD, NamedStack, Naming, RankSeat, Seats, forget_old};
+use super::{Assembler, MAX_TOLD, NamedStack, Naming, NewRank, RankSeat, Seats, forget_old};
 use crate::queue::LeftOut;
 
 /// Knows no names.
@@ -196,4 +196,40 @@ fn a_sampled_launch_is_a_row_of_its_thread_with_its_stack_or_without_where_none_
     let names = capture.tables().stack_names(rows[0].stack);
     let names: Vec<&str> = names.into_iter().map(|n| capture.tables().string(n)).collect();
     assert_eq!((names, rows[1].stack), (vec!["10", "20"], rows[0].stack));
+}
+
+fn forked(number: u32, pid: u32, parent: u32) -> Event {
+    let Event::Task(task) = task(number, pid, u64::from(pid)) else { unreachable!() };
+    let flags = u16::try_from(task_flag::TASK_LEADER).unwrap();
+    Event::Task(Task { head: Head { flags, ..task.head }, ppid: parent, ..task })
+}
+
+#[test]
+fn a_process_that_a_launcher_starts_as_a_rank_has_a_ledger_of_its_own_with_what_it_forked() {
+    let mut assembler = assembler();
+    let ranks = [(5001, 0), (5002, 1)];
+    // Told before the launcher's children are known, as another CPU's ring may have it.
+    for (pid, rank) in ranks {
+        assembler.rank(NewRank { pid, rank, world_size: Some(2) });
+    }
+    assembler.batch(vec![task(1, PID, 7)], &[], 0).unwrap();
+    let children = [(2, 5001, PID), (3, 5002, PID), (4, 6001, 5001), (5, 6002, PID)];
+    assembler
+        .batch(children.map(|(number, pid, parent)| forked(number, pid, parent)).to_vec(), &[], 0)
+        .unwrap();
+    // A rank's own launcher below it changes nothing.
+    assembler.rank(NewRank { pid: 6001, rank: 9, world_size: Some(10) });
+    assembler.batch(vec![forked(6, 7001, 6001)], &[], 0).unwrap();
+    let capture = Capture::open(assembler.finish().unwrap().0).unwrap();
+    let tables = capture.tables();
+    let pids = |id: &str| -> Vec<i64> {
+        let device = tables.devices().iter().find(|d| d.id == id).unwrap();
+        let mut pids: Vec<i64> = device.processes.iter().map(|&p| tables.process(p).unwrap().pid).collect();
+        pids.sort_unstable();
+        pids
+    };
+    assert!(pids(&format!("pid {PID}")).is_empty(), "who started them");
+    assert_eq!((pids("rank 0"), pids("rank 1")), (vec![5001, 6001, 7001], vec![5002]));
+    let rank = |pid: i64| tables.processes().iter().find(|p| p.pid == pid).unwrap().rank;
+    assert_eq!([5001, 5002, 6001, i64::from(PID)].map(rank), [Some(0), Some(1), None, None]);
 }
