@@ -193,9 +193,18 @@ pub(crate) struct ReportArgs {
     /// Capture (or a trace that `import` reads).
     #[arg(value_name = "CAPTURE")]
     pub(crate) capture: PathBuf,
+    /// Captures of the same job from its other hosts: read together, collectives over all of them (docs/several-hosts.md).
+    #[arg(value_name = "OTHER-HOST")]
+    pub(crate) more: Vec<PathBuf>,
     /// Print JSON (docs/report-json.md describes it) instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the report as one HTML page that needs nothing else, instead of text; beside --json, both (docs/report-html.md).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Replace the page even where it is not an earlier output of this command.
+    #[arg(long, requires = "html")]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -244,11 +253,20 @@ pub(crate) struct FlamegraphArgs {
     /// Capture (or a trace that `import` reads).
     #[arg(value_name = "CAPTURE")]
     pub(crate) capture: PathBuf,
+    /// Captures of the same job from its other hosts: read together, collectives over all of them (docs/several-hosts.md).
+    #[arg(value_name = "OTHER-HOST")]
+    pub(crate) more: Vec<PathBuf>,
     /// What the width of a frame means [default: gpu-idle; off-cpu where the capture has no GPU].
     #[arg(short, long, value_enum)]
     pub(crate) weight: Option<WeightArg>,
-    /// An earlier capture to compare with: red grew, blue shrank; frames without the numbers of processes and threads.
-    #[arg(long, value_name = "BEFORE")]
+    /// Draw what the GPUs of this rank lost, and nothing else (gpu-idle and gpu-wait).
+    #[arg(long, value_name = "RANK")]
+    pub(crate) rank: Option<u32>,
+    /// What to compare with: an earlier capture, or `median`, the rank in the middle of all (with --rank).
+    ///
+    /// Red is more, blue is less; frames are without the numbers of processes and threads. Each frame of the median rank has the
+    /// median of the ranks; one without the frame counts as 0. A capture of the name is ./median.
+    #[arg(long, value_name = "BEFORE", requires_if("median", "rank"))]
     pub(crate) against: Option<PathBuf>,
     /// SVG to write; - for standard output [default: the capture's name with the weight and .svg, in this folder].
     #[arg(short, long, value_name = "FILE")]

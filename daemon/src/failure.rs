@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use stallscope_core::capture::{CaptureError, WriteError};
 use stallscope_core::ledger::NotConserved;
+use stallscope_core::merge::Refusal;
 use stallscope_core::report::text::printable;
 use stallscope_ebpf::SessionError;
 use stallscope_import::ImportError;
@@ -57,6 +58,16 @@ pub(crate) enum Failure {
     Nothing { path: PathBuf, what: &'static str },
     /// The capture is cut or damaged, and nothing that a report could be made of is left.
     NothingLeft(PathBuf),
+    /// A rank that is asked for and has no GPU in the capture; `has` are those that do, in words.
+    NoRank { path: PathBuf, rank: u32, has: String },
+    /// A rank is to be held against others, and there is none.
+    OneRank(PathBuf),
+    /// Options that do not go together.
+    Options { what: &'static str, advice: &'static str },
+    /// Captures that do not belong together.
+    Together(Refusal),
+    /// One file given as the captures of two hosts.
+    Twice(PathBuf),
     /// A pipe or a device where a file is needed.
     NotAFile(PathBuf),
     /// A file that exists and that nobody would want overwritten.
@@ -107,6 +118,21 @@ impl std::fmt::Display for Failure {
                     path.display()
                 )
             }
+            Self::NoRank { path, rank, has } => {
+                write!(f, "{} has no GPU of rank {rank}: it has {has}", path.display())
+            }
+            Self::OneRank(path) => {
+                write!(
+                    f,
+                    "{} has GPUs of one rank only: there is no other to hold it against",
+                    path.display()
+                )
+            }
+            Self::Options { what, .. } => write!(f, "{what}"),
+            Self::Together(source) => write!(f, "{source}"),
+            Self::Twice(path) => {
+                write!(f, "{} is given twice: each capture is that of one host", path.display())
+            }
             Self::NotAFile(path) => write!(f, "{} is not a file but a pipe or a device", path.display()),
             Self::WouldOverwrite(path) => write!(
                 f,
@@ -154,6 +180,11 @@ impl Failure {
             Self::NothingLeft(_) => Some(
                 "take an earlier copy of the file, or record or import it again; `stallscope info` shows what is lost",
             ),
+            Self::NoRank { .. } => Some("`stallscope report` shows the ranks of a capture"),
+            Self::OneRank(_) => {
+                Some("import the traces of several ranks into one capture, or leave --against out")
+            }
+            Self::Options { advice, .. } => Some(advice),
             Self::NotAFile(_) => Some("store it in a file first: captures are read at many places"),
             Self::BrokeOff { .. } => Some(
                 "`stallscope report` reads it; before recording again make room, or name a file on another disk with -o",
@@ -186,6 +217,8 @@ impl Failure {
             | Self::Defect(_)
             | Self::Signals(_)
             | Self::Start { .. }
+            | Self::Together(_)
+            | Self::Twice(_)
             | Self::Record(RecordError::Write(_) | RecordError::Writer) => None,
         }
     }
@@ -204,7 +237,12 @@ impl Failure {
             | Self::Import(_)
             | Self::Nothing { .. }
             | Self::NothingLeft(_)
+            | Self::NoRank { .. }
+            | Self::OneRank(_)
+            | Self::Together(_)
+            | Self::Twice(_)
             | Self::NotAFile(_) => 3,
+            Self::Options { .. } => 2,
             Self::WouldOverwrite(_)
             | Self::IsInput(_)
             | Self::Spool { .. }

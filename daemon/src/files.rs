@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stallscope_core::capture::{Capture, CaptureWriter, ReadAt, WriteError, WriterOptions};
 use stallscope_core::ingest::Ingest;
+use stallscope_core::merge::merge;
 use stallscope_import::flight_recorder::{self, ImportedJob};
 use stallscope_import::{ImportError, import_file};
 use tempfile::NamedTempFile;
@@ -64,6 +65,25 @@ pub(crate) fn open(path: &Path) -> Result<Capture<CaptureFile>, Failure> {
     let (buffer, _) = ingest.finish().map_err(written)?;
     buffer.into_inner().map_err(|e| spool(e.into_error()))?;
     Capture::open(CaptureFile(file)).map_err(capture)
+}
+
+/// Opens captures of one job, one a host, as one. With one there is nothing to hold it against.
+pub(crate) fn open_together(first: &Path, more: &[PathBuf]) -> Result<Capture<CaptureFile>, Failure> {
+    if more.is_empty() {
+        return open(first);
+    }
+    let paths: Vec<&Path> = std::iter::once(first).chain(more.iter().map(PathBuf::as_path)).collect();
+    for (at, path) in paths.iter().enumerate() {
+        let is_it =
+            |metadata: &std::fs::Metadata| paths.iter().take(at).any(|other| same_file(other, metadata));
+        if std::fs::metadata(path).is_ok_and(|metadata| is_it(&metadata)) {
+            return Err(Failure::Twice(path.to_path_buf()));
+        }
+    }
+    let captures = paths.iter().map(|path| Ok((path.display().to_string(), open(path)?)));
+    let merged = merge(captures.collect::<Result<_, Failure>>()?).map_err(Failure::Together)?;
+    // There is none only where none was given.
+    merged.map_or_else(|| open(first), Ok)
 }
 
 /// Whether a file begins with the signature of a capture, or is cut within it.

@@ -135,19 +135,36 @@ def exchange(rank, world, payload):
 
 
 class Ranks:
-    def __init__(self, rank, world):
-        self.nccl = Checked(load("libnccl.so.2"))
-        unique = UniqueId()
-        if rank == 0:
-            self.nccl.ncclGetUniqueId(byref(unique))
-        # A c_char array ends at its first zero when read as bytes: take the memory itself.
-        payload = exchange(rank, world, ctypes.string_at(byref(unique), 128))
-        ctypes.memmove(byref(unique), payload, 128)
-        self.comm = c_void_p()
-        self.nccl.ncclCommInitRank(byref(self.comm), c_int(world), unique, c_int(rank))
+    """The communicator of all ranks, or in a chain one of each rank with the one before it and one with the one after."""
 
-    def all_reduce(self, memory, count, stream):
-        self.nccl.ncclAllReduce(memory, memory, c_size_t(count), c_int(FLOAT32), c_int(SUM), self.comm, stream)
+    def __init__(self, rank, world, chain=False):
+        self.nccl = Checked(load("libnccl.so.2"))
+        ids = [UniqueId() for _ in range(world - 1 if chain else 1)]
+        if rank == 0:
+            for unique in ids:
+                self.nccl.ncclGetUniqueId(byref(unique))
+        # A c_char array ends at its first zero when read as bytes: take the memory itself.
+        payload = exchange(rank, world, b"".join(ctypes.string_at(byref(unique), 128) for unique in ids))
+        for place, unique in enumerate(ids):
+            ctypes.memmove(byref(unique), payload[place * 128 :], 128)
+        self.comm = self.before = self.after = None
+        if chain:
+            if rank > 0:
+                self.before = self.join(2, ids[rank - 1], 1)
+            if rank < world - 1:
+                self.after = self.join(2, ids[rank], 0)
+        else:
+            self.comm = self.join(world, ids[0], rank)
+
+    def join(self, world, unique, rank):
+        comm = c_void_p()
+        self.nccl.ncclCommInitRank(byref(comm), c_int(world), unique, c_int(rank))
+        return comm
+
+    def all_reduce(self, memory, count, stream, comm=None):
+        comm = comm or self.comm
+        self.nccl.ncclAllReduce(memory, memory, c_size_t(count), c_int(FLOAT32), c_int(SUM), comm, stream)
 
     def close(self):
-        self.nccl.ncclCommDestroy(self.comm)
+        for comm in filter(None, [self.comm, self.before, self.after]):
+            self.nccl.ncclCommDestroy(comm)

@@ -2,7 +2,9 @@
 
     gpu_launch.py RANKS COMMAND...
 
-Ends with the first rank that fails, and takes the others along; their process ids are printed at start.
+Ends with the first rank that fails, and takes the others along; their process ids are printed at start. With
+GPU_LAUNCH_DIES_WITH_PARENT it also ends, with all ranks, when whoever started it is gone; with GPU_LAUNCH_NICE they
+have that niceness, each in a session of its own: the kernel shares CPUs among sessions first.
 """
 
 import ctypes
@@ -19,17 +21,30 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def die_with_launcher():
+def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def prepare(nice):
+    die_with_parent()
+    if nice:
+        os.setsid()
+        os.nice(int(nice))
+        if os.path.exists("/proc/self/autogroup"):
+            with open("/proc/self/autogroup", "w") as file:
+                file.write(nice)
+
+
 def main():
+    if os.environ.get("GPU_LAUNCH_DIES_WITH_PARENT"):
+        die_with_parent()
+    nice = os.environ.get("GPU_LAUNCH_NICE")
     world, command = int(sys.argv[1]), sys.argv[2:]
     shared = {"WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     ranks = []
     for rank in range(world):
         env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        ranks.append(subprocess.Popen(command, env=env, preexec_fn=die_with_launcher))
+        ranks.append(subprocess.Popen(command, env=env, preexec_fn=lambda: prepare(nice)))
     print("pids", *(r.pid for r in ranks), flush=True)
 
     def stop(*_):

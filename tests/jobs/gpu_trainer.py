@@ -1,8 +1,9 @@
 """A trainer on CUDA and NCCL: loader, copies, forward, backward with all-reduces beside it, optimiser, sync.
 
 Start one a rank (gpu_launch.py). It runs on stand-ins for NVIDIA's libraries where those are in LD_LIBRARY_PATH.
-`--fault KIND@RANK` makes one rank do itself harm, `--dose-ms` at a time, every `--every` steps; what it really took is
-appended to STALLSCOPE_DOUBLE_TRUTH. Kinds: see HARMS, and slow-read, slow-device, more-work, tiny-kernels, sync-loop.
+`--fault KIND@RANK` makes one rank do itself harm, `--dose-ms` at a time, every `--every` steps; of several, between commas,
+each in its turn. What it really took is appended to STALLSCOPE_DOUBLE_TRUTH. Kinds: see HARMS and SETTINGS, and slow-read,
+slow-worker, more-work, tiny-kernels, sync-loop.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import mmap
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,7 +52,10 @@ def arguments():
     parser.add_argument("--sync-every", type=int, default=1)
     parser.add_argument("--load-ms", type=float, default=1, help="what a batch costs a loader's worker")
     parser.add_argument("--data", help="folder whose files the loader reads; %%r is the rank")
-    parser.add_argument("--fault", default="none@0", help="KIND@RANK")
+    parser.add_argument("--chain", action="store_true", help="each rank meets the one before it and the one after it, and no other")
+    parser.add_argument("--fault", default="none@0", help="KIND@RANK[,KIND@RANK...]")
+    parser.add_argument("--fetch-from", default="127.0.0.1:9", help="HOST:PORT that the fault fetch asks and waits for")
+    parser.add_argument("--fetch-bytes-a-ms", type=int, default=0, help="of the dose; 0: the peer waits that long")
     parser.add_argument("--dose-ms", type=float, default=10)
     parser.add_argument("--decoy", default="none@0", help="KIND@RANK: the same harm in a thread that nothing waits for")
     parser.add_argument("--every", type=int, default=1)
@@ -58,9 +63,12 @@ def arguments():
     parser.add_argument("--profile-file", help="rank 0 profiles itself for so many steps as this file says when it is there")
     parser.add_argument("--counter", help="file of 8 bytes that counts steps of rank 0")
     args = parser.parse_args()
-    for harm in ("fault", "decoy"):
-        kind, rank = getattr(args, harm).split("@")
-        setattr(args, harm, kind if int(rank) == RANK else "none")
+    kind, rank = args.decoy.split("@")
+    args.decoy = kind if int(rank) == RANK else "none"
+    # Of several faults the k-th has the steps that leave k over.
+    faults = [fault.split("@") for fault in args.fault.split(",")]
+    mine = [(turn, kind) for turn, (kind, rank) in enumerate(faults) if int(rank) == RANK]
+    args.turn, args.fault = mine[0] if mine else (0, "none")
     args.data = args.data and args.data.replace("%r", str(RANK))
     return args
 
@@ -79,7 +87,7 @@ def storage(pipe, dose_ms):
 def worker(args, batches):
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: a loader does not outlive a rank that is killed
     truth = Truth()
-    slow = args.fault == "slow-read"
+    slow, works = args.fault == "slow-read", args.fault == "slow-worker"
     if slow:
         (wanted, want), (data, ready) = os.pipe(), os.pipe()
         threading.Thread(target=storage, args=((wanted, ready), args.dose_ms), daemon=True).start()
@@ -95,6 +103,10 @@ def worker(args, batches):
             os.write(want, b"x")
             os.read(data, 1)
             truth.dose("slow-read", step, begin, time.monotonic_ns())
+        if works and step % args.every == 0:
+            begin = time.monotonic_ns()
+            busy(None, args.dose_ms)
+            truth.dose("slow-worker", step, begin, time.monotonic_ns())
         batches.put(step)
         step += 1
 
@@ -134,6 +146,29 @@ def gil(_gpu, dose_ms):
     thread.join()
 
 
+def gil_busy(_gpu, dose_ms):
+    """Another thread computes in C without giving the interpreter away."""
+    thread = threading.Thread(target=sum, args=(range(int(dose_ms * NUMBERS_A_MS)),))
+    thread.start()
+    thread.join()
+
+
+# What sum() adds up in a millisecond, about; what it really took is written down.
+NUMBERS_A_MS = 40_000
+
+
+def fetch(connection, bytes_a_ms):
+    """Asks a peer and waits: it answers after so many milliseconds, or with as much as so many are to take."""
+
+    def ask(_gpu, dose_ms):
+        missing = int(dose_ms * bytes_a_ms) or 1
+        connection.sendall(b"%d %d\n" % (0 if bytes_a_ms else int(dose_ms * 1000), missing))
+        while missing:
+            missing -= len(connection.recv(min(missing, 1 << 16))) or sys.exit("the peer is gone")
+
+    return ask
+
+
 def malloc_storm(gpu, dose_ms):
     end = time.monotonic_ns() + dose_ms * 1e6
     while time.monotonic_ns() < end:
@@ -149,11 +184,14 @@ def sync_copy(gpu, dose_ms):
     gpu.runtime.cudaFree(memory)
 
 
+CHECKPOINT = os.urandom(1 << 16)
+
+
 def fsync(_gpu, dose_ms):
     with tempfile.TemporaryFile(dir=".") as file:
         end = time.monotonic_ns() + dose_ms * 1e6
         while time.monotonic_ns() < end:
-            os.pwrite(file.fileno(), os.urandom(1 << 16), 0)
+            os.pwrite(file.fileno(), CHECKPOINT, 0)
             os.fsync(file.fileno())
 
 
@@ -174,12 +212,37 @@ HARMS = {
     "busy": busy,
     "lock": lock,
     "gil": gil,
+    "gil-busy": gil_busy,
     "malloc-storm": malloc_storm,
     "sync-copy": sync_copy,
     "fsync": fsync,
     "page-faults": page_faults,
     "subprocess": compile_something,
 }
+
+
+# What the stand-ins of a rank are told, by the dose.
+SETTINGS = {
+    "slow-device": lambda dose: f"gpu.slow={1 + dose / 10}",
+    # Its device's clock is off by so many milliseconds, or gains so many microseconds a millisecond.
+    "clock-offset": lambda dose: f"cupti.device_skew_ns={int(dose * 1e6)}",
+    "clock-drift": lambda dose: f"cupti.device_drift_ppm={int(dose * 1000)}",
+    # CUPTI's clock, which the recorder compares with the host's, is fast or jumps.
+    "cupti-fast": lambda _: "cupti.clock=fast",
+    "cupti-jumpy": lambda _: "cupti.clock=jumpy",
+    "clock-step": lambda _: "",
+}
+
+
+def steps_of_a_clock(path, dose_ms):
+    """The device's clock steps by the dose, forth and back."""
+    skew_ns = 0
+    while True:
+        with open(path + ".new", "w") as file:
+            file.write(f"cupti.device_skew_ns={skew_ns}\n")
+        os.rename(path + ".new", path)
+        time.sleep(2)
+        skew_ns = int(dose_ms * 1e6) - skew_ns
 
 
 def decoy(args, truth):
@@ -198,7 +261,11 @@ class Trainer:
 
         self.args, self.truth = args, Truth()
         self.gpu = Gpu(int(os.environ.get("LOCAL_RANK", RANK)))
-        self.ranks = Ranks(RANK, WORLD)
+        self.ranks = Ranks(RANK, WORLD, chain=args.chain)
+        self.harms = dict(HARMS)
+        if args.fault == "fetch":
+            host, port = args.fetch_from.split(":")
+            self.harms["fetch"] = fetch(socket.create_connection((host, int(port))), args.fetch_bytes_a_ms)
         self.compute, self.communication = self.gpu.stream(), self.gpu.stream()
         self.backward_done, self.reduced = self.gpu.event(), self.gpu.event()
         self.pinned, self.batch = self.gpu.pinned(BATCH_BYTES), self.gpu.alloc(BATCH_BYTES)
@@ -210,30 +277,40 @@ class Trainer:
         if fault == "more-work":
             microseconds += self.args.dose_ms * 1000 / (2 * self.args.layers)
         if fault == "tiny-kernels":
-            for _ in range(int(microseconds // 2)):
+            # A launch costs about 10 us on stand-ins, and a step has two kernels a layer.
+            for _ in range(int(self.args.dose_ms * 50 / self.args.layers)):
                 self.gpu.launch("elementwise_add", 2, self.compute)
-            return
         self.gpu.launch(name, microseconds, self.compute)
         if fault == "sync-loop":
             self.gpu.runtime.cudaStreamSynchronize(self.compute)
+
+    def meet(self, neighbour):
+        """Stands between what was launched before and what comes after: a stage hands over what the next one needs."""
+        if neighbour:
+            self.ranks.all_reduce(self.gradients, self.count, self.compute, neighbour)
 
     def step(self, step, batches):
         args, gpu = self.args, self.gpu
         begin = time.monotonic_ns()
         batches.get()
-        harmed = step % args.every == 0
-        if harmed and args.fault in HARMS:
+        harmed = step % args.every == args.turn % args.every
+        if harmed and args.fault in self.harms:
             harm = time.monotonic_ns()
-            HARMS[args.fault](gpu, args.dose_ms)
+            self.harms[args.fault](gpu, args.dose_ms)
             self.truth.dose(args.fault, step, harm, time.monotonic_ns())
         gpu.copy(self.batch, self.pinned, BATCH_BYTES, 1, self.compute)
+        if args.chain:
+            self.meet(self.ranks.before)
         for _ in range(args.layers):
             self.kernel("forward_gemm", args.forward_us, harmed)
         for _ in range(args.layers):
             self.kernel("backward_gemm", args.backward_us, harmed)
-            gpu.runtime.cudaEventRecord(self.backward_done, self.compute)
-            gpu.runtime.cudaStreamWaitEvent(self.communication, self.backward_done, 0)
-            self.ranks.all_reduce(self.gradients, self.count, self.communication)
+            if not args.chain:
+                gpu.runtime.cudaEventRecord(self.backward_done, self.compute)
+                gpu.runtime.cudaStreamWaitEvent(self.communication, self.backward_done, 0)
+                self.ranks.all_reduce(self.gradients, self.count, self.communication)
+        if args.chain:
+            self.meet(self.ranks.after)
         gpu.runtime.cudaEventRecord(self.reduced, self.communication)
         gpu.runtime.cudaStreamWaitEvent(self.compute, self.reduced, 0)
         self.kernel("optimizer_step", args.optimizer_us, False)
@@ -274,14 +351,19 @@ class Order:
 
 def main():
     args = arguments()
-    if args.fault == "slow-device":
-        slow = f"gpu.slow={1 + args.dose_ms / 10}"
-        os.environ["STALLSCOPE_DOUBLE"] = ";".join(filter(None, [os.environ.get("STALLSCOPE_DOUBLE"), slow]))
+    if args.fault in SETTINGS:
+        setting = SETTINGS[args.fault](args.dose_ms)
+        os.environ["STALLSCOPE_DOUBLE"] = ";".join(filter(None, [os.environ.get("STALLSCOPE_DOUBLE"), setting]))
+    if args.fault == "clock-step":
+        path = tempfile.mkdtemp() + "/settings"
+        os.environ["STALLSCOPE_DOUBLE_FILE"] = path
     # Before CUDA is there: what is forked must not have it.
     batches = multiprocessing.get_context("fork").Queue(maxsize=2)
     loader = multiprocessing.get_context("fork").Process(target=worker, args=(args, batches), daemon=True)
     loader.start()
     trainer = Trainer(args)
+    if args.fault == "clock-step":
+        threading.Thread(target=steps_of_a_clock, args=(path, args.dose_ms), daemon=True).start()
     if args.decoy != "none":
         threading.Thread(target=decoy, args=(args, trainer.truth), daemon=True).start()
     counter = None

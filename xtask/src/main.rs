@@ -76,7 +76,7 @@ enum Task {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
-    /// Jobs with known faults, recorded, and how well the report tells them (needs root; about ten minutes)
+    /// Jobs with known faults, recorded, and how well the report tells them (needs root; about twenty minutes)
     Faults {
         /// Machine-readable
         #[arg(long)]

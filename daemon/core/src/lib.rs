@@ -17,6 +17,8 @@ pub mod folded;
 pub mod hang;
 pub mod ingest;
 pub mod ledger;
+pub mod merge;
+pub mod page;
 mod parts;
 pub mod report;
 pub mod rows;

@@ -217,3 +217,21 @@ fn a_stretch_of_time_is_read_without_touching_the_rest() {
     }
     assert_eq!(read(&bytes), (rows[210..230].to_vec(), vec![]));
 }
+
+/// The writer stores equal strings once: together the names may be longer than the header that holds them.
+#[test]
+fn a_long_name_that_many_processes_share_is_read_back() {
+    let mut writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).unwrap();
+    let source = writer.add_source(Source { path: "t".into(), format: "test".into() });
+    let (name, host, job) = ("n".repeat(255), "h".repeat(64), "j".repeat(255));
+    for pid in 0..2_000 {
+        let (name, host, job) = (name.clone(), host.clone(), job.clone());
+        let process = writer.add_process(Process { source, pid, name, host, job, ..Process::default() });
+        writer.add_thread(Thread { process, tid: pid, name: "t".repeat(15) });
+    }
+    let capture = Capture::open(writer.finish().unwrap().0).unwrap();
+    assert!(capture.losses().is_empty(), "{:?}", capture.losses());
+    let processes = capture.tables().processes();
+    assert_eq!(processes.len(), 2_000);
+    assert!(processes.iter().all(|p| p.job == job && p.host == host && p.name == name));
+}

@@ -421,3 +421,33 @@ fn widths_of_flamegraphs_are_the_ledgers_times() {
         ]
     );
 }
+
+/// CPython asks for its interpreter lock every 5 ms; only the last time the holder is who ends the wait.
+#[test]
+fn a_lock_that_is_asked_for_again_and_again_is_held_by_who_lets_it_go_at_last() {
+    let of = |pause: i64, last_runs_out: bool| {
+        let (mut host, process, main) = rank();
+        let holder = host.thread(process, 11, "holder", 0, 1000);
+        let mut ask = |from: i64, to: i64, runs_out: bool| {
+            host.wait(main, from, to, "futex", |wait, _| {
+                wait.object_kind = ObjectKind::Futex;
+                wait.flags = wait_flags::RETURNED;
+                if runs_out {
+                    wait.result = -110;
+                    wait.flags |= wait_flags::IRQ_WAKER;
+                } else {
+                    wait.waker = Some(holder);
+                }
+            });
+        };
+        ask(100, 200, true);
+        ask(201, 300, true);
+        ask(300 + pause, 350 + pause, last_runs_out);
+        host.wait(holder, 50, 340, "clock_nanosleep", |_, _| {});
+        leaves(&ledger(host).root)
+    };
+    // Asleep with it until 340, then 10 on a CPU until it lets it go; main ran 100 before, 1 between, 650 after.
+    assert_eq!(of(0, false), [(CpuLeaf::Compute, 100 + 1 + 10 + 650), (CpuLeaf::Sleep, 239)]);
+    // Nobody has let it go yet.
+    assert_eq!(of(0, true), [(CpuLeaf::Compute, 751), (CpuLeaf::Lock, 249)]);
+}

@@ -1,5 +1,6 @@
 //! Runs the fault matrix and says how well causes were told.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,6 +19,12 @@ struct Args {
     /// The date to write above the table, where that is wanted as a page
     #[arg(long, value_name = "DATE")]
     page: Option<String>,
+    /// Keep captures and truth logs in this folder
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// Only this dose, as the table has it; may be given again
+    #[arg(long)]
+    dose: Vec<f64>,
     /// Only faults whose name contains one of these
     only: Vec<String>,
 }
@@ -27,15 +34,33 @@ fn main() -> anyhow::Result<ExitCode> {
     if let Some(why) = obstacle() {
         anyhow::bail!("the fault matrix needs {why}");
     }
-    let matrix = run(&Options { quick: args.quick, only: args.only }, |row| {
+    let options = Options { quick: args.quick, only: args.only, doses: args.dose, keep: args.keep };
+    let matrix = run(&options, |row| {
         let top1 = row.top1.map_or("", |named| if named { "named" } else { "MISSED" });
         eprintln!(
-            "{:<20} {:>5} ms: charged {:>8.2} ms a step of {:>8.2}; {top1} {}",
+            "{:<24} {:>6}: charged {:>7.2} ms of {:>7.2}, {} doses, {} steps; {} of {} ms waited, truly {}; split p99 {:?} us, \
+             {}/{} good, {} covered, {}/{} partial, {} mistaken; growth {:.4}, unknown {:.4}; {:.2?}; {top1} {}{}",
             row.fault,
-            row.dose_ms,
-            row.charged_ms_a_step,
+            row.dose,
+            row.charged_ms,
             row.actual_ms.unwrap_or(0.0),
-            row.said
+            row.doses,
+            row.steps,
+            row.charged_ns / 1_000_000,
+            row.waited_ns / 1_000_000,
+            row.true_waited_ns / 1_000_000,
+            row.split_error_p99_us,
+            row.good_splits,
+            row.splits,
+            row.covered_splits,
+            row.right_partial_splits,
+            row.partial_splits,
+            row.mistaken_operations,
+            row.leaf_growth_share,
+            row.unknown_share,
+            row.host_excess_ms,
+            row.said,
+            row.skipped.as_deref().unwrap_or_default()
         );
     })?;
     if args.json {

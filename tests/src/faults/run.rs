@@ -1,25 +1,27 @@
-//! Runs the cases: a trainer of four ranks each, with one fault on one of them, recorded while it runs.
+//! Runs the cases: a trainer of four ranks each, with its fault, recorded while it runs.
 
 use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use stallscope_core::capture::Capture;
 use stallscope_cupti_double::folder::Version;
 
-use super::Matrix;
-use super::cases::{CASES, Case, Kind, STOP};
-use super::score::{Row, score, summary};
-use super::truth::Truth;
+use super::cases::{CASES, Case, Kind, Means};
+use super::inject::{ATTACHED_AFTER, Antagonists, Peer, Throttled, run_delay_ns, stopped_meanwhile};
+use super::row::Row;
+use super::score::{FromOutside, score};
+use super::truth::{Dose, Truth};
+use super::{Matrix, mpi, summary};
 use crate::live::gpu::{GpuJob, double};
 use crate::live::lab::json;
 
 /// Ranks of the job.
 pub(super) const RANKS: u32 = 4;
-/// The one that has the fault.
-pub(super) const CULPRIT: u32 = 2;
+
+/// How long each is recorded.
+pub(super) const LENGTH: &str = "5s";
 
 /// What to run.
 #[derive(Clone, Debug, Default)]
@@ -28,101 +30,157 @@ pub struct Options {
     pub quick: bool,
     /// Only cases whose name contains one of these.
     pub only: Vec<String>,
+    /// Only these doses.
+    pub doses: Vec<f64>,
+    /// Where captures and truth logs are kept; else they are thrown away.
+    pub keep: Option<std::path::PathBuf>,
 }
 
 /// Runs the matrix.
 ///
 /// # Errors
-/// Where a job cannot be started or recorded here; a wrong answer is a row, not an error.
+/// Where nothing can be run here; a wrong answer, or none, is a row.
 pub fn run(options: &Options, mut tell: impl FnMut(&Row)) -> anyhow::Result<Matrix> {
-    let folder = tempfile::tempdir()?;
-    let libraries = double(folder.path(), Version::V12_8)?;
+    let temporary = tempfile::tempdir()?;
+    let libraries = double(temporary.path(), Version::V12_8)?;
+    let folder = options.keep.as_deref().unwrap_or(temporary.path());
     let wanted = |case: &&Case| {
         options.only.is_empty() || options.only.iter().any(|part| case.name.contains(part.as_str()))
     };
     let mut rows = Vec::new();
     for case in CASES.iter().filter(wanted) {
-        let middle = case.doses_ms.len() / 2;
-        let doses = if options.quick { case.doses_ms.get(middle..=middle) } else { Some(case.doses_ms) };
-        for (number, &dose_ms) in doses.unwrap_or_default().iter().enumerate() {
-            let at = folder.path().join(format!("{}-{number}", case.fault));
+        let middle = case.doses.len() / 2;
+        let doses = if options.quick { case.doses.get(middle..=middle) } else { Some(case.doses) };
+        let asked = |dose: &f64| options.doses.is_empty() || options.doses.contains(dose);
+        for (number, &dose) in doses.unwrap_or_default().iter().enumerate().filter(|(_, dose)| asked(dose)) {
+            let at = folder.join(format!("{}-{number}", case.name.replace([' ', ':', ','], "-")));
             std::fs::create_dir_all(&at)?;
-            let row = one(case, dose_ms, &at, &libraries)
-                .with_context(|| format!("{} at {dose_ms} ms a step", case.name))?;
+            let again = |_| one(case, dose, &at, &libraries);
+            // Ranks find each other by a port that was free a moment before: now and then somebody else has it by then.
+            let row = one(case, dose, &at, &libraries)
+                .or_else(again)
+                .unwrap_or_else(|why| failed(case, dose, &why));
             tell(&row);
             rows.push(row);
         }
     }
     ensure!(!rows.is_empty(), "no case has such a name; cases: {}", names());
-    Ok(Matrix { summary: summary(&rows), rows })
+    let (summary, more) = summary::of(&rows);
+    Ok(Matrix { summary, more, rows })
 }
 
 fn names() -> String {
-    CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", ")
+    CASES.iter().map(|case| case.name).collect::<Vec<_>>().join("; ")
+}
+
+/// What cannot be recorded or read is not named either.
+fn failed(case: &Case, dose: f64, why: &anyhow::Error) -> Row {
+    let top1 = (case.kind == Kind::Late).then_some(false);
+    Row { skipped: Some(format!("failed: {why:#}")), top1, ..Row::new(case, dose) }
+}
+
+fn one(case: &Case, dose: f64, folder: &Path, libraries: &Path) -> anyhow::Result<Row> {
+    let skipped = |why: anyhow::Error| Row { skipped: Some(format!("{why:#}")), ..Row::new(case, dose) };
+    match case.means {
+        Means::Mpi => Ok(mpi::run(case, dose, folder)?.unwrap_or_else(skipped)),
+        Means::Network(what) => match Peer::new(what) {
+            Ok(_peer) => on_gpus(case, dose, folder, libraries, &Peer::arguments(what)),
+            Err(why) => Ok(skipped(why)),
+        },
+        Means::Throttle => match Throttled::obstacle() {
+            None => on_gpus(case, dose, folder, libraries, &[]),
+            Some(why) => Ok(skipped(anyhow::anyhow!(why))),
+        },
+        _ => on_gpus(case, dose, folder, libraries, &[]),
+    }
 }
 
 /// A trainer whose healthy steps are nearly all computation, so that what is lost is the fault's.
-fn one(case: &Case, dose_ms: f64, folder: &Path, libraries: &Path) -> anyhow::Result<Row> {
-    let truth = folder.join("truth");
-    let (target, dose) = (format!("{}@{CULPRIT}", case.fault), dose_ms.to_string());
-    let what = if case.kind == Kind::Decoy { "--decoy" } else { "--fault" };
-    let mut arguments = vec!["--forward-us", "2000", "--backward-us", "4000", "--bucket-mib", "4"];
-    arguments.extend([what, &target, "--dose-ms", &dose]);
-    let log = truth.display().to_string();
-    let start = || {
-        let environment = [("STALLSCOPE_DOUBLE_TRUTH", log.as_str())];
-        GpuJob::start_with(folder, libraries, RANKS, &arguments, &environment)
-    };
-    // Ranks find each other by a port that was free a moment before: now and then somebody else has it by then.
-    let job = start().or_else(|_| start())?;
-    let capture = folder.join("a.stall").display().to_string();
-    let pid = job.pid().to_string();
-    let record = || json(&["record", "--pid", &pid, "-d", "5s", "-o", &capture, "--json", "--force"]);
-    let mut stops = Vec::new();
-    if case.fault == STOP {
-        let victim = *job.ranks.get(CULPRIT as usize).context("a pid for each rank")?;
-        (stops, _) = stopped_meanwhile(victim, dose_ms, record)?;
-    } else {
-        record()?;
+fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[String]) -> anyhow::Result<Row> {
+    let log = folder.join("truth");
+    // Of a run before this one, where they are kept: trainers append.
+    if log.exists() {
+        std::fs::remove_file(&log)?;
     }
+    let dose_text = dose.to_string();
+    let what = if case.kind == Kind::Decoy { "--decoy" } else { "--fault" };
+    let every = case.culprits.len().max(1).to_string();
+    let mut arguments = vec!["--forward-us", "2000", "--backward-us", "4000", "--bucket-mib", "4"];
+    arguments.extend([what, case.fault, "--dose-ms", &dose_text, "--every", &every]);
+    arguments.extend(more.iter().map(String::as_str));
+    if case.means == Means::Chain {
+        arguments.push("--chain");
+    }
+    let mut settings = format!("gpus={RANKS}");
+    if case.means == Means::Loss {
+        settings.push_str(&format!(";fault.drop={:.0}", 100.0 / dose));
+    }
+    let log_text = log.display().to_string();
+    let environment = [
+        ("STALLSCOPE_DOUBLE_TRUTH", log_text.as_str()),
+        ("STALLSCOPE_DOUBLE", settings.as_str()),
+        ("GPU_LAUNCH_DIES_WITH_PARENT", "1"),
+        // Ahead of what else the machine does, the recorder included: harm is to be the cause, not chance.
+        ("GPU_LAUNCH_NICE", "-10"),
+    ];
+    let job = GpuJob::start_with(folder, libraries, RANKS, &arguments, &environment)?;
+    let capture = folder.join("a.stall").display().to_string();
+    let (stops, outside) = recorded(case, dose, &job, &capture)?;
     drop(job);
     let report: Value = json(&["report", &capture, "--json"])?;
-    let mut truth = Truth::read(&truth)?;
-    truth.add_doses(stops);
-    score(case, dose_ms, &report, &truth)
+    let mut truth = Truth::read(&log)?;
+    truth.doses.extend(stops);
+    let opened = Capture::open(std::fs::read(&capture)?)?;
+    score(case, dose, (&report, &opened), &truth, outside)
 }
 
-/// Stops a process again and again while something else is done; says when.
-fn stopped_meanwhile<T: Send>(
-    pid: u32,
-    dose_ms: f64,
-    work: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<(Vec<(i64, i64)>, T)> {
-    let send = |signal: &str| Command::new("kill").args([signal, &pid.to_string()]).status();
-    let is_over = AtomicBool::new(false);
+/// Records a job while harm is done to it from outside, if that is how; says what that took.
+fn recorded(
+    case: &Case,
+    dose: f64,
+    job: &GpuJob,
+    capture: &str,
+) -> anyhow::Result<(Vec<Dose>, Option<FromOutside>)> {
+    let pid = job.pid().to_string();
+    let record = || json(&["record", "--pid", &pid, "-d", LENGTH, "-o", capture, "--json", "--force"]);
+    let rank = case.culprits.first().map_or(0, |culprit| culprit.rank);
+    let victim = *job.ranks.get(rank as usize).context("a pid for each rank")?;
+    match case.means {
+        Means::Stop => {
+            let (stops, _) = stopped_meanwhile(victim, dose, record)?;
+            Ok((stops.into_iter().map(|span| Dose { rank, span }).collect(), None))
+        }
+        Means::Throttle => {
+            let start = || Throttled::new(victim, dose);
+            let took = later(record, start, Throttled::throttled_ns)?;
+            Ok((Vec::new(), Some(took)))
+        }
+        Means::Antagonists => {
+            let others: Vec<u32> = job.ranks.iter().copied().filter(|pid| *pid != victim).collect();
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few processes")]
+            let start = || Antagonists::new(victim, &others, dose as u32);
+            let took = later(record, start, |_| run_delay_ns(victim))?;
+            Ok((Vec::new(), Some(took)))
+        }
+        _ => record().map(|_| (Vec::new(), None)),
+    }
+}
+
+/// Does harm from outside once the recording is under way, so that attaching is not what is harmed; says what it took until
+/// shortly before the recording's end.
+fn later<T: Send, H>(
+    record: impl FnOnce() -> anyhow::Result<T> + Send,
+    start: impl FnOnce() -> anyhow::Result<H>,
+    so_far_ns: impl Fn(&H) -> anyhow::Result<u64>,
+) -> anyhow::Result<FromOutside> {
     std::thread::scope(|scope| {
-        let stopping = scope.spawn(|| -> anyhow::Result<Vec<(i64, i64)>> {
-            let mut stops = Vec::new();
-            while !is_over.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(250));
-                send("-STOP")?;
-                let from = unix_ns();
-                std::thread::sleep(Duration::from_secs_f64(dose_ms / 1000.0));
-                // Whatever happens here, it must not stay stopped.
-                let to = unix_ns();
-                send("-CONT")?;
-                stops.push((from, to));
-            }
-            Ok(stops)
-        });
-        let done = work();
-        is_over.store(true, Ordering::Relaxed);
-        let stops = stopping.join().map_err(|_| anyhow::anyhow!("whoever stops the rank panicked"))??;
-        Ok((stops, done?))
+        let recording = scope.spawn(record);
+        std::thread::sleep(ATTACHED_AFTER);
+        let harm = start()?;
+        let (began, before) = (Instant::now(), so_far_ns(&harm)?);
+        std::thread::sleep(Duration::from_millis(3500));
+        let took = FromOutside { ns: so_far_ns(&harm)?.saturating_sub(before), of: began.elapsed() };
+        recording.join().map_err(|_| anyhow::anyhow!("the recording panicked"))??;
+        Ok(took)
     })
-}
-
-fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -1,217 +1,211 @@
 //! Holds a report against what was done.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use anyhow::Context;
-use serde::Serialize;
 use serde_json::Value;
+use stallscope_core::capture::{Capture, ReadAt};
+use stallscope_core::ledger::{CpuLeaf, Ledgers, Options};
 
-use super::cases::{Case, Kind};
-use super::run::{CULPRIT, RANKS};
-use super::truth::Truth;
+use super::baseline;
+use super::cases::{Case, Culprit, Kind};
+use super::row::Row;
+use super::run::RANKS;
+use super::spans::{Span, length, union};
+use super::splits::{Splits, p99_us};
+use super::truth::{Truth, ns};
 
-/// One run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// The fault.
-    pub fault: &'static str,
-    /// `late`, `decoy` or `healthy`.
-    pub kind: &'static str,
-    /// Dose that was asked for, ms a step.
-    pub dose_ms: f64,
-    /// Whether a dose delays the step by all that it takes.
-    pub on_path: bool,
-    /// What a dose took, mean of those in the window, ms; none where the job does not write it down.
-    pub actual_ms: Option<f64>,
-    /// Steps in the window.
-    pub steps: u64,
-    /// Largest difference between the leaves of a ledger and its wall time, ns.
-    pub conservation_residual_ns: u64,
-    /// Time that the other ranks waited for late ones, ns.
-    pub waited_ns: u64,
-    /// Of this, charged to the culprit and to the fault's leaf, ns.
-    pub charged_ns: u64,
-    /// The same a step and waiting rank, ms.
-    pub charged_ms_a_step: f64,
-    /// Time of the other ranks that could not be split or lies within the clocks' error, ns.
-    pub unsplit_ns: u64,
-    /// What the collectives' own begins say was waited less what the report says, as a share of the former. Of what is
-    /// hidden behind computation the report says nothing: only for ranks whose waits are exposed is this an error.
-    pub wait_missing_share: f64,
-    /// Whether the first finding that accuses anybody accuses the culprit, with the right cause.
-    pub top1: Option<bool>,
-    /// What it said.
-    pub said: String,
-    /// Findings that accuse a rank that is innocent, of warning or worse; in a healthy run of any rank.
-    pub false_findings: u64,
-    /// Share of all GPU time that is UNKNOWN, idle without a cause, or not split.
-    pub unknown_share: f64,
-}
-
-/// What the rows come to.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// Largest of all rows, ns.
-    pub conservation_residual_ns: u64,
-    /// Share of late runs that name culprit and cause first.
-    pub top1: Option<f64>,
-    /// Of the time that was charged to anybody in late runs, the share that was charged to culprit and cause.
-    pub precision_ns: Option<f64>,
-    /// Of the time that others waited or may have waited in late runs, the share that was charged to culprit and cause.
-    pub recall_ns: Option<f64>,
-    /// By how much more the others wait, a step, than in healthy runs, as a share of what a decoy took; not below 0.
-    pub decoy_blame: Option<f64>,
-    /// Over all rows.
-    pub false_findings: u64,
-    /// Slope and intercept (ms) of charged time a step over what a dose took.
-    pub dose_slope: Option<(f64, f64)>,
-    /// Not measured: needs every operation's split.
-    pub split_error_p99_us: Option<f64>,
-    /// Not measured: needs several clocks.
-    pub epsilon_coverage: Option<f64>,
-    /// Mean over all rows.
-    pub unknown_share: f64,
-}
-
-fn ns(value: &Value) -> u64 {
-    value.as_u64().unwrap_or(0)
+/// What a fault from outside took, by the kernel's account.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FromOutside {
+    /// In all, ns.
+    pub(super) ns: u64,
+    /// In how much of the recording.
+    pub(super) of: Duration,
 }
 
 fn sum(leaves: &Value) -> u64 {
     leaves.as_object().map_or(0, |all| all.values().map(ns).sum())
 }
 
-/// Scores one run.
-pub(super) fn score(case: &Case, dose_ms: f64, report: &Value, truth: &Truth) -> anyhow::Result<Row> {
-    let devices: Vec<&Value> = report["devices"].as_array().context("devices")?.iter().collect();
-    anyhow::ensure!(devices.len() == RANKS as usize, "{} devices for {RANKS} ranks", devices.len());
-    let rank = |device: &Value| device["rank"].as_u64().and_then(|rank| u32::try_from(rank).ok());
-    let window = |device: &Value| {
-        (device["window"]["start_ns"].as_i64().unwrap_or(0), device["window"]["end_ns"].as_i64().unwrap_or(0))
-    };
-    let culprit = devices.iter().find(|d| rank(d) == Some(CULPRIT)).context("the culprit's device")?;
-    let (from, to) = window(culprit);
-    let (doses, mean_ns) = truth.doses(from, to);
-    let steps = ns(&culprit["steps"]["count"]);
-    let (mut residual, mut waited, mut charged, mut unsplit, mut unknown, mut wall) = (0, 0, 0, 0, 0, 0);
-    let (mut true_waits, mut known_waits) = (0, 0);
-    for device in &devices {
-        let (own_wall, idle) = (ns(&device["wall_ns"]), &device["idle"]);
-        for leaves in [&device["direct"], &device["root"]] {
-            residual = residual.max(sum(leaves).abs_diff(own_wall));
+/// A device of the report.
+struct Gpu<'a> {
+    rank: u32,
+    window: Span,
+    json: &'a Value,
+}
+
+fn gpus(report: &Value) -> anyhow::Result<Vec<Gpu<'_>>> {
+    let all = report["devices"].as_array().context("devices")?;
+    let gpus = all.iter().filter(|device| device["kind"] == "gpu").map(|json| {
+        let rank = json["rank"].as_u64().and_then(|rank| u32::try_from(rank).ok());
+        let moment = |key: &str| json["window"][key].as_i64().context("window");
+        Ok(Gpu { rank: rank.context("rank")?, window: (moment("start_ns")?, moment("end_ns")?), json })
+    });
+    gpus.collect()
+}
+
+/// Scores one run of ranks on GPUs.
+pub(super) fn score<S: ReadAt + Sync>(
+    case: &Case,
+    dose: f64,
+    (report, capture): (&Value, &Capture<S>),
+    truth: &Truth,
+    outside: Option<FromOutside>,
+) -> anyhow::Result<Row> {
+    let gpus = gpus(report)?;
+    let mut row = Row::new(case, dose);
+    row.refused = (0..RANKS).filter(|rank| gpus.iter().all(|gpu| gpu.rank != *rank)).collect();
+    anyhow::ensure!(
+        row.refused.is_empty() || case.kind == Kind::Clock,
+        "{} devices for {RANKS} ranks",
+        gpus.len()
+    );
+    ledgers(&mut row, case, &gpus, truth);
+    let splits = Splits::of(capture, truth);
+    (row.splits, row.good_splits, row.mistaken_operations) = (splits.count(), splits.good(), splits.mistaken);
+    (row.partial_splits, row.right_partial_splits) = (splits.partial, splits.right_partial);
+    (row.covered_splits, row.epsilon_ns) = (splits.covered, splits.epsilon_ns);
+    row.split_errors_ns = splits.errors.iter().map(|(error, _)| *error).collect();
+    row.split_error_p99_us = p99_us(row.split_errors_ns.clone());
+    doses(&mut row, &gpus, truth, &splits, outside);
+    findings(&mut row, case, report)?;
+    if let Some(rank) = suspect(case) {
+        let excess = host_excess(capture, rank)?;
+        let steps = row.steps.max(1) as f64;
+        let a_step = |&(leaf, ns): &(CpuLeaf, u64)| (leaf.key(), ns as f64 / 1e6 / steps);
+        row.host_excess_ms = excess.iter().map(a_step).collect();
+        if case.kind == Kind::Decoy {
+            // That its threads wait for a CPU while the decoy computes is so, and no false blame.
+            let blamed = excess.iter().filter(|(leaf, _)| leaf.is_blocked()).map(|(_, ns)| ns).sum();
+            row.decoy = Some((took_ns(rank, &gpus, truth), blamed));
         }
-        residual = residual.max(sum(&device["comm"]).abs_diff(ns(&device["direct"]["comm_exposed_ns"])));
+    }
+    let windows: BTreeMap<u32, Span> = gpus.iter().map(|gpu| (gpu.rank, gpu.window)).collect();
+    row.baselines = Some(baseline::of(capture, case, &windows));
+    Ok(row)
+}
+
+/// What the ledgers say: whether they close, who waited, and whom that is charged to.
+fn ledgers(row: &mut Row, case: &Case, gpus: &[Gpu<'_>], truth: &Truth) {
+    let (mut unknown, mut wall) = (0, 0);
+    for Gpu { rank, window, json } in gpus {
+        let own_wall = ns(&json["wall_ns"]);
+        let (direct, comm) = (&json["direct"], &json["comm"]);
+        for leaves in [direct, &json["root"]] {
+            row.conservation_residual_ns = row.conservation_residual_ns.max(sum(leaves).abs_diff(own_wall));
+        }
+        let comm_residual = sum(comm).abs_diff(ns(&direct["comm_exposed_ns"]));
+        row.conservation_residual_ns = row.conservation_residual_ns.max(comm_residual);
         wall += own_wall;
-        let comm = &device["comm"];
-        unknown += ns(&device["direct"]["unknown_ns"]) + ns(&idle["unknown_ns"]) + ns(&comm["unsplit_ns"]);
-        if rank(device) == Some(CULPRIT) {
+        unknown += ns(&direct["unknown_ns"]) + ns(&json["idle"]["unknown_ns"]) + ns(&comm["unsplit_ns"]);
+        if let Some(real) = truth.direct(*rank, *window) {
+            // Idle without a cause is unknown, too.
+            let idle = ns(&direct["idle_ns"]).saturating_sub(ns(&json["idle"]["unknown_ns"]));
+            for (said, real) in [
+                (ns(&direct["compute_ns"]), real.compute_ns),
+                (ns(&direct["comm_exposed_ns"]), real.comm_exposed_ns),
+                (ns(&direct["memcpy_exposed_ns"]), real.memcpy_exposed_ns),
+                (idle, real.idle_ns),
+            ] {
+                let growth = said.saturating_sub(real) as f64 / own_wall.max(1) as f64;
+                row.leaf_growth_share = row.leaf_growth_share.max(growth);
+            }
+        }
+        // What the only one who is late waits itself is nobody's fault that is known here.
+        if case.culprits.iter().all(|culprit| culprit.rank == *rank) && !case.culprits.is_empty() {
             continue;
         }
-        unsplit += ns(&comm["unsplit_ns"]) + ns(&comm["uncertain_ns"]);
-        waited += ns(&comm["wait_ns"]);
-        known_waits += i64::try_from(ns(&comm["wait_ns"])).unwrap_or(i64::MAX);
-        let (from, to) = window(device);
-        true_waits += truth.waited_ns(rank(device).unwrap_or(0), from, to);
-        for wait in device["waits"].as_array().into_iter().flatten() {
+        row.unsplit_ns += ns(&comm["unsplit_ns"]) + ns(&comm["uncertain_ns"]);
+        row.waited_ns += ns(&comm["wait_ns"]);
+        row.true_waited_ns += truth.waited_ns(*rank, *window);
+        for wait in json["waits"].as_array().into_iter().flatten() {
             let last = wait["via_ranks"].as_array().and_then(|via| via.last()).and_then(Value::as_u64);
-            if last == Some(CULPRIT.into()) && wait["leaf"] == case.leaf {
-                charged += ns(&wait["ns"]);
+            let is_right = |culprit: &Culprit| {
+                last == Some(culprit.rank.into()) && culprit.leaves.iter().any(|leaf| wait["leaf"] == *leaf)
+            };
+            if case.culprits.iter().any(is_right) {
+                row.charged_ns += ns(&wait["ns"]);
             }
         }
     }
+    row.unknown_share = unknown as f64 / wall.max(1) as f64;
+}
+
+/// What the doses took, and what is charged for each.
+fn doses(row: &mut Row, gpus: &[Gpu<'_>], truth: &Truth, splits: &Splits, outside: Option<FromOutside>) {
+    let Some(gpu) = gpus.first() else { return };
+    // By the trainer's own count: what the report takes for steps is the report's.
+    row.steps = truth.steps(gpu.window);
+    let (count, mean_ns) = if row.on_path {
+        truth.doses_seen(|meeting| splits.meetings.contains(&meeting))
+    } else {
+        truth.doses(gpu.window)
+    };
+    row.doses = count as u64;
+    row.actual_ms = (count > 0).then_some(mean_ns / 1e6);
+    if let Some(FromOutside { ns, of }) = outside {
+        // Of a step of the mean length.
+        let wall_ns = gpu.window.1.abs_diff(gpu.window.0) as f64;
+        row.actual_ms = Some(ns as f64 / of.as_nanos() as f64 * wall_ns / row.steps.max(1) as f64 / 1e6);
+    }
+    let times = if row.on_path && count > 0 { row.doses } else { row.steps };
+    row.charged_ms = row.charged_ns as f64 / 1e6 / (times.max(1) * u64::from(RANKS - 1)) as f64;
+}
+
+/// Whom the findings accuse.
+pub(super) fn findings(row: &mut Row, case: &Case, report: &Value) -> anyhow::Result<()> {
     let findings = report["findings"].as_array().context("findings")?;
-    let accuses =
-        |finding: &&Value| finding["culprit_ranks"].as_array().is_some_and(|ranks| !ranks.is_empty());
-    let first = findings.iter().find(accuses);
-    let said = first.map_or("", |f| f["summary"].as_str().unwrap_or("")).to_owned();
-    let is_late = case.kind == Kind::Late;
-    let top1 = is_late.then(|| {
-        let named = first.is_some_and(|f| f["culprit_ranks"] == serde_json::json!([CULPRIT]));
-        named && (case.says.is_empty() || case.says.iter().any(|word| said.contains(word)))
-    });
+    let ranks = |finding: &Value| -> Vec<u64> {
+        finding["culprit_ranks"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
+    };
+    let is_culprit = |rank: u64| case.culprits.iter().any(|culprit| u64::from(culprit.rank) == rank);
+    let accusing = findings.iter().filter(|finding| !ranks(finding).is_empty());
+    let first: Vec<&Value> = accusing.take(case.culprits.len().max(1)).collect();
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or("").to_owned();
+    row.said = first.iter().map(|finding| text(finding, "summary")).collect::<Vec<_>>().join("; ");
+    // Ranks on CPUs are told why they are late in the evidence.
+    let names = |culprit: &Culprit| {
+        first.iter().any(|finding| {
+            let on_cpu = text(finding, "summary").contains(" arrives last ");
+            let said = text(finding, if on_cpu { "evidence" } else { "summary" });
+            ranks(finding) == [u64::from(culprit.rank)] && culprit.says.iter().any(|word| said.contains(word))
+        })
+    };
+    row.top1 = (case.kind == Kind::Late).then(|| case.culprits.iter().all(names));
     let is_false = |finding: &&Value| {
-        let ranks: Vec<u64> =
-            finding["culprit_ranks"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-        let grave = finding["severity"] == "warning" || finding["severity"] == "critical";
-        grave && ranks.iter().any(|&rank| !is_late || rank != u64::from(CULPRIT))
+        let is_grave = finding["severity"] == "warning" || finding["severity"] == "critical";
+        is_grave && ranks(finding).iter().any(|&rank| !is_culprit(rank))
     };
-    let others = u64::from(RANKS - 1);
-    Ok(Row {
-        fault: case.name,
-        kind: match case.kind {
-            Kind::Late => "late",
-            Kind::Decoy => "decoy",
-            Kind::Healthy => "healthy",
-        },
-        dose_ms,
-        on_path: case.on_path,
-        actual_ms: (doses > 0).then_some(mean_ns / 1e6),
-        steps,
-        conservation_residual_ns: residual,
-        waited_ns: waited,
-        charged_ns: charged,
-        charged_ms_a_step: charged as f64 / 1e6 / (steps.max(1) * others) as f64,
-        unsplit_ns: unsplit,
-        wait_missing_share: (true_waits - known_waits) as f64 / (true_waits.max(1)) as f64,
-        top1,
-        said,
-        false_findings: findings.iter().filter(is_false).count() as u64,
-        unknown_share: unknown as f64 / (wall.max(1)) as f64,
-    })
+    row.false_findings = findings.iter().filter(is_false).count() as u64;
+    Ok(())
 }
 
-/// What the rows come to.
-pub(super) fn summary(rows: &[Row]) -> Summary {
-    let late: Vec<&Row> = rows.iter().filter(|row| row.kind == "late").collect();
-    let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-    let (charged, waited) = (late.iter().map(|r| r.charged_ns).sum(), late.iter().map(|r| r.waited_ns).sum());
-    let unsplit: u64 = late.iter().map(|r| r.unsplit_ns).sum();
-    let named = late.iter().filter(|r| r.top1 == Some(true)).count() as u64;
-    // What decoy runs wait beyond the healthy ones, against what the decoys took.
-    let a_step = |row: &Row| row.waited_ns as f64 / 1e6 / (row.steps.max(1) * u64::from(RANKS - 1)) as f64;
-    let mean = |kind: &str| {
-        let all: Vec<f64> = rows.iter().filter(|r| r.kind == kind).map(a_step).collect();
-        (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
-    };
-    let decoy_doses: Vec<f64> =
-        rows.iter().filter(|r| r.kind == "decoy").filter_map(|r| r.actual_ms).collect();
-    let decoy_ms = decoy_doses.iter().sum::<f64>() / decoy_doses.len().max(1) as f64;
-    let decoy_blame =
-        mean("decoy").zip(mean("healthy")).map(|(decoy, healthy)| (decoy - healthy).max(0.0) / decoy_ms);
-    let points: Vec<(f64, f64)> = late
-        .iter()
-        .filter(|r| r.on_path)
-        .filter_map(|row| Some((row.actual_ms?, row.charged_ms_a_step)))
-        .collect();
-    Summary {
-        conservation_residual_ns: rows.iter().map(|r| r.conservation_residual_ns).max().unwrap_or(0),
-        top1: share(named, late.len() as u64),
-        precision_ns: share(charged, waited),
-        recall_ns: share(charged, waited + unsplit),
-        decoy_blame,
-        false_findings: rows.iter().map(|r| r.false_findings).sum(),
-        dose_slope: line(&points),
-        split_error_p99_us: None,
-        epsilon_coverage: None,
-        unknown_share: rows.iter().map(|r| r.unknown_share).sum::<f64>() / rows.len().max(1) as f64,
+/// The rank whose host is looked at: the first culprit, or the one that the decoy is on.
+fn suspect(case: &Case) -> Option<u32> {
+    match case.kind {
+        Kind::Late => case.culprits.first().map(|culprit| culprit.rank),
+        Kind::Decoy => case.fault.split_once('@')?.1.parse().ok(),
+        Kind::Healthy | Kind::Loss | Kind::Clock => None,
     }
 }
 
-/// Slope and intercept of the least squares line.
-fn line(points: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let n = points.len() as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
-    let over: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
-    let under: f64 = points.iter().map(|p| (p.0 - x).powi(2)).sum();
-    (points.len() > 2 && under > 0.0).then(|| (over / under, y - over / under * x))
+/// What a rank's host did while others waited for its device, by leaf, as far as it is more than usual, ns.
+fn host_excess<S: ReadAt + Sync>(capture: &Capture<S>, rank: u32) -> anyhow::Result<Vec<(CpuLeaf, u64)>> {
+    let ledgers = Ledgers::of(capture, Options::default())?;
+    let of_rank = ledgers.gpus.iter().find(|ledger| {
+        let process = capture.tables().device(ledger.device).and_then(|d| d.processes.first().copied());
+        process.and_then(|p| capture.tables().process(p)).and_then(|p| p.rank) == Some(rank)
+    });
+    let root = &of_rank.context("the rank's ledger")?.root;
+    let excess = |&leaf: &CpuLeaf| (leaf, root.held_up.root.get(leaf).saturating_sub(root.usual.get(leaf)));
+    Ok(CpuLeaf::ALL.iter().map(excess).filter(|(_, ns)| *ns > 0).collect())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::line;
-
-    #[test]
-    fn a_line_is_found() {
-        let (slope, intercept) = line(&[(1.0, 3.0), (2.0, 5.0), (4.0, 9.0)]).unwrap();
-        assert!((slope - 2.0).abs() < 1e-9 && (intercept - 1.0).abs() < 1e-9);
-        assert_eq!(line(&[(1.0, 1.0), (1.0, 2.0), (1.0, 3.0)]), None);
-    }
+/// How long a decoy was at it while its rank's device was observed, ns.
+fn took_ns(rank: u32, gpus: &[Gpu<'_>], truth: &Truth) -> u64 {
+    let Some(gpu) = gpus.iter().find(|gpu| gpu.rank == rank) else { return 0 };
+    let spans = truth.doses.iter().map(|dose| dose.span).collect();
+    length(&union(spans, gpu.window))
 }

@@ -1,8 +1,8 @@
 //! CUPTI's clock: CLOCK_REALTIME, unless a client or a test chose another.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{OnceLock, PoisonError};
 
 use stallscope_double_shared::settings::{self, Settings};
 use stallscope_double_shared::sys;
@@ -68,7 +68,7 @@ pub(crate) fn offset(now_ns: u64) -> Offset {
 }
 
 fn measure(settings: &Settings, callback: usize) -> Offset {
-    let skew_ns = settings.number("cupti.device_skew_ns", 0);
+    let skew_ns = settings.number("cupti.device_skew_ns", 0) + drift_ns(settings);
     if callback != 0 {
         // SAFETY: only `set_callback` stores it, from a function of this type.
         let callback = unsafe { std::mem::transmute::<usize, Callback>(callback) };
@@ -83,6 +83,15 @@ fn measure(settings: &Settings, callback: usize) -> Offset {
         _ => real_ns,
     };
     Offset { ns, skew_ns }
+}
+
+/// What device times have gained since they were first asked for.
+fn drift_ns(settings: &Settings) -> i64 {
+    static SINCE_NS: OnceLock<u64> = OnceLock::new();
+    let now_ns = sys::monotonic_ns();
+    let passed_us = now_ns.saturating_sub(*SINCE_NS.get_or_init(|| now_ns)) / 1_000;
+    let gained_ns = i128::from(passed_us) * settings.number::<i128>("cupti.device_drift_ppm", 0) / 1_000;
+    i64::try_from(gained_ns).unwrap_or(0)
 }
 
 /// Between -1 and 1 ms, the same sequence in every run.

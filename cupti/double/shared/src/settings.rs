@@ -48,6 +48,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("cupti.version", "11.8, 12.4, 12.8, 13.0 or 13.3; default: that of the folder"),
     ("cupti.clock", "realtime, monotonic, fast (REALTIME at a rate of 1.0001) or jumpy (+-1 ms at random)"),
     ("cupti.device_skew_ns", "added to device times, as an error of CUPTI's clock conversion would be"),
+    (
+        "cupti.device_drift_ppm",
+        "what device times gain, parts in a million, from when they are first asked for",
+    ),
     ("cupti.call_ns", "host time that each CUDA call takes more while CUPTI is attached"),
     ("cupti.taken", "1: somebody else holds the subscriber"),
     ("cupti.absent", "1: calls fail as they do where there is no driver"),

@@ -12,9 +12,12 @@
 mod batch;
 pub mod columns;
 mod frame;
+mod ids;
+mod join;
 mod merge;
 mod read_at;
 mod reader;
+mod relation;
 mod segment;
 mod tables;
 mod writer;
@@ -23,6 +26,8 @@ pub use batch::{BatchColumns, ColumnSet};
 pub use merge::{DamageNotes, Merged, MergedRows, Run};
 pub use read_at::ReadAt;
 pub use reader::{BatchInfo, Capture, CaptureError, Hole};
+pub(crate) use relation::drift_ns;
+pub use relation::{Moment, Relation, Shift};
 pub use tables::{Clock, Device, Frame, Process, Source, Tables, Thread};
 pub use writer::{CaptureWriter, WriteError, WriterOptions};
 

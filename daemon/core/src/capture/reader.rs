@@ -12,8 +12,10 @@ use super::FORMAT_MAJOR;
 use super::batch::{BatchColumns, ColumnSet};
 use super::columns::{ColumnSpec, Encoding, Shape, Transform, decode};
 use super::frame::{FILE_HEAD_LEN, FileHead, PREFIX_LEN, Prefix, SEGMENT_MAGIC, parse_file_head};
+use super::ids::Ids;
 use super::merge::{DamageNotes, Merged, MergedRows};
 use super::read_at::ReadAt;
+use super::relation::Relation;
 use super::segment::{BatchPlace, ColumnPlace, parse, source_of};
 use super::tables::Tables;
 use super::writer::plausible;
@@ -62,12 +64,14 @@ pub struct BatchInfo {
     /// Bytes in the file.
     pub stored_len: u32,
     /// Added to the times of the rows.
-    clock_offset_ns: i64,
+    pub(super) clock_offset_ns: i64,
     file_offset: u64,
     crc32c: u32,
     columns: Vec<ColumnPlace>,
-    /// Position among all batches of the file.
-    order: usize,
+    /// Position among all batches of all files.
+    pub(super) order: usize,
+    /// Position of the file.
+    pub(super) part: usize,
 }
 
 /// A damaged stretch of the file: between which batches it lies.
@@ -77,23 +81,32 @@ pub struct Hole {
     pub after_batches: usize,
 }
 
-/// An open capture.
+/// One file of a capture.
+#[derive(Debug)]
+pub(super) struct Part<S> {
+    pub(super) source: S,
+    /// Where its tables stand in those of all files; none where there is one file.
+    pub(super) ids: Option<Ids>,
+}
+
+/// An open capture: of one file, or of several that are read together ([`Capture::join`]).
 #[derive(Debug)]
 pub struct Capture<S> {
-    source: S,
-    tables: Tables,
-    batches: Vec<BatchInfo>,
+    pub(super) parts: Vec<Part<S>>,
+    pub(super) tables: Tables,
+    pub(super) batches: Vec<BatchInfo>,
     by_key: HashMap<(u16, u32), Vec<usize>>,
     losses: Mutex<HashMap<u16, u64>>,
     /// Damaged batches that have been counted: analyses read the same batch more than once.
     damaged: Mutex<HashSet<usize>>,
-    holes: Vec<Hole>,
-    segments: u64,
-    header_bytes: u64,
-    file_len: u64,
-    host: String,
-    boot_id: String,
-    writer: String,
+    pub(super) holes: Vec<Hole>,
+    pub(super) relations: Vec<Relation>,
+    pub(super) segments: u64,
+    pub(super) header_bytes: u64,
+    pub(super) file_len: u64,
+    pub(super) host: String,
+    pub(super) boot_id: String,
+    pub(super) writer: String,
 }
 
 impl<S: ReadAt> Capture<S> {
@@ -120,13 +133,14 @@ impl<S: ReadAt> Capture<S> {
             return Err(CaptureError::Empty);
         }
         let mut capture = Self {
-            source,
+            parts: vec![Part { source, ids: None }],
             tables: Tables::default(),
             batches: Vec::new(),
             by_key: HashMap::new(),
             losses: Mutex::default(),
             damaged: Mutex::default(),
             holes: Vec::new(),
+            relations: Vec::new(),
             segments: 0,
             header_bytes: 0,
             file_len,
@@ -137,6 +151,12 @@ impl<S: ReadAt> Capture<S> {
         capture.read_headers()?;
         capture.apply_clocks();
         Ok(capture)
+    }
+
+    /// Reads from the one file of a capture that is being opened.
+    fn read_file(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        let part = self.parts.first().ok_or(io::ErrorKind::UnexpectedEof)?;
+        part.source.read_exact_at(at, into)
     }
 
     fn read_headers(&mut self) -> Result<(), CaptureError> {
@@ -172,13 +192,13 @@ impl<S: ReadAt> Capture<S> {
         if at + PREFIX_LEN as u64 > self.file_len {
             return Ok(Step::CutShort);
         }
-        self.source.read_exact_at(at, &mut prefix)?;
+        self.read_file(at, &mut prefix)?;
         let Some(prefix) = Prefix::from_bytes(&prefix) else { return Ok(Step::Damaged) };
         if at.saturating_add(prefix.total_len()) > self.file_len {
             return Ok(Step::CutShort);
         }
         header.resize(prefix.header_len as usize, 0);
-        self.source.read_exact_at(at + PREFIX_LEN as u64, header)?;
+        self.read_file(at + PREFIX_LEN as u64, header)?;
         if crc32c::crc32c(header) != prefix.header_crc {
             return Ok(Step::Damaged);
         }
@@ -224,6 +244,7 @@ impl<S: ReadAt> Capture<S> {
             crc32c: batch.crc32c,
             columns: batch.columns,
             order: self.batches.len(),
+            part: 0,
         });
     }
 
@@ -233,7 +254,7 @@ impl<S: ReadAt> Capture<S> {
         while from + (PREFIX_LEN as u64) <= self.file_len {
             let len = usize::try_from(self.file_len - from).unwrap_or(usize::MAX).min(window.len());
             let bytes = window.get_mut(..len).unwrap_or_default();
-            self.source.read_exact_at(from, bytes)?;
+            self.read_file(from, bytes)?;
             let hit = bytes.windows(PREFIX_LEN).position(|w| {
                 w.starts_with(&SEGMENT_MAGIC) && w.first_chunk().and_then(Prefix::from_bytes).is_some()
             });
@@ -257,6 +278,12 @@ impl<S: ReadAt> Capture<S> {
                 batch.max = TimeNs(batch.max.0.saturating_add(offset));
             }
         }
+        self.index();
+    }
+
+    /// Indexes batches by key.
+    pub(super) fn index(&mut self) {
+        self.by_key.clear();
         for (at, batch) in self.batches.iter().enumerate() {
             self.by_key.entry((batch.kind_id, batch.key)).or_default().push(at);
         }
@@ -343,11 +370,11 @@ impl<S: ReadAt> Capture<S> {
         &self.writer
     }
 
-    fn count_loss(&self, counter: LossCounter, count: u64) {
+    pub(super) fn count_loss(&self, counter: LossCounter, count: u64) {
         self.add_loss(counter.id(), count);
     }
 
-    fn add_loss(&self, counter: u16, count: u64) {
+    pub(super) fn add_loss(&self, counter: u16, count: u64) {
         if let Ok(mut losses) = self.losses.lock() {
             let sum = losses.entry(counter).or_default();
             *sum = sum.saturating_add(count);
@@ -380,7 +407,8 @@ impl<S: ReadAt> Capture<S> {
         let BatchColumns { columns, rows, body, scratch } = into;
         *rows = batch.rows as usize;
         body.resize(batch.stored_len as usize, 0);
-        self.source.read_exact_at(batch.file_offset, body).ok()?;
+        let part = self.parts.get(batch.part)?;
+        part.source.read_exact_at(batch.file_offset, body).ok()?;
         if crc32c::crc32c(body) != batch.crc32c {
             return None;
         }
@@ -429,7 +457,11 @@ impl<S: ReadAt> Capture<S> {
             .iter()
             .zip(durations)
             .all(|(&s, &d)| d < 1 << 62 && TimeNs(s.cast_signed()).plus(d) <= batch.max);
-        (sorted && first == Some(batch.min) && ends_inside).then_some(())
+        (sorted && first == Some(batch.min) && ends_inside).then_some(())?;
+        if let Some(ids) = &part.ids {
+            ids.renumber(R::KIND, columns);
+        }
+        Some(())
     }
 
     /// Rows of one key in the order of their starts, as runs of columns.

@@ -1,7 +1,8 @@
 //! Between the in-memory tables and the FlatBuffers header of a segment.
 //!
 //! A header comes from a file, and a checksum does not make it honest: one string can be referenced a million times by a
-//! hostile header. So strings are copied against a budget of the header's own length, and tables are counted against it.
+//! hostile header. So strings are copied against a budget, a multiple of the header's own length, and tables are counted
+//! against that length.
 
 use planus::ReadAsRoot;
 use stallscope_schemas::capture as fb;
@@ -183,15 +184,31 @@ pub(super) enum HeaderError {
     Overstated(&'static str),
 }
 
-/// Copies strings out of a header as long as together they are no longer than the header.
+/// How much longer than a header its texts may be together: the writer stores equal ones once, so that a thousand processes
+/// of one job share its name.
+const TEXT_FACTOR: usize = 64;
+const MOST_TEXT: usize = 64 << 20;
+
+/// Copies what a header holds as long as that is plausible for its length.
 struct Budget {
     bytes: usize,
+    text: usize,
 }
 
 impl Budget {
+    fn of(header: usize) -> Self {
+        let text = header.saturating_mul(TEXT_FACTOR).min(header.saturating_add(MOST_TEXT));
+        Self { bytes: header, text }
+    }
+
+    fn take_text(&mut self, s: &str) -> Result<(), HeaderError> {
+        self.text = self.text.checked_sub(s.len()).ok_or(HeaderError::Overstated("strings"))?;
+        Ok(())
+    }
+
     fn text(&mut self, s: Option<&str>) -> Result<String, HeaderError> {
         let s = s.unwrap_or_default();
-        self.bytes = self.bytes.checked_sub(s.len()).ok_or(HeaderError::Overstated("strings"))?;
+        self.take_text(s)?;
         Ok(s.to_owned())
     }
 
@@ -229,7 +246,7 @@ const MOST_LOST_ROWS: usize = 1 << 20;
 /// Reads a header and adds its tables to `tables`.
 pub(super) fn parse(bytes: &[u8], tables: &mut Tables) -> Result<HeaderContent, HeaderError> {
     let header = fb::SegmentHeaderRef::read_as_root(bytes)?;
-    let mut budget = Budget { bytes: bytes.len() };
+    let mut budget = Budget::of(bytes.len());
     let mut content = HeaderContent {
         sequence: header.sequence()?,
         origin: Origin {
@@ -269,7 +286,8 @@ fn parse_strings(
         })?;
         for s in strings {
             let s = s?;
-            budget.table(s.len() + 4, "strings")?;
+            budget.table(4, "strings")?;
+            budget.take_text(s)?;
             tables.push_string(s);
         }
     }

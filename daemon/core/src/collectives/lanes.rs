@@ -6,9 +6,9 @@ use hashbrown::HashMap;
 use stallscope_schemas::record::{
     CollectiveLibrary, CollectiveOp, OpKind, RecordKind, call_flags, gpu_op, op_flags,
 };
-use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, DeviceId, SourceId, StringId, ThreadId, TimeNs};
 
-use crate::capture::{BatchColumns, Capture, ColumnSet, ReadAt, Run, Tables};
+use crate::capture::{BatchColumns, Capture, ColumnSet, ReadAt, Relation, Run, Shift, Tables};
 use crate::classify::{OpClass, kernel_class, op_class};
 use crate::rows::{Collective, CollectiveCall};
 
@@ -19,7 +19,7 @@ const MAX_CALLS: usize = 1 << 20;
 /// Calls before a launch that may hold it: collective calls do not nest deeper, and a group has few more.
 const LOOK_BACK: usize = 64;
 
-/// One resident kernel.
+/// One resident kernel, on the clock that its device has in common with those that it is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) start: TimeNs,
@@ -30,18 +30,55 @@ pub(super) struct Mark {
     pub(super) bytes: u64,
     /// Position in the communicator's order, where that is known on all ranks alike.
     pub(super) sequence: Option<u64>,
+    /// Number of the call that launched it, as its process counts, plus one; 0 where unknown.
+    pub(super) call: u64,
+    /// What was added to its times, and within what that is known.
+    pub(super) shift: Shift,
+}
+
+impl Mark {
+    /// A time of it as its own device tells it.
+    pub(super) fn own(&self, time: TimeNs) -> TimeNs {
+        TimeNs(time.0.saturating_sub(self.shift.ns))
+    }
+}
+
+/// What clock a lane's kernels are told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LaneClock {
+    /// One of its own: lanes of other sources are not compared with it.
+    Own(SourceId),
+    /// One that several sources have in common, within the errors of its kernels.
+    Common(u32, SourceId),
+}
+
+impl LaneClock {
+    /// What lanes have to share to be compared.
+    pub(super) fn domain(self) -> (bool, u32) {
+        match self {
+            Self::Own(source) => (false, source.0),
+            Self::Common(group, _) => (true, group),
+        }
+    }
 }
 
 /// The kernels of one communicator on one device; where the communicator is not known, of one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lane {
     pub(super) device: DeviceId,
+    pub(super) clock: LaneClock,
     /// The communicator, where all ranks call it the same.
     pub(super) group: Option<StringId>,
     /// Its ranks, where known.
     pub(super) group_size: u64,
     /// By their begin.
     pub(super) marks: Vec<Mark>,
+    /// Those that had not ended when the recording did.
+    pub(super) open: Vec<Mark>,
+    /// What its process calls the communicator; empty where only the stream is known.
+    pub(super) called: StringId,
+    /// Threads that launch on it.
+    pub(super) threads: Vec<ThreadId>,
 }
 
 /// What a call into a library, or a trace, says of a kernel.
@@ -52,6 +89,7 @@ struct Known {
     operation: CollectiveOp,
     bytes: u64,
     sequence: Option<u64>,
+    call: u64,
 }
 
 /// Which lane a kernel belongs to.
@@ -64,12 +102,34 @@ enum Key {
 /// The lanes of all devices.
 pub(super) fn of<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId]) -> Vec<Lane> {
     let mut names = Names::new(capture.tables());
-    devices.iter().flat_map(|&device| of_device(capture, device, &mut names)).collect()
+    let mut all: Vec<Lane> =
+        devices.iter().flat_map(|&device| of_device(capture, device, &mut names)).collect();
+    for lane in &mut all {
+        if let LaneClock::Own(source) = lane.clock
+            && let Some(relation) = capture.relation(source)
+        {
+            lane.put_on(relation);
+        }
+    }
+    all
+}
+
+impl Lane {
+    /// Tells its kernels by the common clock.
+    fn put_on(&mut self, relation: &Relation) {
+        self.clock = LaneClock::Common(relation.group, relation.source);
+        for mark in self.marks.iter_mut().chain(&mut self.open) {
+            // Nobody leaves early: it is the ends that say how clocks relate.
+            mark.shift = relation.at(mark.end);
+            mark.start = TimeNs(mark.start.0.saturating_add(mark.shift.ns));
+            mark.end = TimeNs(mark.end.0.saturating_add(mark.shift.ns));
+        }
+    }
 }
 
 fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId, names: &mut Names<'_>) -> Vec<Lane> {
     let mut calls = Calls::new(capture, device);
-    let mut marks: Vec<(u64, Mark, Option<Known>)> = Vec::new();
+    let mut marks: Vec<(Op, Mark, Option<Known>)> = Vec::new();
     let columns = ColumnSet::of(&[
         gpu_op::START,
         gpu_op::DURATION,
@@ -99,36 +159,46 @@ fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId, names: &mut Name
                 operation: known.map_or_else(|| names.operation(op.name), |k| k.operation),
                 bytes: known.map_or(0, |k| k.bytes),
                 sequence: known.and_then(|k| k.sequence),
+                call: known.map_or(0, |k| k.call),
+                shift: Shift::default(),
             };
-            marks.push((op.stream, mark, known));
+            marks.push((op, mark, known));
         }
     }
     into_lanes(device, marks, capture.tables())
 }
 
 /// Puts kernels into lanes. One of which nothing is known belongs to the communicator of its stream, if that has only one.
-fn into_lanes(device: DeviceId, marks: Vec<(u64, Mark, Option<Known>)>, tables: &Tables) -> Vec<Lane> {
+fn into_lanes(device: DeviceId, marks: Vec<(Op, Mark, Option<Known>)>, tables: &Tables) -> Vec<Lane> {
     let mut of_stream: HashMap<u64, Option<StringId>> = HashMap::new();
-    for (stream, _, known) in &marks {
+    for (op, _, known) in &marks {
         let Some(known) = known else { continue };
         of_stream
-            .entry(*stream)
+            .entry(op.stream)
             .and_modify(|one| *one = one.filter(|&group| group == known.group))
             .or_insert(Some(known.group));
     }
     let mut lanes: BTreeMap<Key, Lane> = BTreeMap::new();
-    for (stream, mark, known) in marks {
-        let group = known.map(|k| k.group).or_else(|| of_stream.get(&stream).copied().flatten());
-        let key = group.map_or(Key::Stream(stream), Key::Group);
+    for (op, mark, known) in marks {
+        let group = known.map(|k| k.group).or_else(|| of_stream.get(&op.stream).copied().flatten());
+        let key = group.map_or(Key::Stream(op.stream), Key::Group);
         let lane = lanes.entry(key).or_insert_with(|| Lane {
             device,
+            clock: LaneClock::Own(tables.device(device).map_or(SourceId(0), |d| d.source)),
             // An address of one process says nothing to another.
             group: group.filter(|&g| is_shared(tables.string(g))),
             group_size: 0,
             marks: Vec::new(),
+            open: Vec::new(),
+            called: group.unwrap_or(StringId(0)),
+            threads: Vec::new(),
         });
         lane.group_size = lane.group_size.max(known.map_or(0, |k| k.group_size));
-        lane.marks.push(mark);
+        if let Some((thread, _)) = op.launch.filter(|(thread, _)| !lane.threads.contains(thread)) {
+            lane.threads.push(thread);
+        }
+        // One without an end says nothing about when it was over.
+        if op.flags & op_flags::END_UNKNOWN == 0 { lane.marks.push(mark) } else { lane.open.push(mark) }
     }
     lanes.into_values().collect()
 }
@@ -155,8 +225,6 @@ impl Op {
         let value = |column: u16| columns.column(column).get(at).copied().unwrap_or(0);
         let start = TimeNs(value(gpu_op::START).cast_signed());
         let flags = value(gpu_op::FLAGS);
-        // One without an end says nothing about when it was over.
-        (flags & op_flags::END_UNKNOWN == 0).then_some(())?;
         let thread = ThreadId(u32::try_from(value(gpu_op::LAUNCH_THREAD)).ok()?);
         let launched = TimeNs(value(gpu_op::LAUNCH_START).cast_signed());
         Some(Self {
@@ -245,6 +313,7 @@ impl<'a, S: ReadAt> Calls<'a, S> {
                 operation: operation(self.capture.tables().string(row.name)),
                 bytes: row.bytes,
                 sequence: row.sequence,
+                call: 0,
             });
         }
         let (thread, at) = op.launch.filter(|_| self.any)?;
@@ -272,6 +341,7 @@ fn known(calls: &[CollectiveCall], at: TimeNs) -> Option<Known> {
         bytes: call.bytes,
         // A process counts from the recording's begin: the number of another means another call.
         sequence: None,
+        call: call.sequence,
     };
     let moves = |call: &&CollectiveCall| {
         !matches!(call.operation, CollectiveOp::Group | CollectiveOp::Init | CollectiveOp::Wait)
@@ -287,5 +357,7 @@ fn known(calls: &[CollectiveCall], at: TimeNs) -> Option<Known> {
         operation: if all.operation == one.operation { one.operation } else { CollectiveOp::Other },
         bytes: all.bytes.saturating_add(one.bytes),
         sequence: None,
+        // The last of them: the kernel is that of all.
+        call: all.call.max(one.call),
     })
 }

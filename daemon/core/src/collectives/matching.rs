@@ -4,15 +4,17 @@
 //! belong together; others do where their kernels end together, because nobody leaves early. Within a communicator the
 //! kernels of two lanes are paired by a shift that holds for a while: a recording does not begin with the same operation
 //! everywhere, and records may be lost on the way.
+//!
+//! Times here are those of the clock that lanes have in common; what leaves is told by each device's own.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use stallscope_schemas::record::CollectiveOp;
-use stallscope_schemas::units::{DeviceId, SourceId, StringId, TimeNs};
+use stallscope_schemas::units::{DeviceId, StringId, TimeNs};
 
-use super::lanes::{Lane, Mark};
+use super::lanes::{Lane, LaneClock, Mark};
 use crate::capture::Tables;
 use crate::steps::percentile;
 
@@ -54,7 +56,7 @@ pub type OperationId = u32;
 pub struct Operation {
     /// Who came last.
     pub last: DeviceId,
-    /// When that was.
+    /// When that was, on the clock that the devices have in common: operations are in order by it.
     pub at: TimeNs,
     /// When each came.
     pub came: Vec<Came>,
@@ -62,13 +64,31 @@ pub struct Operation {
     pub before: Option<OperationId>,
 }
 
-/// A device's coming to an operation.
+impl Operation {
+    /// The coming of the last one.
+    #[must_use]
+    pub fn last_one(&self) -> Option<&Came> {
+        self.came.iter().find(|came| came.device == self.last)
+    }
+}
+
+impl Came {
+    /// When another one came, on the clock of this one, which came last.
+    #[must_use]
+    pub fn when_it_came(&self, other: &Self) -> TimeNs {
+        self.at.minus(other.last_at.since(other.at))
+    }
+}
+
+/// A device's coming to an operation, as its own clock tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Came {
     /// The device.
     pub device: DeviceId,
     /// When it came.
     pub at: TimeNs,
+    /// When the last one came.
+    pub last_at: TimeNs,
     /// When the operation ended there.
     pub end: TimeNs,
 }
@@ -145,8 +165,10 @@ pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched
         kinds: BTreeMap::new(),
         operations: Vec::new(),
     };
-    for members in together(lanes, tables) {
-        let is_whole = is_whole(&members, lanes, tables);
+    let groups = together(lanes, tables);
+    let alone = alone(&groups, lanes);
+    for members in groups {
+        let is_whole = is_whole(&members, lanes, tables, &alone);
         let mut before = None;
         for kernels in operations(&members, lanes) {
             before = work.split(&kernels, is_whole, before);
@@ -156,16 +178,16 @@ pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched
     Matched { splits: work.splits, transfers, operations: work.operations }
 }
 
-/// Source and job of a device: what differs in either is not compared.
-type Origin<'a> = (SourceId, &'a str);
+/// Clock and job of a device: what differs in either is not compared.
+type Origin<'a> = ((bool, u32), &'a str);
 
 /// Positions in `lanes` of those that are one communicator.
-fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
+pub(super) fn together(lanes: &[Lane], tables: &Tables) -> Vec<Vec<usize>> {
     // One clock, one job.
     let source = |lane: &Lane| {
         let device = tables.device(lane.device)?;
         let process = device.processes.first().and_then(|&p| tables.process(p));
-        Some((device.source, process.map_or("", |p| p.job.as_str())))
+        Some((lane.clock.domain(), process.map_or("", |p| p.job.as_str())))
     };
     let mut named: BTreeMap<(Option<Origin<'_>>, StringId), Vec<usize>> = BTreeMap::new();
     for (at, lane) in lanes.iter().enumerate() {
@@ -278,10 +300,10 @@ fn are_one(one: &Mark, other: &Mark) -> bool {
 }
 
 /// Positions of the kernels of one operation: lane and place in it.
-type Kernels = Vec<(usize, usize)>;
+pub(super) type Kernels = Vec<(usize, usize)>;
 
 /// The operations of a communicator of which all lanes have the kernel.
-fn operations(members: &[usize], lanes: &[Lane]) -> Vec<Kernels> {
+pub(super) fn operations(members: &[usize], lanes: &[Lane]) -> Vec<Kernels> {
     let marks = |lane: usize| lanes.get(lane).map_or(&[][..], |lane| lane.marks.as_slice());
     let Some(&reference) = members.iter().max_by_key(|&&lane| (marks(lane).len(), Reverse(lane))) else {
         return Vec::new();
@@ -335,8 +357,15 @@ fn twins(of: &[Mark], other: &[Mark]) -> Vec<Option<usize>> {
     out
 }
 
+/// Devices with a lane that matches none, of a communicator whose size is not known: it may be a rank of any.
+fn alone(groups: &[Vec<usize>], lanes: &[Lane]) -> BTreeSet<DeviceId> {
+    let placed: BTreeSet<usize> = groups.iter().flatten().copied().collect();
+    let others = lanes.iter().enumerate().filter(|(at, lane)| !placed.contains(at) && lane.group_size == 0);
+    others.map(|(_, lane)| lane.device).collect()
+}
+
 /// Whether all ranks of the communicator are among the lanes.
-fn is_whole(members: &[usize], lanes: &[Lane], tables: &Tables) -> bool {
+fn is_whole(members: &[usize], lanes: &[Lane], tables: &Tables, alone: &BTreeSet<DeviceId>) -> bool {
     let of = members.iter().filter_map(|&at| lanes.get(at));
     match of.clone().map(|lane| lane.group_size).max() {
         Some(size) if size > 0 => members.len() as u64 >= size,
@@ -347,14 +376,21 @@ fn is_whole(members: &[usize], lanes: &[Lane], tables: &Tables) -> bool {
                 processes.filter_map(|p| tables.process(p)).filter_map(|p| Some((p.world_size?, &p.job)));
             jobs.max().is_some_and(|(world, job)| {
                 let of_job = tables.processes().iter().filter(|p| p.job == *job);
-                of_job.filter_map(|p| p.rank).collect::<BTreeSet<u32>>().len() >= world as usize
+                let all = of_job.filter_map(|p| p.rank).collect::<BTreeSet<u32>>().len() >= world as usize;
+                // One whose clock is wrong is in the capture and matches nobody.
+                let of_this = |device: &DeviceId| {
+                    let device = tables.device(*device);
+                    let process = device.and_then(|d| tables.process(*d.processes.first()?));
+                    process.is_some_and(|p| p.job == *job)
+                };
+                all && !alone.iter().any(of_this)
             })
         }
     }
 }
 
 /// Whether nobody leaves before all have entered.
-fn synchronises(operation: CollectiveOp, ranks: usize) -> bool {
+pub(super) fn synchronises(operation: CollectiveOp, ranks: usize) -> bool {
     match operation {
         CollectiveOp::AllReduce
         | CollectiveOp::AllGather
@@ -381,6 +417,30 @@ struct Kind {
     transfers_ns: Vec<u64>,
 }
 
+/// A kernel of an operation.
+#[derive(Clone, Copy)]
+struct Kernel {
+    lane: usize,
+    at: usize,
+    device: DeviceId,
+    clock: LaneClock,
+    mark: Mark,
+}
+
+impl Kernel {
+    /// Between which moments of its own clock another one came.
+    fn saw_come(&self, other: &Self, of_one_clock_ns: u64) -> (TimeNs, TimeNs) {
+        let start = other.mark.start;
+        if self.clock == other.clock {
+            return (start.minus(of_one_clock_ns), start.plus(of_one_clock_ns));
+        }
+        let (own, its) = (self.mark.shift, other.mark.shift);
+        let earlier = of_one_clock_ns.saturating_add(its.less_ns).saturating_add(own.more_ns);
+        let later = of_one_clock_ns.saturating_add(its.more_ns).saturating_add(own.less_ns);
+        (start.minus(earlier), start.plus(later))
+    }
+}
+
 /// What is worked out operation by operation.
 struct Splitting<'a> {
     lanes: &'a [Lane],
@@ -399,33 +459,37 @@ impl Splitting<'_> {
         before: Option<OperationId>,
     ) -> Option<OperationId> {
         let lanes = self.lanes;
-        let kernels: Vec<(usize, usize, DeviceId, Mark)> = kernels
+        let kernels: Vec<Kernel> = kernels
             .iter()
             .filter_map(|&(lane, at)| {
                 let of = lanes.get(lane)?;
-                Some((lane, at, of.device, *of.marks.get(at)?))
+                Some(Kernel { lane, at, device: of.device, clock: of.clock, mark: *of.marks.get(at)? })
             })
             .collect();
-        let latest = kernels.iter().max_by_key(|(_, _, device, mark)| (mark.start, Reverse(*device)));
-        let &(_, _, last_device, last) = latest?;
+        let latest = kernels.iter().max_by_key(|kernel| (kernel.mark.start, Reverse(kernel.device)));
+        let &Kernel { device: last_device, mark: last, .. } = latest?;
         if !synchronises(last.operation, kernels.len()) {
             return None;
         }
-        let others = kernels.iter().filter(|k| k.2 != last_device);
-        let second = others.map(|k| k.3.start).max().unwrap_or(last.start);
-        let (surely, at_most) = (last.start.minus(self.error_ns), last.start.plus(self.error_ns));
-        let bytes = kernels.iter().map(|k| k.3.bytes).max().unwrap_or(0);
+        let bytes = kernels.iter().map(|k| k.mark.bytes).max().unwrap_or(0);
         let kind = self.kinds.entry((last.operation.id(), bytes, last.name, kernels.len())).or_default();
         kind.operation = Some(last.operation);
         kind.count += 1;
         let number = OperationId::try_from(self.operations.len()).ok();
-        for &(lane, at, device, mark) in &kernels {
-            let (waits_in, wait_until, uncertain_until) = if device == last_device {
+        for own in &kernels {
+            let &Kernel { lane, at, device, mark, .. } = own;
+            // Each of the others came within the error of its clock against this one's: so did the last.
+            let others = kernels.iter().filter(|other| other.device != device);
+            let came = others.map(|other| own.saw_come(other, self.error_ns));
+            let surely = came.clone().map(|(first, _)| first).max();
+            let at_most = came.map(|(_, last)| last).max();
+            let uncertain_until = at_most.unwrap_or(mark.start).max(mark.start);
+            let (waits_in, wait_until) = if device == last_device {
                 // It may have waited for the one before it by the error at most.
-                (None, mark.start, second.plus(self.error_ns).max(mark.start))
+                (None, mark.start)
             } else {
-                let wait_until = surely.max(mark.start);
-                (number.filter(|_| wait_until > mark.start), wait_until, at_most)
+                let wait_until = surely.unwrap_or(mark.start).max(mark.start);
+                (number.filter(|_| wait_until > mark.start), wait_until)
             };
             kind.wait_ns = kind.wait_ns.saturating_add(wait_until.since(mark.start));
             kind.kernels.push((lane, at));
@@ -435,7 +499,11 @@ impl Splitting<'_> {
                 *slot = Some(Split { waits_in, came, wait_until, uncertain_until, floor_until, is_whole });
             }
         }
-        let came = kernels.iter().map(|&(_, _, device, mark)| Came { device, at: mark.start, end: mark.end });
+        let came = kernels.iter().map(|kernel| {
+            let mark = kernel.mark;
+            let (at, last_at, end) = (mark.own(mark.start), mark.own(last.start), mark.own(mark.end));
+            Came { device: kernel.device, at, last_at, end }
+        });
         let came = came.collect();
         self.operations.push(Operation { last: last_device, at: last.start, came, before });
         number

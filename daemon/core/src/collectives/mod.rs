@@ -13,11 +13,15 @@
 //! Why a rank came last is told by what it did since an operation that both had, against what those did that waited for it: so
 //! each operation knows when it ended on each device.
 //!
-//! What could not be matched is UNSPLIT. Clocks are compared within one source only: a recording of one host has one.
+//! What could not be matched is UNSPLIT. A recording of one host has one clock; those of several sources are compared where
+//! `clocks` has found out how they relate, with its error added to `ε`.
 
+pub mod clocks;
 mod lanes;
 mod matching;
+mod pairing;
 mod phases;
+pub(crate) mod progress;
 
 use hashbrown::HashMap;
 use stallscope_schemas::units::{DeviceId, TimeNs};
@@ -85,11 +89,14 @@ impl Collectives {
 fn moments(operations: &[Operation]) -> HashMap<DeviceId, Vec<TimeNs>> {
     let mut all: HashMap<DeviceId, Vec<TimeNs>> = HashMap::new();
     for operation in operations {
+        let last = operation.last_one();
         for came in &operation.came {
             // What it did up to there, in it until the last one came, and from its end on; and what the last one did while it
             // was there.
-            all.entry(came.device).or_default().extend([came.at, operation.at, came.end]);
-            all.entry(operation.last).or_default().push(came.at);
+            all.entry(came.device).or_default().extend([came.at, came.last_at, came.end]);
+            if let Some(last) = last {
+                all.entry(operation.last).or_default().push(last.when_it_came(came));
+            }
         }
     }
     for moments in all.values_mut() {

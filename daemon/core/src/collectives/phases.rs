@@ -53,7 +53,7 @@ pub(super) fn pieces(lanes: &[Lane], splits: &[Vec<Option<Split>>], device: Devi
             let mut piece = |to: TimeNs, phase: Phase| {
                 let to = to.min(mark.end);
                 if at < to {
-                    out.push(Stretch { from: at, to, phase });
+                    out.push(Stretch { from: mark.own(at), to: mark.own(to), phase });
                     at = to;
                 }
             };

@@ -1,11 +1,11 @@
 use stallscope_schemas::record::CollectiveOp;
-use stallscope_schemas::units::{DeviceId, StringId, TimeNs};
+use stallscope_schemas::units::{DeviceId, SourceId, StringId, TimeNs};
 
 use super::Transfer;
-use super::lanes::{Lane, Mark};
+use super::lanes::{Lane, LaneClock, Mark};
 use super::matching::{Matched, Split, matched};
 use super::phases::{Phase, Stretch, pieces, resolve};
-use crate::capture::Tables;
+use crate::capture::{Shift, Tables};
 
 const COMM: StringId = StringId(1);
 
@@ -18,12 +18,16 @@ fn mark(start: i64, end: i64) -> Mark {
         operation: CollectiveOp::AllReduce,
         bytes: 0,
         sequence: None,
+        call: 0,
+        shift: Shift::default(),
     }
 }
 
 fn lane(device: u32, group: Option<StringId>, marks: Vec<Mark>) -> Lane {
     // As many as there are: else nothing beyond the wait for those seen is known.
-    Lane { device: DeviceId(device), group, group_size: 2, marks }
+    let clock = LaneClock::Own(SourceId(0));
+    let (open, called, threads) = (Vec::new(), StringId(0), Vec::new());
+    Lane { device: DeviceId(device), clock, group, group_size: 2, marks, open, called, threads }
 }
 
 fn phases(lanes: &[Lane], error_ns: u64, device: u32) -> Vec<(i64, i64, Phase)> {

@@ -14,7 +14,7 @@ pub(crate) struct HostWork {
 /// Frames that no rule names.
 pub(super) const FRAMEWORK: HostWork = HostWork { kind: "framework", what: "Python and framework code" };
 /// No frames at all.
-pub(super) const UNSEEN: HostWork =
+pub(crate) const UNSEEN: HostWork =
     HostWork { kind: "host-unseen", what: "something that the trace does not show" };
 
 const TABLE: &str = include_str!("host_work.tsv");

@@ -134,8 +134,9 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
         RootLeaf::IdleHost => {
             let usual = &late.root.usual;
             // What was waited for another thread that computed is not the launching thread's computation.
-            let own = work.causes.ranked().into_iter().filter(|(c, _)| c.direct == CpuLeaf::Compute);
-            let own = own.fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.ns));
+            let ranked = work.causes.ranked();
+            let on_cpu = || ranked.iter().filter(|(c, _)| c.direct == CpuLeaf::Compute);
+            let own = on_cpu().fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.ns));
             let computes = own.saturating_sub(usual.get(CpuLeaf::Compute));
             match held_up(work, usual, tables).filter(|h| h.excess_ns > 0 && h.excess_ns >= computes) {
                 Some(held_up) => {
@@ -147,7 +148,14 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
                         "the thread was on a CPU for {} more than those of the others",
                         duration(computes)
                     );
-                    ("its launching thread computes".to_owned(), evidence, None)
+                    let stacks = on_cpu().map(|(cause, amount)| (tables.stack_names(cause.stack), amount.ns));
+                    let stacks =
+                        stacks.map(|(frames, ns)| (frames.iter().map(|&f| tables.string(f)).collect(), ns));
+                    let sentence = match most_in_a_call(stacks, own) {
+                        Some(call) => format!("its launching thread computes in {call}()"),
+                        None => "its launching thread computes".to_owned(),
+                    };
+                    (sentence, evidence, None)
                 }
                 None if work.root.total() > 0 => (
                     "its host launched late".to_owned(),
@@ -174,6 +182,25 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
         leaf => (format!("it is {}", leaf.text()), format!("{share} of the time"), None),
     };
     Why { sentence, evidence, held_up, seen_ns }
+}
+
+/// The system call in which a thread spent more than half of its time on a CPU, by the stacks of its samples.
+fn most_in_a_call<'a>(stacks: impl Iterator<Item = (Vec<&'a str>, u64)>, all_ns: u64) -> Option<&'a str> {
+    let mut by_call: BTreeMap<&str, u64> = BTreeMap::new();
+    for (frames, ns) in stacks {
+        if let Some(call) = frames.into_iter().find_map(call_of_frame) {
+            let sum = by_call.entry(call).or_default();
+            *sum = sum.saturating_add(ns);
+        }
+    }
+    let (call, ns) = by_call.into_iter().max_by_key(|(_, ns)| *ns)?;
+    (ns.saturating_mul(2) > all_ns).then_some(call)
+}
+
+/// The system call whose entry into the kernel a frame is: `__x64_sys_fsync [kernel]`.
+fn call_of_frame(frame: &str) -> Option<&str> {
+    let name = frame.strip_suffix(" [kernel]")?;
+    name.strip_prefix("__x64_sys_").or_else(|| name.strip_prefix("__arm64_sys_"))
 }
 
 /// What a trace shows of a device's host in all of its idle time: no thread was followed.
@@ -336,4 +363,29 @@ fn chain(late: &DeviceLedger, cost: &Cost, why: &Why, tables: &Tables) -> Vec<Li
 
 fn plural(ranks: usize) -> String {
     if ranks == 1 { "a rank".to_owned() } else { format!("{ranks} ranks") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most_in_a_call;
+
+    #[test]
+    fn a_call_is_named_where_most_of_the_time_was_spent_in_it() {
+        let fsync = vec![
+            "train.py(7): save",
+            "__GI_fsync (libc.so.6)",
+            "__x64_sys_fsync [kernel]",
+            "do_fsync [kernel]",
+        ];
+        let write = vec!["train.py(6): save", "__arm64_sys_pwrite64 [kernel]"];
+        let python = vec!["train.py(5): step"];
+        let most = |fsync_ns, write_ns, python_ns| {
+            let stacks = [(fsync.clone(), fsync_ns), (write.clone(), write_ns), (python.clone(), python_ns)];
+            most_in_a_call(stacks.into_iter(), fsync_ns + write_ns + python_ns)
+        };
+        assert_eq!(most(60, 10, 20), Some("fsync"));
+        assert_eq!(most(10, 60, 20), Some("pwrite64"));
+        assert_eq!(most(40, 30, 20), None, "less than half");
+        assert_eq!(most(0, 0, 20), None);
+    }
 }

@@ -27,7 +27,7 @@ use crate::timeline::host::Node;
 
 pub use blame::{Blame, Link};
 pub use cpu::Pointer;
-pub(crate) use host_work::host_work;
+pub(crate) use host_work::{UNSEEN, host_work};
 pub(crate) use late::of_gpus;
 use rules::rule;
 

@@ -11,7 +11,7 @@
 //! - `operations` brings together what ranks say of one operation: who is in it, who has left, who never came;
 //! - `graph` is who waits for what; `verdict` finds where it ends, and what to say where it ends in a circle or in a rank
 //!   of which nothing is known;
-//! - `capture` makes the input from a capture, `text` the findings from the verdict.
+//! - `capture` makes the input from a capture of dumps, `live` from a recording, `text` the findings from the verdict.
 //!
 //! What always holds: the input may come from anywhere, so numbers are compared and never trusted; the work is bounded by
 //! the open calls of each rank that are looked at, and nothing recurses. A rank is blamed on evidence that ranks gave
@@ -19,6 +19,7 @@
 
 mod capture;
 mod graph;
+mod live;
 mod operations;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::{StackId, StringId, TimeNs};
 
 pub use capture::{CollectiveState, job_of};
+pub(crate) use live::live_findings;
 pub use operations::Key;
 pub(crate) use text::findings;
 pub use verdict::{Fault, Hang, judge};

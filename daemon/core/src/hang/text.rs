@@ -16,7 +16,13 @@ const UNEXPLAINED_NS: u64 = 30_000_000_000;
 
 /// What is worth saying of the collectives of a job.
 pub(crate) fn findings(job: &Job, tables: &Tables) -> Vec<Finding> {
+    // A dump does not say when it was written.
     let last = job.ranks.iter().flat_map(|log| &log.calls).map(|call| call.at).max().unwrap_or(TimeNs(0));
+    findings_at(job, tables, last)
+}
+
+/// What is worth saying of the collectives of a job that was seen until then.
+pub(super) fn findings_at(job: &Job, tables: &Tables, last: TimeNs) -> Vec<Finding> {
     let text = Text { job, tables };
     judge(job).iter().map(|hang| text.finding(hang, last)).collect()
 }

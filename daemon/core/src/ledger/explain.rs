@@ -231,13 +231,15 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         for piece in &self.blamed {
             let (ns, cause) = (piece.to.since(piece.from), piece.cause);
             let followed = cause.thread.filter(|&t| self.host_work.follows(t));
-            if let (IdleLeaf::Sync, Some(thread)) = (cause.leaf, followed) {
+            // Inside a call as well: where the thread is stopped, throttled or has no CPU, the call cannot go on.
+            let in_call = matches!(cause.leaf, IdleLeaf::Sync | IdleLeaf::Driver | IdleLeaf::Launch);
+            if let (true, Some(thread)) = (in_call, followed) {
                 let causes = &mut self.causes;
                 self.host_work.kept_from_returning(thread, piece.from, piece.to, |from, to, is_kept| {
                     if is_kept {
                         book.idle(from, to, IdleLeaf::Host, Some(thread));
                     } else if from < to {
-                        book.idle(from, to, IdleLeaf::Sync, Some(thread));
+                        book.idle(from, to, cause.leaf, Some(thread));
                         causes.add(cause, to.since(from));
                     }
                 });

@@ -29,6 +29,7 @@ use super::cpu::CpuSums;
 use super::cpu::idle::{HostWalk, HostWork};
 use super::device::{DeviceLedger, NotConserved};
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums, leaves};
+use super::stepper::ChargedSteps;
 use crate::capture::{Capture, ReadAt};
 use crate::collectives::{Came, Operation, OperationId};
 use crate::parts::in_proportion;
@@ -92,7 +93,7 @@ impl RootLeaf {
         )
     }
 
-    pub(super) fn of_idle(leaf: IdleLeaf) -> Self {
+    pub(crate) fn of_idle(leaf: IdleLeaf) -> Self {
         match leaf {
             IdleLeaf::Host => Self::IdleHost,
             IdleLeaf::Driver => Self::IdleDriver,
@@ -151,6 +152,8 @@ pub struct Root {
     sums: [u64; RootLeaf::ALL.len()],
     /// What its waits are charged to; sums to the direct ledger's wait.
     pub waits: BTreeMap<WaitedFor, Amount>,
+    /// Time that others waited for it as the one to blame, ns.
+    pub charged_ns: u64,
     /// What the threads that launch on it did in the time of its host that made it late.
     pub held_up: HostWork,
     /// That time, ns: each nanosecond once, however many waited.
@@ -245,9 +248,9 @@ impl Blame<'_> {
         if let Some(its) = operation.came.iter().find(|came| came.device == operation.last) {
             let mut came = operation.came.clone();
             came.sort_unstable_by_key(|own| (own.at, own.device));
-            for own in came.iter().filter(|own| own.at < operation.at) {
-                let ns = operation.at.since(own.at);
-                let meanwhile = self.histories.get(&own.device).and_then(|h| h.between(own.at, operation.at));
+            for own in came.iter().filter(|own| own.at < own.last_at) {
+                let ns = own.last_at.since(own.at);
+                let meanwhile = self.histories.get(&own.device).and_then(|h| h.between(own.at, own.last_at));
                 let ahead = meanwhile.iter().flat_map(|by_leaf| RootLeaf::ALL.iter().zip(by_leaf));
                 let ahead = ahead.filter(|(leaf, _)| leaf.is_own_work());
                 let mut lead_ns = ahead.fold(0u64, |sum, (_, ns)| sum.saturating_add(*ns)).min(ns);
@@ -338,7 +341,8 @@ impl Blame<'_> {
     ) -> Option<(ByLeaf, (TimeNs, TimeNs))> {
         let between = |device: DeviceId, from, to| self.histories.get(&device)?.between(from, to);
         let Some((own_since, its_since)) = level else {
-            return Some((between(its.device, own.at, its.at)?, (own.at, its.at)));
+            let since = its.when_it_came(&own);
+            return Some((between(its.device, since, its.at)?, (since, its.at)));
         };
         let mut excess = between(its.device, its_since, its.at)?;
         let usual = between(own.device, own_since, own.at)?;
@@ -433,6 +437,7 @@ pub(super) fn charge<S: ReadAt>(
         blame.operation(operation);
     }
     let Blame { keys, charged, mut late, .. } = blame;
+    let mut steps = ChargedSteps::new(ledgers);
     for (ledger, (device, history)) in ledgers.iter_mut().zip(&histories) {
         let mut root = Root::own(&ledger.sums);
         for wait in &history.waits {
@@ -441,6 +446,12 @@ pub(super) fn charge<S: ReadAt>(
             for (number, ns) in numbers.into_iter().zip(in_proportion(wait.to.since(wait.from), &weights)) {
                 let Some(key) = keys.get(number).filter(|_| ns > 0) else { continue };
                 root.add(key.leaf, ns);
+                if let Some(culprit) = key.culprit() {
+                    // By its own clock, where it was in the operation itself.
+                    let came = operations.get(wait.operation as usize).map_or(&[][..], |o| o.came.as_slice());
+                    let at = came.iter().find(|came| came.device == culprit).map_or(wait.to, |came| came.at);
+                    steps.add(culprit, at, ns);
+                }
                 root.waits.entry(key.clone()).or_default().add(ns);
             }
         }
@@ -469,14 +480,16 @@ pub(super) fn charge<S: ReadAt>(
         }
         ledger.root = root;
     }
+    steps.fill(ledgers);
     Ok(())
 }
 
 /// How long only this device was missing, over all operations.
 fn ahead_ns(operations: &[Operation], device: DeviceId) -> u64 {
     let alone = operations.iter().filter(|operation| operation.last == device).filter_map(|operation| {
+        let last = operation.last_one()?;
         let others = operation.came.iter().filter(|came| came.device != device);
-        Some((others.map(|came| came.at).max()?, operation.at))
+        Some((others.map(|came| last.when_it_came(came)).max()?, last.at))
     });
     let mut alone: Vec<_> = alone.collect();
     alone.sort_unstable();

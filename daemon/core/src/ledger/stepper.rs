@@ -1,7 +1,9 @@
 //! Cuts a device's time line into steps while its operations pass.
 
-use stallscope_schemas::units::{StringId, TimeNs};
+use hashbrown::HashMap;
+use stallscope_schemas::units::{DeviceId, StringId, TimeNs};
 
+use super::device::DeviceLedger;
 use super::leaf::Sums;
 use crate::rows::Launch;
 use crate::steps::{MAX_STEPS, Mark, StepPlan};
@@ -19,6 +21,8 @@ pub struct Step {
     pub whole: bool,
     /// Its time by leaf.
     pub sums: Sums,
+    /// Time that others waited for this device, as waits that ended in this step, ns.
+    pub charged_ns: u64,
 }
 
 /// Where the time line is cut.
@@ -98,7 +102,49 @@ impl Stepper {
             && start < at
             && self.done.len() < MAX_STEPS
         {
-            self.done.push(Step { name, start, end: at, whole, sums });
+            self.done.push(Step { name, start, end: at, whole, sums, charged_ns: 0 });
+        }
+    }
+}
+
+/// What others waited for each device, by its steps: a wait belongs to the step in which the late one came.
+pub(super) struct ChargedSteps {
+    by_device: HashMap<DeviceId, Charged>,
+}
+
+#[derive(Default)]
+struct Charged {
+    total_ns: u64,
+    /// Begin and end of each step, and what was charged in it.
+    steps: Vec<(TimeNs, TimeNs, u64)>,
+}
+
+impl ChargedSteps {
+    pub(super) fn new(ledgers: &[DeviceLedger]) -> Self {
+        let steps = |ledger: &DeviceLedger| ledger.steps.iter().map(|s| (s.start, s.end, 0)).collect();
+        let charged = |ledger: &DeviceLedger| Charged { total_ns: 0, steps: steps(ledger) };
+        Self { by_device: ledgers.iter().map(|ledger| (ledger.device, charged(ledger))).collect() }
+    }
+
+    /// Charges a wait that ended at `at`; outside of steps it counts to the total alone.
+    pub(super) fn add(&mut self, device: DeviceId, at: TimeNs, ns: u64) {
+        let Some(charged) = self.by_device.get_mut(&device) else { return };
+        charged.total_ns = charged.total_ns.saturating_add(ns);
+        let after = charged.steps.partition_point(|(start, _, _)| *start <= at);
+        let step = after.checked_sub(1).and_then(|step| charged.steps.get_mut(step));
+        if let Some((_, _, sum)) = step.filter(|(_, end, _)| at < *end) {
+            *sum = sum.saturating_add(ns);
+        }
+    }
+
+    /// Hands the sums to the ledgers.
+    pub(super) fn fill(mut self, ledgers: &mut [DeviceLedger]) {
+        for ledger in ledgers {
+            let Charged { total_ns, steps } = self.by_device.remove(&ledger.device).unwrap_or_default();
+            ledger.root.charged_ns = total_ns;
+            for (step, (_, _, ns)) in ledger.steps.iter_mut().zip(steps) {
+                step.charged_ns = ns;
+            }
         }
     }
 }

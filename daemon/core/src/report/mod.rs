@@ -5,10 +5,13 @@
 
 mod cpu;
 mod diff;
+mod jobs;
 mod render;
 mod render_cpu;
 mod render_whatif;
 pub mod text;
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -21,8 +24,9 @@ use crate::classify::OpClass;
 use crate::findings::{self, Finding};
 use crate::hang::{self, CollectiveState};
 use crate::ledger::causes::{Amount, Cause};
-use crate::ledger::{CommLeaf, DeviceLedger, IdleLeaf, Leaf, Ledgers, Root, RootLeaf, Step, Sums};
+use crate::ledger::{CommLeaf, DeviceLedger, IdleLeaf, Leaf, Ledgers, Root, RootLeaf, Step, Sums, WaitedFor};
 use crate::steps::percentile;
+use crate::weights::LateHost;
 use crate::whatif::{self, WhatIf};
 
 pub(crate) use cpu::thread_name;
@@ -31,6 +35,8 @@ pub use cpu::{
     PageFaultReport, RunQueueReport, ThreadName, ThreadReport,
 };
 pub use diff::{Diff, DiffDevice};
+pub use jobs::{JobLedger, JobReport};
+pub(crate) use render::told;
 pub use render::{render, render_diff};
 use text::printable;
 
@@ -49,6 +55,8 @@ pub struct Report {
     pub capture: CaptureReport,
     /// One entry a device, in the order of rank and number.
     pub devices: Vec<DeviceReport>,
+    /// The jobs that they belong to, by name.
+    pub jobs: Vec<JobReport>,
     /// The worst first.
     pub findings: Vec<Finding>,
     /// What is known of the collectives of a job's ranks by their own account; null where none of them gave one.
@@ -163,6 +171,8 @@ pub struct GpuReport {
     pub root: Map<String, Value>,
     /// What it waited for, the most first; sums to `comm.wait_ns`.
     pub waits: Vec<WaitReport>,
+    /// Time that others waited for it as the one to blame, ns.
+    pub charged_ns: u64,
     /// Idle gaps.
     pub gaps: Gaps,
     /// Time from a launch to a start that counts as the device's own latency, ns.
@@ -171,6 +181,8 @@ pub struct GpuReport {
     pub idle_causes: Vec<CauseReport>,
     /// Of `idle.host_ns`, what the launching threads did; null where they were not followed.
     pub idle_host: Option<cpu::IdleHostReport>,
+    /// The rest of `idle.host_ns`, by what the stacks of a trace say, the most first.
+    pub idle_work: Vec<IdleWorkReport>,
     /// Kernels and copies with the most time.
     pub top_operations: Vec<OperationReport>,
     /// Steps, or null where none could be told.
@@ -186,6 +198,9 @@ pub struct WaitReport {
     pub via_ranks: Vec<Option<u32>>,
     /// What the last of them did: a key of `root`.
     pub leaf: &'static str,
+    /// Where that is `idle_host_ns`, what the threads that launch on it did, in the leaves of a rank on CPUs that are not 0; sums to
+    /// `ns`. Empty where they were not followed.
+    pub host: Map<String, Value>,
     /// Time, ns.
     pub ns: u64,
     /// Stretches.
@@ -246,6 +261,17 @@ pub struct CauseReport {
     pub longest_ns: u64,
 }
 
+/// What a host that was not followed was busy with while its device was idle.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct IdleWorkReport {
+    /// In a few words.
+    pub what: &'static str,
+    /// Whether nothing in the capture says what it was.
+    pub unseen: bool,
+    /// Time, ns.
+    pub ns: u64,
+}
+
 /// Operations of one name.
 #[derive(Clone, Debug, Serialize)]
 pub struct OperationReport {
@@ -287,6 +313,10 @@ pub struct StepReport {
     pub whole: bool,
     /// Whether it stands out among the whole ones; steps found by a period are not judged.
     pub slow: bool,
+    /// Time in it that the device waited for late ranks, ns.
+    pub wait_ns: u64,
+    /// Time that others waited for this device as the one to blame, in waits that ended in this step, ns.
+    pub charged_ns: u64,
     /// Exclusive leaves.
     pub direct: Map<String, Value>,
     /// Exclusive leaves of idle time.
@@ -317,8 +347,12 @@ impl Report {
         let tables = capture.tables();
         let mut devices = Vec::new();
         let mut findings = Vec::new();
+        let mut late: BTreeMap<DeviceId, LateHost> = BTreeMap::new();
         for ledger in &ledgers.gpus {
-            let report = device_report(ledger, tables);
+            late.insert(ledger.device, LateHost::of(&ledger.root));
+        }
+        for ledger in &ledgers.gpus {
+            let report = device_report(ledger, &late, tables);
             findings.extend(findings::of_device(ledger, &report.id, tables));
             devices.push(report);
         }
@@ -333,10 +367,12 @@ impl Report {
         findings.extend(whatif.as_ref().and_then(whatif::finding));
         let job = hang::job_of(capture);
         findings.extend(job.iter().flat_map(|job| hang::findings(job, tables)));
+        findings.extend(hang::live_findings(capture));
         findings::rank(&mut findings);
         Self {
             schema_version: SCHEMA_VERSION,
             capture: capture_report(capture, &devices),
+            jobs: jobs::of(&devices),
             devices,
             findings,
             collective_state: job.as_ref().map(CollectiveState::of),
@@ -405,7 +441,11 @@ pub fn loss_report(counter: u16, count: u64) -> LossReport {
     }
 }
 
-fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
+fn device_report(
+    ledger: &DeviceLedger,
+    late: &BTreeMap<DeviceId, LateHost>,
+    tables: &Tables,
+) -> DeviceReport {
     let gpu = GpuReport {
         totals: Totals { comm_ns: ledger.comm_ns, memcpy_ns: ledger.memcpy_ns },
         idle: idle_map(&ledger.sums),
@@ -424,6 +464,7 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
         },
         device_floor_ns: ledger.device_floor_ns,
         idle_host: cpu::idle_host_report(&ledger.host_work, tables),
+        idle_work: idle_work(ledger, tables),
         idle_causes: ledger
             .causes
             .ranked()
@@ -435,7 +476,8 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
         steps: steps_report(ledger, tables),
         comm: CommLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.sums.comm(l).into())).collect(),
         root: RootLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.root.get(l).into())).collect(),
-        waits: waits(&ledger.root, tables),
+        waits: waits(&ledger.root, late, tables),
+        charged_ns: ledger.root.charged_ns,
     };
     let window = Window { start_ns: ledger.start.0, end_ns: ledger.end.0 };
     let wall_ns = ledger.end.since(ledger.start);
@@ -445,7 +487,27 @@ fn device_report(ledger: &DeviceLedger, tables: &Tables) -> DeviceReport {
     }
 }
 
-fn waits(root: &Root, tables: &Tables) -> Vec<WaitReport> {
+fn idle_work(ledger: &DeviceLedger, tables: &Tables) -> Vec<IdleWorkReport> {
+    let mut all: BTreeMap<&'static str, IdleWorkReport> = BTreeMap::new();
+    for (cause, amount) in ledger.causes.ranked().iter().filter(|(cause, _)| cause.leaf == IdleLeaf::Host) {
+        let ids = ledger.tree.names(cause.node);
+        let names: Vec<&str> = ids.iter().map(|&n| tables.string(n)).collect();
+        let (work, _) = findings::host_work(&names);
+        let unseen = work == findings::UNSEEN;
+        let entry = all.entry(work.what).or_insert(IdleWorkReport { what: work.what, unseen, ns: 0 });
+        entry.ns = entry.ns.saturating_add(amount.ns);
+    }
+    let mut all: Vec<IdleWorkReport> = all.into_values().collect();
+    all.sort_by_key(|work| std::cmp::Reverse(work.ns));
+    all
+}
+
+fn waits(root: &Root, late: &BTreeMap<DeviceId, LateHost>, tables: &Tables) -> Vec<WaitReport> {
+    let host = |waited: &WaitedFor, ns| {
+        let late = waited.culprit().filter(|_| waited.leaf == RootLeaf::IdleHost).and_then(|c| late.get(&c));
+        let parts = late.map(|late| late.divide(ns)).unwrap_or_default();
+        parts.into_iter().map(|(leaf, ns)| (leaf.key().to_owned(), ns.into())).collect()
+    };
     let mut all: Vec<WaitReport> = root
         .waits
         .iter()
@@ -453,6 +515,7 @@ fn waits(root: &Root, tables: &Tables) -> Vec<WaitReport> {
             via: waited.via.iter().map(|&device| device_name(device, tables)).collect(),
             via_ranks: waited.via.iter().map(|&device| rank_of(device, tables)).collect(),
             leaf: waited.leaf.key(),
+            host: host(waited, amount.ns),
             ns: amount.ns,
             count: amount.count,
             longest_ns: amount.longest_ns,
@@ -546,6 +609,8 @@ fn steps_report(ledger: &DeviceLedger, tables: &Tables) -> Option<StepsReport> {
         wall_ns: step.end.since(step.start),
         whole: step.whole,
         slow: slow.contains(&i),
+        wait_ns: step.sums.comm(CommLeaf::Wait),
+        charged_ns: step.charged_ns,
         direct: direct_map(&step.sums),
         idle: idle_map(&step.sums),
     };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::diff::Diff;
 use super::text::{bar, duration, percent, short_name};
-use super::{DeviceReport, GpuReport, Report, render_cpu, render_whatif, saturating_sum};
+use super::{DeviceReport, GpuReport, Report, jobs, render_cpu, render_whatif, saturating_sum};
 use crate::findings::{Finding, Severity};
 use crate::ledger::{CommLeaf, IdleLeaf, Leaf, RootLeaf};
 
@@ -41,6 +41,7 @@ pub fn render(report: &Report, out: &mut impl Write) -> fmt::Result {
         return losses(report, out);
     }
     headline(report, out)?;
+    jobs::render(report, out)?;
     if report.devices.iter().any(|d| d.gpu.is_some()) || report.devices.is_empty() {
         whole(report, out)?;
         if report.devices.len() > 1 {
@@ -330,12 +331,8 @@ fn severity_mark(severity: Severity) -> &'static str {
     }
 }
 
-fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
-    let problems = report.findings.iter().filter(|f| f.severity >= Severity::Warning).count();
-    if problems == 0 {
-        writeln!(out, "\nnothing here is a problem by the rules of docs/findings.md")?;
-    }
-    // The same rule on several devices is one story: the worst device tells it.
+/// The findings with the number of devices that have them: the same rule on several devices is one story, and the worst one tells it.
+pub(crate) fn told(report: &Report) -> Vec<(&Finding, usize)> {
     let mut told: Vec<(&Finding, usize)> = Vec::new();
     for finding in &report.findings {
         // Each hang is a story of its own.
@@ -345,6 +342,15 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
             None => told.push((finding, 1)),
         }
     }
+    told
+}
+
+fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
+    let problems = report.findings.iter().filter(|f| f.severity >= Severity::Warning).count();
+    if problems == 0 {
+        writeln!(out, "\nnothing here is a problem by the rules of docs/findings.md")?;
+    }
+    let told = told(report);
     for (number, (finding, devices)) in told.iter().take(SHOWN).enumerate() {
         let on = match (report.devices.len(), *devices) {
             (0 | 1, _) => String::new(),

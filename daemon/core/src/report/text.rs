@@ -26,6 +26,32 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// A moment of Unix time as `2026-01-31 07:05:09 UTC`. None where it is before 2001 or after 2200: then the clock is another one.
+#[must_use]
+pub fn civil(unix_ns: i64) -> Option<String> {
+    let seconds = u64::try_from(unix_ns).ok()? / 1_000_000_000;
+    let (mut days, in_day) = (seconds / 86_400, seconds % 86_400);
+    let is_leap =
+        |year: u64| (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    for length in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (in_day / 3600, in_day / 60 % 60, in_day % 60);
+    (2001..2200)
+        .contains(&year)
+        .then(|| format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", days + 1))
+}
+
 /// `once` or `n times`.
 #[must_use]
 pub fn times(n: u64) -> String {
@@ -128,7 +154,16 @@ fn argument_list(name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bar, duration, function_first, percent, short_name};
+    use super::{bar, civil, duration, function_first, percent, short_name};
+
+    #[test]
+    fn moments_have_a_date() {
+        assert_eq!(civil(1_709_164_799_000_000_000).as_deref(), Some("2024-02-28 23:59:59 UTC"));
+        assert_eq!(civil(1_709_164_800_000_000_000).as_deref(), Some("2024-02-29 00:00:00 UTC"));
+        assert_eq!(civil(1_798_761_599_999_999_999).as_deref(), Some("2026-12-31 23:59:59 UTC"));
+        assert_eq!(civil(5_000), None, "a clock that counts from boot");
+        assert_eq!(civil(-1), None);
+    }
 
     #[test]
     fn durations_keep_their_digits() {

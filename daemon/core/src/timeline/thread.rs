@@ -14,6 +14,9 @@
 //! Collective calls lie across all of this. The outermost open call counts; a call whose return was not seen ends where
 //! the next one begins that is not inside it.
 //!
+//! A wait for a lock that runs out of its time and is taken up again at once is ended by whoever ends the last of them: CPython
+//! asks for its interpreter lock every 5 ms, and only the last time it is the holder that wakes it.
+//!
 //! Rows are read forward, once, with a bounded look-ahead.
 
 use std::cell::RefCell;
@@ -23,7 +26,7 @@ use std::iter::Peekable;
 use std::rc::Rc;
 
 use stallscope_schemas::record::{
-    CollectiveLibrary, CollectiveOp, ObjectKind, RecordKind, WaitKind, call_flags,
+    CollectiveLibrary, CollectiveOp, ObjectKind, RecordKind, WaitKind, call_flags, wait_flags,
 };
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 
@@ -32,6 +35,9 @@ use crate::rows::{CollectiveCall, Row, ThreadLoss, ThreadPreempt, ThreadSpan, Th
 
 /// Waits that are looked at beyond the current one to see how much of a preemption record they cover.
 const MOST_AHEAD: usize = 1 << 12;
+
+/// A wait that begins so soon after one that ran out of its time is the same again.
+const AT_ONCE_NS: u64 = 200_000;
 
 /// What a thread did in a stretch. The rows behind it are asked for by [`ThreadStates::wait`] and its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +164,20 @@ const NO_CALL: CollectiveCall = CollectiveCall {
     stack: StackId(0),
 };
 
+/// Whether a wait ended because its time was over.
+fn ran_out(wait: &ThreadWait) -> bool {
+    const ETIMEDOUT: i64 = 110;
+    wait.kind == WaitKind::Syscall && wait.flags & wait_flags::RETURNED != 0 && wait.result == -ETIMEDOUT
+}
+
 /// Reads the records of one thread and yields its stretches in order.
 #[derive(Debug)]
 pub struct ThreadStates<'a, S: ReadAt> {
     spans: Peekable<MergedRows<'a, S, ThreadSpan>>,
     waits: MergedRows<'a, S, ThreadWait>,
     ahead: VecDeque<ThreadWait>,
+    /// Up to where it is known who ends waits that run out of their time.
+    asked_until: TimeNs,
     preempts: Peekable<MergedRows<'a, S, ThreadPreempt>>,
     calls: Peekable<MergedRows<'a, S, CollectiveCall>>,
     losses: Peekable<MergedRows<'a, S, ThreadLoss>>,
@@ -212,6 +226,7 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
             spans: capture.rows_from(key, since, Some(Rc::clone(&lost_spans))).peekable(),
             waits: capture.rows_from(key, since, noting()),
             ahead: VecDeque::new(),
+            asked_until: LONG_AGO,
             preempts: capture.rows_from(key, since, noting()).peekable(),
             calls: capture.rows_from(key, since, noting()).peekable(),
             losses: capture.rows_from(key, since, noting()).peekable(),
@@ -332,9 +347,12 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
         while self.wait_until <= now {
             match self.wait_ahead(0) {
                 Some(wait) if wait.start <= now => {
-                    let until = wait.end();
+                    let (until, begin) = (wait.end(), wait.start);
                     if until > now {
-                        self.wait = *wait;
+                        if ran_out(wait) && begin >= self.asked_until {
+                            self.find_who_ends_it();
+                        }
+                        self.wait = self.ahead.front().copied().unwrap_or(NO_WAIT);
                         self.wait_until = until;
                     }
                     self.ahead.pop_front();
@@ -345,6 +363,30 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
         }
         // What begins under the current wait waits for its end.
         NEVER
+    }
+
+    /// Looks ahead for who ends what the next wait begins, and says so in each wait of it.
+    fn find_who_ends_it(&mut self) {
+        let mut last = 0;
+        while last < MOST_AHEAD
+            && let Some(&wait) = self.wait_ahead(last)
+            && ran_out(&wait)
+            && let Some(next) = self.wait_ahead(last + 1)
+            && (next.call, next.object) == (wait.call, wait.object)
+            && next.start >= wait.end()
+            && next.start.since(wait.end()) <= AT_ONCE_NS
+        {
+            last += 1;
+        }
+        let Some(&end) = self.ahead.get(last) else { return };
+        self.asked_until = end.start;
+        if ran_out(&end) || end.flags & wait_flags::IRQ_WAKER != 0 {
+            return;
+        }
+        for wait in self.ahead.iter_mut().take(last) {
+            (wait.waker, wait.waker_stack) = (end.waker, end.waker_stack);
+            wait.flags &= !wait_flags::IRQ_WAKER;
+        }
     }
 
     /// Makes everything else current that applies now.

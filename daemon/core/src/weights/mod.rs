@@ -11,6 +11,7 @@
 
 mod host;
 mod late;
+mod rank;
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,9 @@ use crate::report::text::without_install_path;
 use crate::rows::{ApiCall, HostSpan};
 use crate::timeline::host::{HostTimeline, Node, StackTree};
 pub use host::{off_cpu, wait};
+pub(crate) use late::LateHost;
 pub use late::gpu_wait;
+pub use rank::{by_rank, median};
 
 /// What the width of a frame means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,33 +101,36 @@ fn frame_text(name: &str) -> &str {
 #[must_use]
 pub fn gpu_idle(ledgers: &[DeviceLedger], tables: &Tables) -> Folded {
     let mut folded = Folded::default();
-    for ledger in ledgers {
-        let device = device_frame(ledger, tables);
-        for (cause, amount) in ledger.causes.ranked() {
-            let stack = texts(&ledger.tree.names(cause.node), tables);
-            let mut frames = vec![device.clone(), cause.leaf.text().to_owned()];
-            if cause.leaf == IdleLeaf::Host {
-                let names: Vec<&str> = stack.iter().map(String::as_str).collect();
-                frames.push(host_work(&names).0.what.to_owned());
-            }
-            let launched = matches!(cause.leaf, IdleLeaf::Launch | IdleLeaf::Device | IdleLeaf::Dep);
-            if launched && stack.is_empty() && ledger.launch_stacks.is_some() {
-                frames.push(NO_LAUNCH_STACK.to_owned());
-            }
-            frames.extend(stack);
-            let call = tables.string(cause.call);
-            if !call.is_empty() {
-                frames.push(call.to_owned());
-            }
-            let reason = cause.reason.text();
-            if !reason.is_empty() {
-                frames.push(reason.to_owned());
-            }
-            folded.add(frames, amount.ns);
-        }
-        host::launching(&device, &ledger.host_work, tables, &mut folded);
-    }
+    ledgers.iter().for_each(|ledger| idle_of(ledger, tables, &mut folded));
     folded
+}
+
+/// Adds the idle time of one device, which is the first frame.
+fn idle_of(ledger: &DeviceLedger, tables: &Tables, folded: &mut Folded) {
+    let device = device_frame(ledger, tables);
+    for (cause, amount) in ledger.causes.ranked() {
+        let stack = texts(&ledger.tree.names(cause.node), tables);
+        let mut frames = vec![device.clone(), cause.leaf.text().to_owned()];
+        if cause.leaf == IdleLeaf::Host {
+            let names: Vec<&str> = stack.iter().map(String::as_str).collect();
+            frames.push(host_work(&names).0.what.to_owned());
+        }
+        let launched = matches!(cause.leaf, IdleLeaf::Launch | IdleLeaf::Device | IdleLeaf::Dep);
+        if launched && stack.is_empty() && ledger.launch_stacks.is_some() {
+            frames.push(NO_LAUNCH_STACK.to_owned());
+        }
+        frames.extend(stack);
+        let call = tables.string(cause.call);
+        if !call.is_empty() {
+            frames.push(call.to_owned());
+        }
+        let reason = cause.reason.text();
+        if !reason.is_empty() {
+            frames.push(reason.to_owned());
+        }
+        folded.add(frames, amount.ns);
+    }
+    host::launching(&device, &ledger.host_work, tables, folded);
 }
 
 /// In place of the stack of a launch that was not sampled, where others were.

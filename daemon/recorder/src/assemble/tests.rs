@@ -200,7 +200,7 @@ fn a_sampled_launch_is_a_row_of_its_thread_with_its_stack_or_without_where_none_
 
 fn forked(number: u32, pid: u32, parent: u32) -> Event {
     let Event::Task(task) = task(number, pid, u64::from(pid)) else { unreachable!() };
-    let flags = u16::try_from(task_flag::TASK_LEADER).unwrap();
+    let flags = task_flag::TASK_LEADER;
     Event::Task(Task { head: Head { flags, ..task.head }, ppid: parent, ..task })
 }
 
