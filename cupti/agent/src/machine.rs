@@ -11,7 +11,7 @@
 //! | refused | untouched or detached | tries again each second while the daemon says collect |
 //! | gone | as dormant | the entry has returned |
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use stallscope_cupti_abi::{Functions, VERSION_12_6};
 use stallscope_cupti_wire::{Detached, Lost, Reason, Ring, State};
@@ -33,6 +33,12 @@ const RETRY_NS: u64 = 1_000_000_000;
 const FINALIZE_WINDOW_NS: u64 = 150_000_000;
 const FINALIZE_TRIES: u32 = 20;
 
+/// How long a stretch without records may wait for room in the ring before it is given up.
+const LAST_WORD_NS: u64 = 200_000_000;
+
+/// Nobody wakes who waits on it.
+static PAUSE: AtomicU32 = AtomicU32::new(0);
+
 /// How long kinds that another profiler shares with us are left to it, where nothing says that it is done. A profile
 /// takes seconds; kinds that nobody disables cost the job for ever.
 const OWED_NS: u64 = 120_000_000_000;
@@ -44,11 +50,34 @@ enum Phase {
     Off,
     On(Session),
     /// Another profiler has come; kinds that it shares with us are still enabled.
-    Yielded {
-        session: Session,
-        since_ns: u64,
-        returned: u64,
-    },
+    Yielded(Session, Other),
+}
+
+/// Another profiler that we have made way for.
+#[derive(Clone, Copy, Debug)]
+struct Other {
+    since_ns: u64,
+    /// When it was last looked at, and how many buffers had come back to us by then.
+    looked_ns: u64,
+    returned: u64,
+}
+
+impl Other {
+    fn new(now_ns: u64) -> Self {
+        Self { since_ns: now_ns, looked_ns: now_ns, returned: POOL.returned() }
+    }
+
+    /// Looks again. Whether records still come to us: not only in the first second, in which it may have the subscription
+    /// and not have registered its callbacks yet.
+    fn leaves_them_to_us(&mut self, now_ns: u64) -> bool {
+        if now_ns.saturating_sub(self.looked_ns) < RETRY_NS {
+            return false;
+        }
+        let is_first = self.looked_ns == self.since_ns;
+        let before = core::mem::replace(&mut self.returned, POOL.returned());
+        self.looked_ns = now_ns;
+        !is_first && self.returned > before
+    }
 }
 
 /// What the thread does next.
@@ -186,9 +215,7 @@ impl<'r, L: Library> Machine<'r, L> {
                 }
                 self.set_state(State::Dormant, Refusal::new(reason, 0));
             }
-            Phase::Yielded { session, since_ns, returned } => {
-                self.settle(session, since_ns, returned, now_ns);
-            }
+            Phase::Yielded(session, other) => self.settle(session, other, now_ns),
             Phase::Off if self.finalize_tries > 0 => self.finalize(),
             Phase::Off => {}
         }
@@ -209,8 +236,8 @@ impl<'r, L: Library> Machine<'r, L> {
                     Err(refusal) => self.stop(session, refusal, now_ns),
                 }
             }
-            Phase::Yielded { session, since_ns, returned } => {
-                self.settle(session, since_ns, returned, now_ns);
+            Phase::Yielded(session, other) => {
+                self.settle(session, other, now_ns);
                 Next::Control(Some(RETRY_NS))
             }
             Phase::Off if is_new || now_ns >= self.retry_ns => match self.attach(plan) {
@@ -238,8 +265,8 @@ impl<'r, L: Library> Machine<'r, L> {
     fn on(&mut self, session: Session) -> Next {
         let header = self.ring.header();
         header.enabled.store(session.enabled(), Ordering::Relaxed);
-        let known_until_ns = if session.is_taken() { session.known_until_ns() } else { 0 };
-        header.known_until.store(known_until_ns, Ordering::Relaxed);
+        // Should this be its last word: what CUPTI holds goes with the process.
+        header.known_until.store(session.known_until_ns(), Ordering::Relaxed);
         let idle_ns = session.idle_ns(sys::monotonic_ns());
         self.phase = Phase::On(session);
         Next::Buffers(idle_ns)
@@ -286,8 +313,7 @@ impl<'r, L: Library> Machine<'r, L> {
         self.ring.header().known_until.store(session.known_until_ns(), Ordering::Relaxed);
         session.yield_to_other();
         self.set_detached(Detached::DisabledOther);
-        let returned = POOL.returned();
-        self.phase = Phase::Yielded { session, since_ns: now_ns, returned };
+        self.phase = Phase::Yielded(session, Other::new(now_ns));
     }
 
     fn is_other_there(&mut self) -> bool {
@@ -296,21 +322,26 @@ impl<'r, L: Library> Machine<'r, L> {
 
     /// Disables what was left to another profiler once it is done: its subscription is gone; or records still come to us,
     /// so it collects none; or it has had its time.
-    fn settle(&mut self, mut session: Session, since_ns: u64, returned: u64, now_ns: u64) {
+    fn settle(&mut self, mut session: Session, mut other: Other, now_ns: u64) {
         session.discard(&mut self.output);
         let is_free = self.library.functions().is_ok_and(|functions| subscriber::is_free(&functions).is_ok());
-        let age_ns = now_ns.saturating_sub(since_ns);
-        let comes_to_us = age_ns >= RETRY_NS && POOL.returned() > returned;
-        if is_free || comes_to_us || age_ns >= OWED_NS {
+        let age_ns = now_ns.saturating_sub(other.since_ns);
+        if is_free || other.leaves_them_to_us(now_ns) || age_ns >= OWED_NS {
             session.pay();
             self.ring.header().enabled.store(0, Ordering::Relaxed);
         } else {
-            self.phase = Phase::Yielded { session, since_ns, returned };
+            self.phase = Phase::Yielded(session, other);
         }
     }
 
     fn detach(&mut self, session: Session) {
         session.detach(&mut self.output);
+        // What is not told now would be told in the next recording.
+        let deadline_ns = sys::monotonic_ns() + LAST_WORD_NS;
+        while self.output.has_gap() && sys::monotonic_ns() < deadline_ns {
+            sys::futex_wait(&PAUSE, 0, Some(LAST_WORD_NS / 20), sys::Scope::Process);
+            self.output.publish(sys::monotonic_ns());
+        }
         let header = self.ring.header();
         header.enabled.store(0, Ordering::Relaxed);
         header.known_until.store(0, Ordering::Relaxed);

@@ -52,18 +52,28 @@ impl<'a> Output<'a> {
     pub(crate) fn lose(&mut self, what: Lost, count: u64, since_ns: u64) {
         if count > 0 {
             self.count(what, count);
-            // No gap in a gap: that this did not fit is in the count.
-            self.writer.push(&stretch(what, since_ns, self.now_ns, count));
+            if !self.writer.push(&stretch(what, since_ns, self.now_ns, count)) {
+                self.open_gap(since_ns);
+            }
         }
     }
 
     /// Says that between these moments something may be missing, without counting it.
     pub(crate) fn unknown(&mut self, what: Lost, since_ns: u64, until_ns: u64) {
         if since_ns < until_ns && !self.writer.push(&stretch(what, since_ns, until_ns, 0)) {
-            // Told with the next one that fits, as a ring without room.
-            let gap = self.gap.get_or_insert(Gap { since_ns, count: 0 });
-            gap.since_ns = gap.since_ns.min(since_ns);
+            self.open_gap(since_ns);
         }
+    }
+
+    /// What does not fit is told with the next one that does, as a ring without room.
+    fn open_gap(&mut self, since_ns: u64) {
+        let gap = self.gap.get_or_insert(Gap { since_ns, count: 0 });
+        gap.since_ns = gap.since_ns.min(since_ns);
+    }
+
+    /// Whether there is a stretch without records that nobody has been told of.
+    pub(crate) const fn has_gap(&self) -> bool {
+        self.gap.is_some()
     }
 
     /// Counts what was lost, without a record.

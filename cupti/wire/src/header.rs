@@ -225,8 +225,8 @@ pub struct Header {
     /// What was lost, by [`Lost`].
     pub lost: [AtomicU64; LOST_COUNTERS],
 
-    /// CLOCK_MONOTONIC ns up to which everything has come, where more may have gone to another profiler; 0 where nothing
-    /// says so. It stays as it is while the agent makes way.
+    /// CLOCK_MONOTONIC ns up to which everything is known to have come, for when nothing more comes: the process was killed, CUPTI
+    /// hangs, another profiler has taken over. It stays as it is while the agent makes way; 0 once it has told all.
     pub known_until: AtomicU64,
 
     /// Path of a CUPTI to load where the process has none and none came with the agent, as the process sees it; ends with a

@@ -19,7 +19,9 @@ use stallscope_cupti_wire::{Command, Header, NameBuffer, Reader, Reason, Ring, S
 use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
-use crate::process::{Threads, brings_its_own, cupti_for, cupti_within, is_copy_of_gpu_user, lives, mapped};
+use crate::process::{
+    Threads, brings_its_own, cupti_of_host, cupti_within, is_copy_of_gpu_user, lives, mapped,
+};
 use crate::room::{NEEDED_BYTES, groups, room};
 use crate::stop::Stop;
 use crate::{Told, Why};
@@ -81,14 +83,9 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
         }
         patience = (patience * 5 / 4).min(LOOK_FOR_CUDA);
     };
-    let cupti =
-        if mapped.cupti { None } else { cupti_for(pid, &mapped).and_then(|path| File::open(path).ok()) };
-    // Beyond its limit the kernel would end it.
-    if let Some(left) = room(Path::new("/proc"), &groups(), pid)
-        && left < NEEDED_BYTES
-    {
-        return Why::NoRoom(left);
-    }
+    // One in its own file system is offered by its path; one of the host's, which it may not see, goes along.
+    let within = if mapped.cupti { None } else { cupti_within(pid, &mapped) };
+    let cupti = if mapped.cupti || within.is_some() { None } else { cupti_of_host() };
     if brings_its_own(Path::new("/proc"), pid) && !until_agent_is_there(pid, stop) {
         return Why::TooShort;
     }
@@ -101,6 +98,9 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
         Ok(ring) => ring,
         Err(error) => return Why::Ring(error),
     };
+    if let Some(path) = within {
+        ring.header().offer_cupti(path.as_os_str().as_bytes());
+    }
     Visit { pid, ring, settings, stop, tell, begun, new }.run()
 }
 
@@ -150,6 +150,12 @@ fn enter(pid: u32, image: &[u8], cupti: Option<&File>) -> Result<(Memory, bool),
         Ok(None) => {}
         Err(refusal) => return Err(Why::Refused(refusal)),
     }
+    // Beyond its limit the kernel would end it.
+    if let Some(left) = room(Path::new("/proc"), &groups(), pid)
+        && left < NEEDED_BYTES
+    {
+        return Err(Why::NoRoom(left));
+    }
     let bytes = ring_bytes(SLOTS);
     let prepare = |fd: &OwnedFd| -> io::Result<()> {
         let memory = Memory::map(fd, bytes)?;
@@ -171,11 +177,11 @@ fn take_over(ring: &Ring<'_>) -> Result<(), Why> {
         let state = control::standing(header).state;
         matches!(state, State::Attaching | State::On | State::Flushing)
     };
-    // One that the job was started with has told nobody yet.
-    if !collects() || header.tail.load(Ordering::Relaxed) == 0 {
+    let heartbeat = header.heartbeat.load(Ordering::Relaxed);
+    // One that the job was started with has told nobody yet; one that nobody wants has no recorder.
+    if heartbeat == 0 || header.command.load(Ordering::Relaxed) != Command::Collect.id() {
         return Ok(());
     }
-    let heartbeat = header.heartbeat.load(Ordering::Relaxed);
     let begun = Instant::now();
     while begun.elapsed() < HEARTBEATS_WITHIN {
         if header.heartbeat.load(Ordering::Relaxed) != heartbeat {
@@ -211,8 +217,11 @@ impl Visit<'_> {
         let mut reader = if unread { Reader::from_start(self.ring) } else { Reader::new(self.ring) };
         let mut out = Out::new(self.pid, self.settings, self.tell);
         // One that collects without having been told to began when CUDA did.
-        let mut from_start =
-            unread && matches!(control::standing(header).state, State::Attaching | State::On) && !self.new;
+        let nobody_before = header.heartbeat.load(Ordering::Relaxed) == 0;
+        let mut from_start = unread
+            && nobody_before
+            && !self.new
+            && matches!(control::standing(header).state, State::Attaching | State::On);
         control::heartbeat(header, monotonic_ns());
         control::command(header, Command::Collect, Some(&self.settings.wanted));
         let mut yielded = 0;
@@ -245,11 +254,16 @@ impl Visit<'_> {
                 left,
             };
             if let Why::Agent(standing) = &end
-                && standing.reason == Reason::OtherProfiler
+                && matches!(standing.reason, Reason::OtherProfiler | Reason::Cupti | Reason::DaemonGone)
                 && !self.stop.is_asked()
             {
-                // It says from when on nothing is known, and tries again each second.
-                yielded += 1;
+                // It says from when on nothing is known, and tries again each second. One that has missed our heartbeat, because
+                // we were stopped or held up, is asked again.
+                if standing.reason == Reason::DaemonGone {
+                    control::heartbeat(header, monotonic_ns());
+                    control::command(header, Command::Collect, Some(&self.settings.wanted));
+                }
+                yielded += u64::from(standing.reason == Reason::OtherProfiler);
                 (self.tell)(observed(known_until(header, monotonic_ns()).max(from), Duration::ZERO, left));
                 continue;
             }
@@ -386,7 +400,15 @@ impl Visit<'_> {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        while out.read(reader) > 0 {}
+        // A ring that is filled as fast as it is read is not told to the end.
+        let most = usize::try_from(self.ring.header().slots.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let mut read = 0;
+        while read <= most {
+            match out.read(reader) {
+                0 => break,
+                some => read += some,
+            }
+        }
     }
 }
 

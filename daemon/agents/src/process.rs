@@ -1,13 +1,27 @@
 //! What is to be known of a process before and while an agent is in it.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+
 /// How the name of an agent's file begins that a job is started with.
 pub const AGENT_FILE: &str = "stallscope-agent-";
+
+/// Where CUDA's toolkit has its CUPTI.
+const TOOLKIT: [&str; 2] = ["/usr/local/cuda/extras/CUPTI/lib64", "/usr/lib/x86_64-linux-gnu"];
+
+/// Folders that are looked into, and names in each: both are the job's.
+const MAX_FOLDERS: usize = 64;
+const MAX_ENTRIES: usize = 1 << 16;
+
+/// CUPTI has about 10 MB.
+const MAX_CUPTI_BYTES: i64 = 1 << 30;
 
 /// Threads of a process whose numbers are remembered.
 const MAX_THREADS: usize = 1 << 16;
@@ -45,37 +59,44 @@ pub(crate) fn mapped(pid: u32) -> Option<Mapped> {
     Some(found)
 }
 
-/// A CUPTI for a process that has none mapped: where its loader looks first, beside the CUDA libraries that it uses, as
-/// PyPI's packages lay them out and as the toolkit does, in its own file system; else the toolkit's on this host.
-pub(crate) fn cupti_for(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
-    let root = PathBuf::from(format!("/proc/{pid}/root"));
-    let beneath = |folder: &Path| root.join(folder.strip_prefix("/").unwrap_or(folder));
+/// A CUPTI for a process that has none mapped, as the process names it: where its loader looks first, beside the CUDA
+/// libraries that it uses, as PyPI's packages lay them out and as the toolkit does, in its own file system.
+///
+/// Its folders belong to it: they are walked beneath its root, links and all, nothing in them is opened, and it is the
+/// process itself that will, with its own rights.
+pub(crate) fn cupti_within(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let named = environment.split(|&b| b == 0).find_map(|line| line.strip_prefix(b"LD_LIBRARY_PATH="));
     let named = std::ffi::OsStr::from_bytes(named.unwrap_or_default());
     // A relative folder would be one of ours.
-    let mut folders: Vec<PathBuf> =
-        std::env::split_paths(named).filter(|f| f.is_absolute()).map(|f| beneath(&f)).collect();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(named).filter(|f| f.is_absolute()).collect();
     for folder in &mapped.folders {
-        let inside = beneath(folder);
         // …/nvidia/cuda_runtime/lib → …/nvidia/cuda_cupti/lib; …/cuda/lib64 → …/cuda/extras/CUPTI/lib64
-        folders.push(inside.join("../../cuda_cupti/lib"));
-        folders.push(inside.join("../extras/CUPTI/lib64"));
-        folders.push(inside.join("../../../extras/CUPTI/lib64"));
-        folders.push(inside);
+        for beside in ["../../cuda_cupti/lib", "../extras/CUPTI/lib64", "../../../extras/CUPTI/lib64", ""] {
+            folders.push(folder.join(beside));
+        }
     }
-    for root in [root.as_path(), Path::new("/")] {
-        folders.push(root.join("usr/local/cuda/extras/CUPTI/lib64"));
-        folders.push(root.join("usr/lib/x86_64-linux-gnu"));
-    }
-    folders.iter().find_map(|folder| cupti_in(folder))
+    folders.extend(TOOLKIT.map(PathBuf::from));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(format!("/proc/{pid}/root"), flags, Mode::empty()).ok()?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    folders.iter().take(MAX_FOLDERS).find_map(|folder| {
+        let found = openat2(&root, folder, flags, Mode::empty(), resolve).ok()?;
+        let name = name_of_cupti(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))?;
+        Some(folder.join(name))
+    })
 }
 
-/// The same, as the process itself can name it.
-pub(crate) fn cupti_within(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
-    let path = cupti_for(pid, mapped)?;
-    let within = path.strip_prefix(format!("/proc/{pid}/root")).ok()?;
-    Some(Path::new("/").join(within))
+/// The toolkit's CUPTI on this host, for a process that has none. Only root can have put it there.
+pub(crate) fn cupti_of_host() -> Option<File> {
+    TOOLKIT.iter().map(Path::new).find_map(|folder| {
+        let path = folder.join(name_of_cupti(folder)?);
+        let found = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let of = fstat(&found).ok()?;
+        let is_file = FileType::from_raw_mode(of.st_mode) == FileType::RegularFile;
+        let is_roots = of.st_uid == 0 && of.st_mode & 0o022 == 0;
+        (is_file && is_roots && of.st_size <= MAX_CUPTI_BYTES).then(|| File::from(found))
+    })
 }
 
 /// A CUPTI for a process that is still to be started: where its loader will look, in its Python environment, in the
@@ -93,24 +114,15 @@ pub fn cupti_for_launch() -> Option<PathBuf> {
             folders.extend(packages.map(|package| package.path().join("lib")));
         }
     }
-    folders.push("/usr/local/cuda/extras/CUPTI/lib64".into());
-    folders.push("/usr/lib/x86_64-linux-gnu".into());
-    folders.iter().find_map(|folder| cupti_in(folder))
+    folders.extend(TOOLKIT.map(PathBuf::from));
+    folders.iter().find_map(|folder| Some(folder.join(name_of_cupti(folder)?)))
 }
 
-/// The CUPTI in a folder.
-fn cupti_in(folder: &Path) -> Option<PathBuf> {
-    let mut there: Vec<PathBuf> = fs::read_dir(folder)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("libcupti.so"))
-        })
-        .collect();
+/// What the CUPTI in a folder is called.
+fn name_of_cupti(folder: &Path) -> Option<OsString> {
+    let names = fs::read_dir(folder).ok()?.take(MAX_ENTRIES).flatten().map(|entry| entry.file_name());
     // The longest name is the file itself, the others are links to it.
-    there.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
-    there.into_iter().next()
+    names.filter(|name| name.as_bytes().starts_with(b"libcupti.so")).max_by_key(|name| name.len())
 }
 
 /// Whether a process was started with an agent, which CUDA will load.
@@ -201,7 +213,7 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::{
-        Mapped, Threads, brings_its_own, cupti_for, fs, innermost, is_copy_of_gpu_user, lives, mapped,
+        Mapped, Threads, brings_its_own, cupti_within, fs, innermost, is_copy_of_gpu_user, lives, mapped,
         parent_of_copy,
     };
 
@@ -246,11 +258,16 @@ mod tests {
         while fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
             std::thread::yield_now();
         }
-        let found = cupti_for(child.id(), &Mapped::default()).unwrap();
+        let found = cupti_within(child.id(), &Mapped::default());
+        // A link leads to where it leads in the process's own file system, and what is behind it is not touched.
+        let outside = folder.path().join("inside");
+        std::os::unix::fs::symlink(folder.path(), &outside).unwrap();
+        let mapped = Mapped { folders: vec![outside.join("nothing")], ..Mapped::default() };
+        let linked = cupti_within(child.id(), &mapped);
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(found.ends_with(library.strip_prefix("/").unwrap()), "{found:?}");
-        assert!(found.starts_with(format!("/proc/{}/root", child.id())), "{found:?}");
+        assert_eq!(found, Some(library));
+        assert_eq!(linked, found, "LD_LIBRARY_PATH comes first");
     }
 
     #[test]

@@ -42,6 +42,17 @@ impl Team {
         }
     }
 
+    /// Follows these processes from now on; those that are followed already go on. What is known of others that have told
+    /// their last is forgotten: a number may be used again.
+    pub fn follow_all(&mut self, pids: &[u32]) {
+        let over = |pid: &u32, thread: &mut JoinHandle<()>| thread.is_finished() && !pids.contains(pid);
+        for (_, thread) in self.threads.extract_if(over) {
+            // It has told its last, or panicked, which is said where it happens.
+            let _ = thread.join();
+        }
+        pids.iter().for_each(|&pid| self.follow(pid));
+    }
+
     /// Follows a process from now on; one that is followed already goes on.
     pub fn follow(&mut self, pid: u32) {
         if self.threads.contains_key(&pid) {

@@ -159,11 +159,31 @@ const LEAST_RETURNS: usize = 4;
 /// Most that the middle half of the intervals may differ from their median, as a share of it.
 const MOST_JITTER: f64 = 0.2;
 
+/// The same for the number of operations between two returns, which is the same in each step however long steps take.
+const MOST_COUNT_JITTER: f64 = 0.05;
+
+/// When an operation of a name began, and how many operations of the device had begun before.
+#[derive(Debug, Default)]
+struct Returns {
+    starts: Vec<i64>,
+    counts: Vec<i64>,
+}
+
+impl Returns {
+    /// Mean time between two, where they come regularly: after as much time, or after as many other operations.
+    fn period(&self) -> Option<i64> {
+        regular_period(&self.starts, MOST_JITTER)
+            .or_else(|| regular_period(&self.counts, MOST_COUNT_JITTER))?;
+        let span = self.starts.last()?.checked_sub(*self.starts.first()?)?;
+        span.checked_div(i64::try_from(self.starts.len()).ok()?.checked_sub(1)?)
+    }
+}
+
 /// The operation whose regular return marks a step: among names that come back regularly over most of the sample, the
 /// one with the longest period, because the loop that users think of is the outermost.
 fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId> {
-    let mut starts: HashMap<u32, Vec<i64>> = HashMap::new();
-    let mut seen = 0usize;
+    let mut starts: HashMap<u32, Returns> = HashMap::new();
+    let (mut seen, mut count) = (0usize, 0i64);
     let (mut first, mut last) = (i64::MAX, i64::MIN);
     let mut merged = capture.merged::<GpuOp>(device.0, ColumnSet::of(&[gpu_op::NAME]));
     while let Some(run) = merged.next_run() {
@@ -175,9 +195,11 @@ fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId>
             (first, last) = (first.min(start), last.max(start));
             let list = starts.entry(u32::try_from(name).unwrap_or(0)).or_default();
             // A name that returns this often is not a step but its inside.
-            if list.len() <= 4096 {
-                list.push(start);
+            if list.starts.len() <= 4096 {
+                list.starts.push(start);
+                list.counts.push(count);
             }
+            count += 1;
         }
         seen += names.len();
         if seen >= PERIOD_SAMPLE {
@@ -188,10 +210,10 @@ fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId>
     let tables = capture.tables();
     let mut regular: Vec<(i64, i64, &str, u32)> = starts
         .into_iter()
-        .filter(|(_, list)| (LEAST_RETURNS..=4096).contains(&list.len()))
+        .filter(|(_, list)| (LEAST_RETURNS..=4096).contains(&list.starts.len()))
         .filter_map(|(name, list)| {
-            let (&from, &to) = (list.first()?, list.last()?);
-            let period = regular_period(&list).filter(|_| to - from >= span / 2)?;
+            let (&from, &to) = (list.starts.first()?, list.starts.last()?);
+            let period = list.period().filter(|_| to - from >= span / 2)?;
             Some((period, from, tables.string(StringId(name)), name))
         })
         .collect();
@@ -202,14 +224,14 @@ fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId>
     regular.iter().min_by_key(|r| (r.1, r.2)).map(|r| StringId(r.3))
 }
 
-/// The median interval, when at least half of all intervals lie close to it.
-fn regular_period(starts: &[i64]) -> Option<i64> {
+/// The median interval, when the middle half of all intervals differs from each other by at most so much of it.
+fn regular_period(starts: &[i64], most_jitter: f64) -> Option<i64> {
     let mut intervals: Vec<i64> = starts.windows(2).filter_map(|w| Some(w.get(1)? - w.first()?)).collect();
     intervals.sort_unstable();
     let at = |share: usize| intervals.get(intervals.len() * share / 4).copied();
     let (low, median, high) = (at(1)?, at(2)?, at(3)?);
     let jitter = (high - low) as f64 / median.max(1) as f64;
-    (median > 0 && jitter <= MOST_JITTER).then_some(median)
+    (median > 0 && jitter <= most_jitter).then_some(median)
 }
 
 /// A step that took notably longer than the others.
@@ -245,7 +267,7 @@ pub fn percentile(values: &[u64], percent: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{percentile, regular_period, slow_steps};
+    use super::{MOST_JITTER, Returns, percentile, regular_period, slow_steps};
 
     #[test]
     fn a_step_three_times_as_long_is_slow_and_noise_is_not() {
@@ -257,8 +279,19 @@ mod tests {
 
     #[test]
     fn regular_returns_have_a_period_and_bursts_do_not() {
-        assert_eq!(regular_period(&[0, 100, 200, 299, 400]), Some(100));
-        assert_eq!(regular_period(&[0, 1, 2, 500, 501, 502, 1000]), None);
+        let in_time = |starts: &[i64]| regular_period(starts, MOST_JITTER);
+        assert_eq!(in_time(&[0, 100, 200, 299, 400]), Some(100));
+        assert_eq!(in_time(&[0, 1, 2, 500, 501, 502, 1000]), None);
+    }
+
+    #[test]
+    fn steps_of_any_length_have_the_same_operations() {
+        // One at the begin of each step, in which there are eight.
+        let begins = Returns { starts: vec![0, 100, 350, 400, 900, 960], counts: vec![0, 8, 16, 24, 32, 40] };
+        assert_eq!(begins.period(), Some(192));
+        let neither =
+            Returns { starts: vec![0, 100, 350, 400, 900, 960], counts: vec![0, 8, 11, 24, 26, 60] };
+        assert_eq!(neither.period(), None);
     }
 
     #[test]

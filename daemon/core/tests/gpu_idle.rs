@@ -227,11 +227,11 @@ fn a_thread_that_is_kept_from_coming_back_out_of_a_synchronisation_call_is_not_t
 /// nothing to do.
 #[test]
 fn work_from_before_the_recording_may_run_until_the_host_has_waited_for_the_device() {
-    let of = |sync: Option<(i64, i64)>, flags| {
+    let after = |call: &str, sync: Option<(i64, i64)>, flags| {
         let mut job = Job::new();
         let main = job.main;
         if let Some((from, to)) = sync {
-            let name = job.host.writer.intern("cuStreamSynchronize");
+            let name = job.host.writer.intern(call);
             let call = ApiCall {
                 start: TimeNs(from),
                 duration_ns: (to - from).unsigned_abs(),
@@ -249,11 +249,15 @@ fn work_from_before_the_recording_may_run_until_the_host_has_waited_for_the_devi
         let leaves = [IdleLeaf::Unknown, IdleLeaf::Sync, IdleLeaf::Host, IdleLeaf::Launch, IdleLeaf::Device];
         leaves.map(|leaf| ledger.sums.idle(leaf))
     };
+    let of = |sync, flags| after("cuCtxSynchronize", sync, flags);
     // The first gap is [100, 500), the second [600, 700): of that 90 are the host's, 5 the launch's, 5 the device's.
     assert_eq!(of(None, 0), [400, 0, 90, 5, 5]);
     assert_eq!(of(Some((150, 300)), 0), [200, 0, 90 + 190, 10, 10]);
     // A wait that had begun before says the same when it comes back.
     assert_eq!(of(Some((50, 300)), 0), [200, 0, 90 + 190, 10, 10]);
+    // While one stream or one event is waited for, another stream may work.
+    assert_eq!(after("cuStreamSynchronize", Some((150, 300)), 0), of(None, 0));
+    assert_eq!(after("cudaEventSynchronize", Some((150, 300)), 0), of(None, 0));
     // The agent was there before the first launch.
     assert_eq!(of(None, window_flags::FROM_START), [0, 0, 90 + 390, 10, 10]);
     assert_eq!(of(Some((150, 300)), window_flags::FROM_START), [0, 150, 90 + 240, 10, 10]);

@@ -57,7 +57,7 @@ impl Gpus {
     /// Follows these processes from now on.
     pub(crate) fn follow(&mut self, pids: &[u32]) {
         if let Some(team) = &mut self.team {
-            pids.iter().for_each(|&pid| team.follow(pid));
+            team.follow_all(pids);
         }
     }
 

@@ -98,10 +98,18 @@ fn stretch(event: &Event) -> Option<(u32, u64, u64)> {
     }
 }
 
+/// Batches of what agents told, of at most some thousand events each.
+const MOST_TOLD: usize = 64;
+
 /// What others refer to goes into the queue beyond its capacity, up to so many times of it: a job may define without end.
 const DEFINITIONS: usize = 2;
 
 impl Sender {
+    /// Whether more of what agents told may be added: else it stays with them, and their rings fill up, which they count.
+    pub(crate) fn has_room_for_told(&self) -> bool {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).waiting.told.len() < MOST_TOLD
+    }
+
     /// Adds what was read; empties `batch`.
     pub(crate) fn send(&self, batch: &mut Batch) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -521,7 +521,9 @@ fn read(
                 (true, true) => LOOK_AGENTS,
                 (true, false) => LOOK_IDLE,
             };
-            gpus.take(&mut batch.told);
+            if sender.has_room_for_told() {
+                gpus.take(&mut batch.told);
+            }
             if let Some(counters) = &mut counters {
                 counters.take(&mut batch.counters);
             }

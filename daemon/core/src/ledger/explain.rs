@@ -101,10 +101,15 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     pub(super) longest_gap: (TimeNs, u64),
 }
 
+/// Whether a call waits for all of a device: what waits for a stream or an event may be over while another stream works.
+fn waits_for_device(call: &str) -> bool {
+    ["CtxSynchronize", "DeviceSynchronize", "ThreadSynchronize"].iter().any(|name| call.contains(name))
+}
+
 /// Takes the causes from those pieces of a gap in which work from before may have run: up to the end of the first call that
 /// waited for the device. Returns whether there was such an end.
-fn hide_unseen(pieces: &mut [Blamed], gap_end: TimeNs) -> bool {
-    let waits = |p: &Blamed| p.cause.leaf == IdleLeaf::Sync;
+fn hide_unseen(pieces: &mut [Blamed], gap_end: TimeNs, tables: &Tables) -> bool {
+    let waits = |p: &Blamed| p.cause.leaf == IdleLeaf::Sync && waits_for_device(tables.string(p.cause.call));
     let before = pieces.iter().take_while(|p| !waits(p)).count();
     let hidden = before + pieces.iter().skip(before).take_while(|p| waits(p)).count();
     // A wait that lasts as long as the gap has not come back.
@@ -154,7 +159,8 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         if self.open_gap.1 != from {
             self.gaps += 1;
             self.open_gap.0 = from;
-            self.unseen = self.unseen_from.binary_search(&from).is_ok();
+            // Until an operation begins: a stretch of lost time within changes nothing.
+            self.unseen |= self.unseen_from.binary_search(&from).is_ok();
         }
         self.open_gap.1 = to;
         let idle_since = self.open_gap.0;
@@ -216,7 +222,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
         if self.unseen {
-            self.unseen = !hide_unseen(&mut self.blamed, to);
+            self.unseen = !hide_unseen(&mut self.blamed, to, capture.tables());
         }
         // From the launching call on, the device waits for what was launched from there.
         let launched = closing.and_then(|x| Some((x.launch?, x.correlation)));
@@ -272,6 +278,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
 
     #[inline]
     pub(super) fn op_began(&mut self, x: &Closing) {
+        self.unseen = false;
         if x.flags & op_flags::GRAPH_NODE != 0 && self.graphs.back() != Some(&x.correlation) {
             self.graphs.retain(|&g| g != x.correlation);
             self.graphs.push_back(x.correlation);

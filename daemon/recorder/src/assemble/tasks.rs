@@ -291,17 +291,25 @@ impl Tasks {
         }
     }
 
-    /// The thread of a followed process that has this tid. One that was never met is made known.
+    /// The thread of a followed process that has this tid. One that was never met is made known, as long as there is room:
+    /// the number comes from the job.
     pub(super) fn thread_of_tid<W: Write>(
         &mut self,
         writer: &mut CaptureWriter<W>,
         pid: u32,
         tid: u32,
     ) -> Option<ThreadId> {
-        if let Some(&thread) = self.by_tid.get(&tid) {
+        let process = self.process(pid)?;
+        let known = self.by_tid.get(&tid).copied();
+        if let Some(thread) = known
+            && writer.tables().thread(thread).is_some_and(|t| t.process == process)
+        {
             return Some(thread);
         }
-        let process = self.process(pid)?;
+        if self.met >= MAX_THREADS {
+            return None;
+        }
+        self.met += 1;
         let thread = writer.add_thread(Thread { process, tid: tid.into(), name: String::new() });
         self.by_tid.insert(tid, thread);
         Some(thread)
