@@ -339,7 +339,7 @@ impl<'r, L: Library> Machine<'r, L> {
         // What is not told now would be told in the next recording.
         let deadline_ns = sys::monotonic_ns() + LAST_WORD_NS;
         while self.output.has_gap() && sys::monotonic_ns() < deadline_ns {
-            sys::futex_wait(&PAUSE, 0, Some(LAST_WORD_NS / 20), sys::Scope::Process);
+            sys::futex_wait(&PAUSE, 0, Some(LAST_WORD_NS / 20), Scope::Process);
             self.output.publish(sys::monotonic_ns());
         }
         let header = self.ring.header();
