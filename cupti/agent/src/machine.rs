@@ -206,8 +206,10 @@ impl<'r, L: Library> Machine<'r, L> {
         // What is wanted next is another recording.
         self.known_until_ns = None;
         match core::mem::replace(&mut self.phase, Phase::Off) {
-            Phase::On(session) => {
+            Phase::On(mut session) => {
                 self.set_state(State::Flushing, Refusal::new(reason, 0));
+                // Else the subscription that is found would be ours.
+                session.stop_sampling();
                 if session.is_taken() && self.is_other_there() {
                     self.make_way(session, now_ns);
                 } else {

@@ -60,8 +60,8 @@ pub(crate) struct Pool {
     grown: AtomicUsize,
     free: AtomicU64,
     out: AtomicU64,
-    /// Threads in [`Pool::take`]: what they have is neither free nor out for a moment.
-    taking: AtomicU32,
+    /// Threads in [`Pool::take`] or [`Pool::give_back`]: what they have is neither free nor out nor done for a moment.
+    busy: AtomicU32,
     /// The buffer that was returned last, plus 1; 0 none. The others follow by `next`.
     done: AtomicU32,
     next: [AtomicU32; MAX_BUFFERS],
@@ -86,7 +86,7 @@ impl Pool {
             grown: AtomicUsize::new(0),
             free: AtomicU64::new(0),
             out: AtomicU64::new(0),
-            taking: AtomicU32::new(0),
+            busy: AtomicU32::new(0),
             done: AtomicU32::new(0),
             next: [const { AtomicU32::new(0) }; MAX_BUFFERS],
             valid: [const { AtomicUsize::new(0) }; MAX_BUFFERS],
@@ -105,9 +105,9 @@ impl Pool {
     pub(crate) fn take(&self) -> Option<NonNull<u8>> {
         // Before `free` is looked at: `close` empties that first and looks here afterwards. Sequentially consistent, or
         // both could miss each other.
-        self.taking.fetch_add(1, Ordering::SeqCst);
+        self.busy.fetch_add(1, Ordering::SeqCst);
         let taken = self.take_free();
-        self.taking.fetch_sub(1, Ordering::SeqCst);
+        self.busy.fetch_sub(1, Ordering::SeqCst);
         if taken.is_none() {
             self.declined.fetch_add(1, Ordering::Relaxed);
         }
@@ -122,7 +122,7 @@ impl Pool {
                 break;
             }
             if self.free.fetch_and(!index.bit(), Ordering::AcqRel) & index.bit() != 0 {
-                self.out.fetch_or(index.bit(), Ordering::AcqRel);
+                self.out.fetch_or(index.bit(), Ordering::SeqCst);
                 return self.address(index);
             }
         }
@@ -131,17 +131,26 @@ impl Pool {
 
     /// CUPTI gives a buffer back.
     pub(crate) fn give_back(&self, buffer: *mut u8, valid: usize) {
-        let Some(index) = self.index_of(buffer) else {
-            self.foreign.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        if self.out.fetch_and(!index.bit(), Ordering::AcqRel) & index.bit() == 0 {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        let is_ours = self.put(buffer, valid).is_some();
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+        if !is_ours {
             self.foreign.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let (Some(next), Some(room)) = (self.next.get(index.place()), self.valid.get(index.place())) else {
-            return;
-        };
+        self.returned.fetch_add(1, Ordering::Relaxed);
+        if self.unseen.fetch_add(1, Ordering::AcqRel) + 1 >= WAKE_AT {
+            self.wake();
+        }
+    }
+
+    /// A buffer that was out is done; none where it was not.
+    fn put(&self, buffer: *mut u8, valid: usize) -> Option<()> {
+        let index = self.index_of(buffer)?;
+        let (next, room) = (self.next.get(index.place())?, self.valid.get(index.place())?);
+        if self.out.fetch_and(!index.bit(), Ordering::SeqCst) & index.bit() == 0 {
+            return None;
+        }
         room.store(valid.min(BUFFER_BYTES), Ordering::Relaxed);
         let this = index.0 + 1;
         let mut top = self.done.load(Ordering::Relaxed);
@@ -149,13 +158,9 @@ impl Pool {
             next.store(top, Ordering::Relaxed);
             // Release: whoever takes the chain sees `next`, `valid` and the records.
             match self.done.compare_exchange_weak(top, this, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break,
+                Ok(_) => return Some(()),
                 Err(now) => top = now,
             }
-        }
-        self.returned.fetch_add(1, Ordering::Relaxed);
-        if self.unseen.fetch_add(1, Ordering::AcqRel) + 1 >= WAKE_AT {
-            self.wake();
         }
     }
 
@@ -219,13 +224,7 @@ impl Pool {
 
     /// Gives no more buffers out, and gives the memory back if CUPTI holds none of it.
     pub(crate) fn close(&self) -> bool {
-        let mut free = self.free.swap(0, Ordering::SeqCst);
-        while let Some(chain) = self.take_done() {
-            free = chain.fold(free, |free, done| free | done.index.bit());
-        }
-        if self.taking.load(Ordering::SeqCst) != 0 || self.out.load(Ordering::Acquire) != 0 {
-            // What is free stays for the next attach.
-            self.free.fetch_or(free, Ordering::AcqRel);
+        if self.withdraw().is_none() {
             return false;
         }
         if let Some(base) = NonNull::new(self.base.swap(null_mut(), Ordering::AcqRel)) {
@@ -233,6 +232,29 @@ impl Pool {
             unsafe { sys::unmap(base, MAX_BUFFERS * BUFFER_BYTES) };
         }
         true
+    }
+
+    /// All buffers that were ever free, if nobody has one: then none is free, out or done. Else what is free stays so.
+    pub(crate) fn withdraw(&self) -> Option<u64> {
+        let mut free = self.free.swap(0, Ordering::SeqCst);
+        loop {
+            // Who takes one is busy until it is out; who gives one back is busy from when it is out until it is done.
+            let is_busy = || self.busy.load(Ordering::SeqCst) != 0;
+            let is_held = is_busy() || self.out.load(Ordering::SeqCst) != 0 || is_busy();
+            if let Some(chain) = self.take_done() {
+                free = chain.fold(free, |free, done| free | done.index.bit());
+            } else if is_held {
+                self.restore(free);
+                return None;
+            } else {
+                return Some(free);
+            }
+        }
+    }
+
+    /// These can be given out again.
+    pub(crate) fn restore(&self, free: u64) {
+        self.free.fetch_or(free, Ordering::AcqRel);
     }
 
     /// CUPTI is gone from the process: it holds nothing any more.

@@ -20,7 +20,7 @@ use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
 use crate::process::{
-    Threads, brings_its_own, cupti_of_host, cupti_within, is_copy_of_gpu_user, lives, mapped,
+    Threads, brings_its_own, cupti_of_host, cupti_within, is_copy_of_gpu_user, is_forked_only, lives, mapped,
 };
 use crate::room::{NEEDED_BYTES, groups, room};
 use crate::stop::Stop;
@@ -72,9 +72,13 @@ pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn 
 fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(Told)) -> Why {
     // A process that has not loaded the driver has nothing to tell, and is left alone.
     let mut patience = LOOK_FOR_CUDA_FIRST;
+    // A copy stays one when its parent has ended and nobody can tell any more.
+    let mut copy = false;
     let mapped = loop {
+        copy =
+            is_forked_only(Path::new("/proc"), pid) && (copy || is_copy_of_gpu_user(Path::new("/proc"), pid));
         match mapped(pid) {
-            Some(mapped) if mapped.cuda && !is_copy_of_gpu_user(Path::new("/proc"), pid) => break mapped,
+            Some(mapped) if mapped.cuda && !copy => break mapped,
             Some(_) if lives(pid) => {}
             _ => return Why::ProcessEnded,
         }

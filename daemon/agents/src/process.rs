@@ -147,6 +147,12 @@ pub(crate) fn is_copy_of_gpu_user(proc: &Path, pid: u32) -> bool {
     parent_of_copy(&stat).is_some_and(|parent| has_gpu_open(proc, parent))
 }
 
+/// Whether a process has executed nothing since it was forked.
+pub(crate) fn is_forked_only(proc: &Path, pid: u32) -> bool {
+    let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).unwrap_or_default();
+    parent_of_copy(&stat).is_some()
+}
+
 /// The parent of a process that has not executed a program of its own, from /proc/PID/stat.
 fn parent_of_copy(stat: &str) -> Option<u32> {
     const PF_FORKNOEXEC: u32 = 0x40;

@@ -148,17 +148,20 @@ impl Session {
         self.follow_kinds(plan.kinds)?;
         match (&self.sampling, plan.launch_sample) {
             (None, 0) => {}
-            (Some(_), 0) => {
-                if let Some(sampling) = self.sampling.take() {
-                    sampling.stop(&self.functions);
-                }
-            }
+            (Some(_), 0) => self.stop_sampling(),
             (Some(_), _) => {}
             (None, budget) => {
                 self.sampling = Some(Sampling::start(&self.functions, budget).map_err(subscriber::refusal)?);
             }
         }
         Ok(())
+    }
+
+    /// Gives the subscription back that sampling launches needs.
+    pub(crate) fn stop_sampling(&mut self) {
+        if let Some(sampling) = self.sampling.take() {
+            sampling.stop(&self.functions);
+        }
     }
 
     /// Bits of the kinds that are enabled.
@@ -300,9 +303,7 @@ impl Session {
         let _ = self.read_clock(output);
         self.conclude(output);
         self.restore_thread_ids();
-        if let Some(sampling) = self.sampling.take() {
-            sampling.stop(&self.functions);
-        }
+        self.stop_sampling();
     }
 
     /// Tells of what did not come to us, and will not.
@@ -330,9 +331,7 @@ impl Session {
     pub(crate) fn yield_to_other(&mut self) {
         self.disable(!SHARED);
         self.restore_thread_ids();
-        if let Some(sampling) = self.sampling.take() {
-            sampling.stop(&self.functions);
-        }
+        self.stop_sampling();
     }
 
     /// Disables what [`Session::yield_to_other`] left, without touching what the other one has registered.

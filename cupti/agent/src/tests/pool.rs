@@ -133,3 +133,38 @@ fn no_buffer_is_in_two_places_whatever_the_threads_do() {
     assert_eq!(read, given.load(Ordering::Relaxed));
     assert_eq!((pool.out_count(), pool.free_count()), (0, USUAL_BUFFERS));
 }
+
+/// Threads take and give back while the agent closes again and again: no buffer is ever with two.
+#[test]
+fn closing_while_buffers_come_back_loses_none_and_gives_none_out_twice() {
+    let fixture = Fixture::new();
+    let with: Vec<AtomicU64> = (0..MAX_BUFFERS).map(|_| AtomicU64::new(0)).collect();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (pool, base) = (&fixture.pool, fixture.base.as_ptr().addr());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let Some(buffer) = pool.take() else { continue };
+                    let owner = &with[(buffer.addr().get() - base) / BUFFER_BYTES];
+                    assert_eq!(owner.swap(1, Ordering::SeqCst), 0, "it is with somebody");
+                    std::hint::spin_loop();
+                    assert_eq!(owner.swap(0, Ordering::SeqCst), 1);
+                    pool.give_back(buffer.as_ptr(), 8);
+                }
+            });
+        }
+        for _ in 0..if cfg!(miri) { 20 } else { 20_000 } {
+            // What close would do if nothing were held, without the memory that is the test's.
+            if let Some(free) = pool.withdraw() {
+                assert_eq!((free.count_ones() as usize, pool.out_count()), (USUAL_BUFFERS, 0));
+                pool.restore(free);
+            }
+            for done in pool.take_done().into_iter().flatten() {
+                pool.recycle(done.index);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(pool.take_foreign(), 0);
+}
