@@ -11,7 +11,7 @@
 //! | refused | untouched or detached | tries again each second while the daemon says collect |
 //! | gone | as dormant | the entry has returned |
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 use stallscope_cupti_abi::{Functions, VERSION_12_6};
 use stallscope_cupti_wire::{Detached, Lost, Reason, Ring, State};
@@ -35,9 +35,6 @@ const FINALIZE_TRIES: u32 = 20;
 
 /// How long a stretch without records may wait for room in the ring before it is given up.
 const LAST_WORD_NS: u64 = 200_000_000;
-
-/// Nobody wakes who waits on it.
-static PAUSE: AtomicU32 = AtomicU32::new(0);
 
 /// How long kinds that another profiler shares with us are left to it, where nothing says that it is done. A profile
 /// takes seconds; kinds that nobody disables cost the job for ever.
@@ -182,7 +179,10 @@ impl<'r, L: Library> Machine<'r, L> {
     /// The job ends: the last records, and then no call into CUPTI any more. It goes down by itself.
     fn end(&mut self, leave: Leave) -> Next {
         match core::mem::replace(&mut self.phase, Phase::Off) {
-            Phase::On(session) if leave == Leave::LastRecords => session.detach(&mut self.output),
+            Phase::On(session) if leave == Leave::LastRecords => {
+                session.detach(&mut self.output);
+                self.ring.header().known_until.store(0, Ordering::Relaxed);
+            }
             // Its memory goes with the process.
             phase => core::mem::forget(phase),
         }
@@ -341,7 +341,7 @@ impl<'r, L: Library> Machine<'r, L> {
         // What is not told now would be told in the next recording.
         let deadline_ns = sys::monotonic_ns() + LAST_WORD_NS;
         while self.output.has_gap() && sys::monotonic_ns() < deadline_ns {
-            sys::futex_wait(&PAUSE, 0, Some(LAST_WORD_NS / 20), Scope::Process);
+            sys::sleep_ns(LAST_WORD_NS / 20);
             self.output.publish(sys::monotonic_ns());
         }
         let header = self.ring.header();
