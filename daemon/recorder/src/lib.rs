@@ -17,6 +17,7 @@ mod believable;
 mod clock;
 mod counters;
 mod gpu;
+mod interpreters;
 mod naming;
 mod newborn;
 mod pace;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use stallscope_core::capture::{CaptureWriter, Clock, Source, WriteError, WriterOptions};
 use stallscope_counters::Options as CounterOptions;
-use stallscope_ebpf::python::{self, NotPython};
 use stallscope_ebpf::{Event, Kernel, ProbeId, Session, SessionError, Settings, Standing};
 use stallscope_jobs::{Door, Host, Life, ProcessId, Selection, became_rank};
 use stallscope_schemas::loss::LossCounter;
@@ -19,6 +18,7 @@ use crate::believable::believable;
 use crate::clock::{monotonic_ns, unix_offset};
 use crate::counters::{Counters, cgroup};
 use crate::gpu::{GpuProcess, Gpus};
+use crate::interpreters::Interpreters;
 use crate::naming::Names;
 use crate::newborn::{descendants, parent};
 use crate::pace::{Pace, Turn};
@@ -324,44 +324,6 @@ fn new_ranks(door: &mut Door, begun: Vec<u32>) -> Vec<NewRank> {
         Some(NewRank { pid, rank, world_size })
     };
     begun.into_iter().filter_map(rank).collect()
-}
-
-/// Python interpreters in the followed processes.
-#[derive(Debug, Default)]
-struct Interpreters {
-    /// Still starting: asked again.
-    waiting: Vec<u32>,
-    /// Those whose frames cannot be walked, and why.
-    refused: BTreeMap<String, Vec<u32>>,
-}
-
-impl Interpreters {
-    fn look(&mut self, session: &Session, door: &mut Door, pids: impl Iterator<Item = u32>) {
-        let all: Vec<u32> = std::mem::take(&mut self.waiting).into_iter().chain(pids).collect();
-        for pid in all {
-            if !door.answers(pid) {
-                self.waiting.push(pid);
-                continue;
-            }
-            match python::detect(pid) {
-                Ok(found) => {
-                    if let Err(error) = session.set_python(pid, &found) {
-                        self.refused.entry(error.to_string()).or_default().push(pid);
-                    }
-                }
-                Err(NotPython::NotRunning) => self.waiting.push(pid),
-                Err(error) if error.is_loss() => self.refused.entry(error.to_string()).or_default().push(pid),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn notes(&self) -> impl Iterator<Item = String> + '_ {
-        self.refused.iter().map(|(why, pids)| {
-            let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
-            format!("no Python frames of pid {}: {why}", pids.join(", "))
-        })
-    }
 }
 
 /// Collective libraries in the followed processes.
