@@ -24,7 +24,7 @@ pub(crate) struct Converter<'a> {
     pub(crate) texts: Texts,
     pub(crate) names: Names<'a>,
     pub(crate) ranges: Ranges<'a>,
-    pub(crate) progress: Progress,
+    pub(crate) progress: Progress<'a>,
     /// CUPTI reports every call of the driver, and those that are not wanted are dropped here.
     pub(crate) filter_driver: bool,
     /// The same for the runtime.
@@ -57,8 +57,8 @@ struct Operation {
 
 impl Operation {
     /// The record with its first words; none, and counted, where the times make no sense.
-    fn record(&self, progress: &mut Progress, output: &Output<'_>) -> Option<Record> {
-        progress.operation(self.correlation, self.start, self.end);
+    fn record(&self, progress: &mut Progress<'_>, output: &Output<'_>) -> Option<Record> {
+        progress.operation(self.correlation, (self.context, self.stream), self.end);
         if self.end == 0 {
             output.count(Lost::Unfinished, 1);
         } else if self.end < self.start {
@@ -250,7 +250,7 @@ fn asynchronous(flags: u8) -> u64 {
     if flags & memcpy_flags::ASYNC != 0 { op_flags::ASYNC } else { 0 }
 }
 
-fn copy(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
+fn copy(bytes: &[u8], progress: &mut Progress<'_>, output: &mut Output<'_>) -> Option<()> {
     let copy = Copy::read(bytes)?;
     let operation = Operation {
         kind: Kind::Copy,
@@ -272,7 +272,7 @@ fn copy(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Optio
     Some(())
 }
 
-fn peer_copy(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
+fn peer_copy(bytes: &[u8], progress: &mut Progress<'_>, output: &mut Output<'_>) -> Option<()> {
     let copy = PeerCopy::read(bytes)?;
     let operation = Operation {
         kind: Kind::Copy,
@@ -294,7 +294,7 @@ fn peer_copy(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> 
     Some(())
 }
 
-fn fill(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
+fn fill(bytes: &[u8], progress: &mut Progress<'_>, output: &mut Output<'_>) -> Option<()> {
     let fill = Fill::read(bytes)?;
     let operation = Operation {
         kind: Kind::Fill,
@@ -316,7 +316,7 @@ fn fill(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Optio
     Some(())
 }
 
-fn graph(bytes: &[u8], progress: &mut Progress, output: &mut Output<'_>) -> Option<()> {
+fn graph(bytes: &[u8], progress: &mut Progress<'_>, output: &mut Output<'_>) -> Option<()> {
     let graph = GraphTrace::read(bytes)?;
     let operation = Operation {
         kind: Kind::Graph,

@@ -9,6 +9,14 @@ use stallscope_cupti_wire::{Kind, Lost, Record, Ring, Writer, loss};
 struct Gap {
     since_ns: u64,
     count: u64,
+    /// Among it are records that another profiler has: what is told of such a stretch says more than that there was no room.
+    is_taken: bool,
+}
+
+impl Gap {
+    const fn since(since_ns: u64) -> Self {
+        Self { since_ns, count: 0, is_taken: false }
+    }
 }
 
 /// The ring's writing end, with the losses.
@@ -35,7 +43,7 @@ impl<'a> Output<'a> {
         if !self.writer.push(record) {
             self.count(Lost::RingFull, 1);
             let since_ns = self.now_ns;
-            self.gap.get_or_insert(Gap { since_ns, count: 0 }).count += 1;
+            self.gap.get_or_insert(Gap::since(since_ns)).count += 1;
         }
     }
 
@@ -53,22 +61,16 @@ impl<'a> Output<'a> {
         if count > 0 {
             self.count(what, count);
             if !self.writer.push(&stretch(what, since_ns, self.now_ns, count)) {
-                self.open_gap(since_ns);
+                self.open_gap(what, since_ns);
             }
         }
     }
 
-    /// Says that between these moments something may be missing, without counting it.
-    pub(crate) fn unknown(&mut self, what: Lost, since_ns: u64, until_ns: u64) {
-        if since_ns < until_ns && !self.writer.push(&stretch(what, since_ns, until_ns, 0)) {
-            self.open_gap(since_ns);
-        }
-    }
-
     /// What does not fit is told with the next one that does, as a ring without room.
-    fn open_gap(&mut self, since_ns: u64) {
-        let gap = self.gap.get_or_insert(Gap { since_ns, count: 0 });
+    fn open_gap(&mut self, what: Lost, since_ns: u64) {
+        let gap = self.gap.get_or_insert(Gap::since(since_ns));
         gap.since_ns = gap.since_ns.min(since_ns);
+        gap.is_taken |= what == Lost::Taken;
     }
 
     /// Whether there is a stretch without records that nobody has been told of.
@@ -93,9 +95,9 @@ impl<'a> Output<'a> {
     }
 
     fn report_gap(&mut self) {
-        if let Some(gap) = self.gap
-            && self.writer.push(&stretch(Lost::RingFull, gap.since_ns, self.now_ns, gap.count))
-        {
+        let Some(Gap { since_ns, count, is_taken }) = self.gap else { return };
+        let what = if is_taken { Lost::Taken } else { Lost::RingFull };
+        if self.writer.push(&stretch(what, since_ns, self.now_ns, count)) {
             self.gap = None;
         }
     }

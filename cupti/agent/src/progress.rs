@@ -6,18 +6,49 @@
 /// other clocks.
 const SLACK: u64 = 1_000_000;
 
+/// Launches that are looked after: as many numbers as the newest is ahead. One whose operation never comes, because the call
+/// had nothing to do, is forgotten when so many others have come.
+pub(crate) const ENTRIES: usize = 1024;
+
+/// A launch, or an operation whose launch has not come yet: CUPTI hands them over in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Entry {
+    /// When the launch began.
+    start: u64,
+    correlation: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+enum State {
+    #[default]
+    Empty = 0,
+    /// The operation is out.
+    Out = 1,
+    /// It came back.
+    Back = 2,
+}
+
+/// Streams that have had operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Streams {
+    #[default]
+    None,
+    /// Its context and its number there: what is out begins after what came back.
+    One(u32, u32),
+    Several,
+}
+
 /// As far as records have come back.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// The newest launch, and the newest operation that came back.
-    launched: u32,
-    done: u32,
-    /// When the oldest launch began whose operation may still be out; 0 where all came back.
-    waiting_since: u64,
+#[derive(Debug)]
+pub(crate) struct Progress<'a> {
+    /// By the low bits of their numbers.
+    table: &'a mut [Entry],
+    streams: Streams,
     /// When the last operation ended that came back; 0 none.
     last_end: u64,
-    /// When the first operation began that came back since this was last asked for; 0 none.
-    first_start: u64,
     /// When the newest mark was made that came back; 0 none.
     mark: u64,
 }
@@ -27,29 +58,38 @@ const fn is_newer(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
+    /// `table` has [`ENTRIES`] entries, all zero.
+    pub(crate) fn new(table: &'a mut [Entry]) -> Self {
+        Self { table, streams: Streams::None, last_end: 0, mark: 0 }
+    }
+
+    /// The place of a number, where nothing newer has it.
+    fn place(&mut self, correlation: u32) -> Option<&mut Entry> {
+        let place = self.table.get_mut(correlation as usize % ENTRIES)?;
+        (place.state == State::Empty || !is_newer(place.correlation, correlation)).then_some(place)
+    }
+
     /// A launch or a copy was asked for.
     pub(crate) fn launch(&mut self, correlation: u32, start: u64) {
-        if is_newer(correlation, self.done) && self.waiting_since == 0 {
-            self.waiting_since = start;
-        }
-        if is_newer(correlation, self.launched) {
-            self.launched = correlation;
+        if let Some(place) = self.place(correlation)
+            && (place.state == State::Empty || place.correlation != correlation)
+        {
+            *place = Entry { start, correlation, state: State::Out };
         }
     }
 
     /// An operation came back; `end` is 0 where that is not known.
-    pub(crate) fn operation(&mut self, correlation: u32, start: u64, end: u64) {
-        if is_newer(correlation, self.done) {
-            self.done = correlation;
+    pub(crate) fn operation(&mut self, correlation: u32, (context, stream): (u32, u32), end: u64) {
+        if let Some(place) = self.place(correlation) {
+            *place = Entry { start: 0, correlation, state: State::Back };
         }
-        if !is_newer(self.launched, self.done) {
-            self.waiting_since = 0;
-        }
+        self.streams = match self.streams {
+            Streams::None => Streams::One(context, stream),
+            one if one == Streams::One(context, stream) => one,
+            _ => Streams::Several,
+        };
         self.last_end = self.last_end.max(end);
-        if self.first_start == 0 || start < self.first_start {
-            self.first_start = start;
-        }
     }
 
     /// A mark came back.
@@ -64,17 +104,9 @@ impl Progress {
 
     /// From when on an operation may run, or wait, that has not come back: none where there is none.
     pub(crate) fn unfinished_since(&self) -> Option<u64> {
-        (self.waiting_since != 0).then_some(self.waiting_since.max(self.last_end))
-    }
-
-    /// Forgets when the first operation began.
-    pub(crate) fn expect_first(&mut self) {
-        self.first_start = 0;
-    }
-
-    /// When the first operation began since then.
-    pub(crate) fn first_start(&self) -> Option<u64> {
-        (self.first_start != 0).then_some(self.first_start)
+        let out = self.table.iter().filter(|entry| entry.state == State::Out);
+        let since = out.map(|entry| entry.start).min()?;
+        Some(if self.streams == Streams::Several { since } else { since.max(self.last_end) })
     }
 }
 

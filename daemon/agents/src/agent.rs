@@ -54,6 +54,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) image: &'a [u8],
     pub(crate) wanted: Wanted,
     pub(crate) demangle: fn(&str) -> std::sync::Arc<str>,
+    /// When the recording began, CLOCK_MONOTONIC.
+    pub(crate) began_ns: u64,
 }
 
 /// Follows the GPU work of one process until `stop`, and hands out what its agent tells.
@@ -74,12 +76,15 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     let mut patience = LOOK_FOR_CUDA_FIRST;
     // A copy stays one when its parent has ended and nobody can tell any more.
     let mut copy = false;
+    // Until when it has certainly not used a device.
+    let mut unused_ns = settings.began_ns;
     let mapped = loop {
+        let now_ns = monotonic_ns();
         copy =
             is_forked_only(Path::new("/proc"), pid) && (copy || is_copy_of_gpu_user(Path::new("/proc"), pid));
         match mapped(pid) {
             Some(mapped) if mapped.cuda && !copy => break mapped,
-            Some(_) if lives(pid) => {}
+            Some(_) if lives(pid) => unused_ns = now_ns,
             _ => return Why::ProcessEnded,
         }
         if stop.wait(patience) {
@@ -105,7 +110,7 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     if let Some(path) = within {
         ring.header().offer_cupti(path.as_os_str().as_bytes());
     }
-    Visit { pid, ring, settings, stop, tell, begun, new }.run()
+    Visit { pid, ring, settings, stop, tell, begun, new, unused_ns }.run()
 }
 
 /// Waits for the agent that a process was started with, which CUDA loads while it is initialised: two in one process would
@@ -134,7 +139,7 @@ fn known_until(header: &Header, now_ns: u64) -> u64 {
     }
 }
 
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let ns = now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec);
     u64::try_from(ns).unwrap_or(0)
@@ -210,6 +215,8 @@ struct Visit<'a> {
     tell: &'a dyn Fn(Told),
     begun: Instant,
     new: bool,
+    /// Until when the process has certainly not used a device.
+    unused_ns: u64,
 }
 
 impl Visit<'_> {
@@ -229,6 +236,8 @@ impl Visit<'_> {
         control::heartbeat(header, monotonic_ns());
         control::command(header, Command::Collect, Some(&self.settings.wanted));
         let mut yielded = 0;
+        let mut seen_until = self.unused_ns;
+        let unseen = |from, to| (self.tell)(Told::Unseen { pid: self.pid, from, to });
         let end = loop {
             let standing = match self.until_on(&mut reader, &mut out) {
                 Ok(standing) => standing,
@@ -239,6 +248,9 @@ impl Visit<'_> {
                 }
             };
             let from = monotonic_ns();
+            if !from_start {
+                unseen(seen_until, Some(from));
+            }
             (self.tell)(Told::On {
                 pid: self.pid,
                 attach: self.begun.elapsed(),
@@ -268,7 +280,8 @@ impl Visit<'_> {
                     control::command(header, Command::Collect, Some(&self.settings.wanted));
                 }
                 yielded += u64::from(standing.reason == Reason::OtherProfiler);
-                (self.tell)(observed(known_until(header, monotonic_ns()).max(from), Duration::ZERO, left));
+                seen_until = known_until(header, monotonic_ns()).max(from);
+                (self.tell)(observed(seen_until, Duration::ZERO, left));
                 continue;
             }
             // What was not there any more when we noticed had been gone for a while.
@@ -276,9 +289,13 @@ impl Visit<'_> {
             self.rest(&mut reader, &mut out);
             out.finish();
             // An agent that could still detach has told what was lost; else it may have said from when on.
-            (self.tell)(observed(known_until(header, to).max(from), begun.elapsed(), control::left(header)));
+            seen_until = known_until(header, to).max(from);
+            (self.tell)(observed(seen_until, begun.elapsed(), control::left(header)));
             break end;
         };
+        if !matches!(end, Why::ProcessEnded | Why::Replaced) {
+            unseen(seen_until, None);
+        }
         let mut lost = control::lost_since(&control::lost(header), &lost_before);
         let faults = reader.faults();
         let malformed = out.decoder.malformed() + faults.unknown + faults.names + faults.jumps;

@@ -64,6 +64,16 @@ pub enum Told {
         /// How CUPTI was left.
         left: Detached,
     },
+    /// The process may have used its devices without anybody being told: before its agent collected, after that, or while
+    /// another profiler had its records.
+    Unseen {
+        /// Its process.
+        pid: u32,
+        /// From when, CLOCK_MONOTONIC ns.
+        from: u64,
+        /// Until when; none to the end of the recording.
+        to: Option<u64>,
+    },
     /// What was lost.
     Losses {
         /// The process.

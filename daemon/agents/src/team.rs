@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::Told;
-use crate::agent::{Settings, follow};
+use crate::agent::{Settings, follow, monotonic_ns};
 use crate::control::Wanted;
 use crate::stop::Stop;
 
@@ -21,6 +21,7 @@ pub struct Team {
     wanted: Wanted,
     demangle: fn(&str) -> Arc<str>,
     stop: Arc<Stop>,
+    began_ns: u64,
     threads: HashMap<u32, JoinHandle<()>>,
     sender: SyncSender<Told>,
     receiver: Receiver<Told>,
@@ -36,6 +37,7 @@ impl Team {
             wanted,
             demangle,
             stop: Arc::default(),
+            began_ns: monotonic_ns(),
             threads: HashMap::new(),
             sender,
             receiver,
@@ -59,11 +61,12 @@ impl Team {
             return;
         }
         let (image, wanted, demangle) = (Arc::clone(&self.image), self.wanted, self.demangle);
+        let began_ns = self.began_ns;
         let (stop, sender) = (Arc::clone(&self.stop), self.sender.clone());
         let work = move || {
             // Whoever listened is gone: then nobody is told.
             let tell = |told: Told| drop(sender.send(told));
-            follow(pid, &Settings { image: &image, wanted, demangle }, &stop, &tell);
+            follow(pid, &Settings { image: &image, wanted, demangle, began_ns }, &stop, &tell);
         };
         if let Ok(thread) = std::thread::Builder::new().name(format!("agent-{pid}")).spawn(work) {
             self.threads.insert(pid, thread);

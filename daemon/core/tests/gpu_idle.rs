@@ -9,8 +9,9 @@ use stallscope_core::ledger::{
     CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, Leaf, Ledgers, Options, all_ledgers,
 };
 use stallscope_core::report::Report;
-use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, Launch};
+use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, Launch, LossWindow};
 use stallscope_core::weights;
+use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, WaitKind, wait_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, ThreadId, TimeNs};
 
@@ -277,4 +278,52 @@ fn between_two_observations_nothing_is_known() {
     assert_eq!((ledger.start, ledger.end), (TimeNs(100), TimeNs(800)));
     assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.sums.get(Leaf::Compute)), (300, 200));
     assert_eq!(ledger.sums.get(Leaf::Idle), 200);
+}
+
+/// Two processes share the device, and one is observed later, or not to the end: its work has no records, and the device may
+/// not have been idle.
+#[test]
+fn idle_time_of_a_device_that_another_process_may_have_used_unseen_is_unknown() {
+    let mut job = Job::new();
+    let main = job.main;
+    let windows = [
+        (100, 900, window_flags::FROM_START),
+        (100, 300, window_flags::UNSEEN),
+        (300, 750, 0),
+        (750, 900, window_flags::UNSEEN),
+    ];
+    for (from, to, flags) in windows {
+        let duration_ns = u64::try_from(to - from).unwrap();
+        let window = DeviceWindow { start: TimeNs(from), duration_ns, flags };
+        job.host.writer.push_device_window(job.gpu, window).unwrap();
+    }
+    job.kernel((150, 200), main, (140, 145));
+    job.kernel((500, 600), main, (490, 495));
+    job.kernel((700, 720), main, (690, 695));
+    let ledger = ledger(&job.host.capture());
+    assert_eq!((ledger.sums.get(Leaf::Compute), ledger.sums.get(Leaf::Idle)), (170, 630));
+    // Before 150 and up to 500, and from 750 on; not [600, 700), nor what is before 750.
+    assert_eq!(ledger.sums.idle(IdleLeaf::Unknown), 50 + 300 + 150);
+}
+
+#[test]
+fn what_was_launched_while_another_profiler_had_the_records_may_run_on() {
+    let mut job = Job::new();
+    let main = job.main;
+    let window = DeviceWindow { start: TimeNs(100), duration_ns: 650, flags: window_flags::FROM_START };
+    job.host.writer.push_device_window(job.gpu, window).unwrap();
+    let of = |counter: LossCounter, start| LossWindow {
+        start: TimeNs(start),
+        duration_ns: 50,
+        counter: counter.id(),
+    };
+    job.host.writer.push_loss_window(job.gpu, of(LossCounter::AgentTaken, 300)).unwrap();
+    job.host.writer.push_loss_window(job.gpu, of(LossCounter::AgentRingFull, 600)).unwrap();
+    job.kernel((150, 250), main, (140, 145));
+    job.kernel((400, 500), main, (390, 395));
+    job.kernel((700, 750), main, (690, 695));
+    let ledger = ledger(&job.host.capture());
+    assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.sums.get(Leaf::Compute)), (100, 250));
+    // Gaps that end with a loss, and [350, 400) after the first; not [650, 700).
+    assert_eq!(ledger.sums.idle(IdleLeaf::Unknown), 50 + 100 + 50, "{:?}", ledger.sums);
 }

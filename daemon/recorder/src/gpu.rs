@@ -128,7 +128,7 @@ fn note(processes: &mut BTreeMap<u32, GpuProcess>, losses: &mut BTreeMap<LossCou
                 *losses.entry(gpu_counter(*why)).or_default() += count;
             }
         }
-        Told::Ended { why: Why::Asked | Why::NoCuda | Why::ProcessEnded, .. } => {}
+        Told::Unseen { .. } | Told::Ended { why: Why::Asked | Why::NoCuda | Why::ProcessEnded, .. } => {}
         Told::Ended { pid, why } => entry(processes, *pid).refused = Some(why.to_string()),
     }
 }

@@ -170,6 +170,8 @@ pub mod wait_flags {
 pub mod window_flags {
     /// Whatever runs in it was launched under observation: it began before the process could launch anything.
     pub const FROM_START: u64 = 1;
+    /// The other way round: a process that uses the device was not observed, while others may have been.
+    pub const UNSEEN: u64 = 2;
 }
 
 /// Bits of [`collective_call::FLAGS`].

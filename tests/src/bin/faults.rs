@@ -19,6 +19,9 @@ struct Args {
     /// The date to write above the table, where that is wanted as a page
     #[arg(long, value_name = "DATE")]
     page: Option<String>,
+    /// Write the JSON into this file as well
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
     /// Keep captures and truth logs in this folder
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
@@ -63,6 +66,9 @@ fn main() -> anyhow::Result<ExitCode> {
             row.skipped.as_deref().unwrap_or_default()
         );
     })?;
+    if let Some(file) = &args.save {
+        std::fs::write(file, serde_json::to_string_pretty(&matrix)?)?;
+    }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&matrix)?);
     } else {

@@ -37,9 +37,8 @@ pub(super) const SHARED: u64 = ActivityKind::Driver.bit()
 /// Kinds without which there is no reason to be attached.
 const NEEDED: u64 = ActivityKind::Kernel.bit() | ActivityKind::GraphTrace.bit();
 
-/// Calls of the driver that are recorded: those that are told of, and the one that marks are made with.
 fn driver_calls() -> impl Iterator<Item = u32> {
-    DRIVER_CALLS.iter().map(|call| call.id).chain([MARK_CALL])
+    DRIVER_CALLS.iter().map(|call| call.id)
 }
 
 fn runtime_calls() -> impl Iterator<Item = u32> {
@@ -80,7 +79,7 @@ impl Session {
                 continue;
             }
             if kind == ActivityKind::Driver && self.has_driver_filter {
-                self.set_calls(self.functions.enable_driver_api, driver_calls(), false);
+                self.set_calls(self.functions.enable_driver_api, driver_calls().chain([MARK_CALL]), false);
                 self.has_driver_filter = false;
             } else if kind == ActivityKind::Runtime && self.has_runtime_filter {
                 self.set_calls(self.functions.enable_runtime_api, runtime_calls(), false);
@@ -95,8 +94,10 @@ impl Session {
 
     fn enable(&mut self, kind: ActivityKind) -> CuptiResult {
         match kind {
+            // Without its marks the agent would know nothing: where that call cannot be had alone, all are.
             ActivityKind::Driver
-                if self.set_calls(self.functions.enable_driver_api, driver_calls(), true) =>
+                if self.set_calls(self.functions.enable_driver_api, [MARK_CALL], true)
+                    && self.set_calls(self.functions.enable_driver_api, driver_calls(), true) =>
             {
                 self.has_driver_filter = true;
                 self.converter.filter_driver = false;
@@ -125,7 +126,7 @@ impl Session {
     }
 
     /// Enables or disables the calls of a layer that are recorded, one by one; false where this CUPTI cannot.
-    fn set_calls(&self, set: Option<SetCall>, calls: impl Iterator<Item = u32>, on: bool) -> bool {
+    fn set_calls(&self, set: Option<SetCall>, calls: impl IntoIterator<Item = u32>, on: bool) -> bool {
         let Some(set) = set else { return false };
         let mut any = false;
         for call in calls {

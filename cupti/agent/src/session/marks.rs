@@ -55,7 +55,7 @@ impl Marks {
     /// Looks where the newest mark is; `is_held` asks whether it lies in a buffer of ours.
     pub(super) fn look(
         &mut self,
-        progress: &Progress,
+        progress: &Progress<'_>,
         now_ns: u64,
         is_held: impl FnOnce(u64) -> bool,
     ) -> Known {
@@ -84,7 +84,7 @@ impl Marks {
     }
 
     /// Until when everything has come to us: what ran then and had not ended is not among it.
-    pub(super) fn known_until_ns(&self, progress: &Progress, clock: Clock, near: &Pair) -> u64 {
+    pub(super) fn known_until_ns(&self, progress: &Progress<'_>, clock: Clock, near: &Pair) -> u64 {
         let unfinished_ns = progress.unfinished_since().map(|cupti| clock.monotonic(near, cupti));
         unfinished_ns.map_or(self.known_until_ns, |ns| ns.min(self.known_until_ns))
     }

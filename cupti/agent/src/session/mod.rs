@@ -22,7 +22,7 @@ use crate::convert::Converter;
 use crate::driver::Driver;
 use crate::output::Output;
 use crate::pool::Done;
-use crate::progress::{Progress, is_mark};
+use crate::progress::is_mark;
 use crate::session::kinds::SHARED;
 use crate::session::marks::{Known, Marks};
 use crate::session::tables::Tables;
@@ -59,8 +59,6 @@ pub(crate) struct Session {
     /// Who is called to make a mark.
     marker: Option<Driver>,
     marks: Marks,
-    /// Since when the callbacks are ours again, until it is known what ran then.
-    resumed_ns: Option<u64>,
     /// What records called a thread before we came.
     thread_ids_before: Option<u32>,
     /// Bits of the kinds that are enabled.
@@ -102,7 +100,7 @@ impl Session {
         subscriber::is_free(functions).map_err(subscriber::refusal)?;
         let (clock, last_clock) = read_clock(functions)?;
         let no_memory = |error: sys::Errno| Refusal::new(Reason::NoMemory, error.0);
-        let (tables, names, ranges) = Tables::new().map_err(no_memory)?;
+        let (tables, names, ranges, progress) = Tables::new().map_err(no_memory)?;
         POOL.open().map_err(no_memory)?;
         let now_ns = sys::monotonic_ns();
         let mut session = Self {
@@ -111,7 +109,7 @@ impl Session {
                 texts,
                 names,
                 ranges,
-                progress: Progress::default(),
+                progress,
                 filter_driver: false,
                 filter_runtime: false,
             },
@@ -122,7 +120,6 @@ impl Session {
             driver,
             marker: driver,
             marks: Marks::new(now_ns),
-            resumed_ns: None,
             thread_ids_before: set_thread_ids(functions),
             enabled: 0,
             has_driver_filter: false,
@@ -232,12 +229,9 @@ impl Session {
             Known::Ours { again: true } => {
                 output.publish(now_ns);
                 output.lose(Lost::Taken, 1, known_until_ns);
-                // What was launched meanwhile and runs still has no record: it is over when the next operation begins.
-                self.converter.progress.expect_first();
-                self.resumed_ns = Some(now_ns);
+                // What was launched meanwhile and runs on has no record: whoever reads this knows.
             }
-            Known::Ours { again: false } => self.settle_resumed(output),
-            Known::Waiting => {}
+            Known::Ours { again: false } | Known::Waiting => {}
             Known::Missing { is_new: true, .. } => self.look_for_others(now_ns)?,
             Known::Missing { since_ns, .. } => {
                 if now_ns.saturating_sub(since_ns) >= LOOK_INTERVAL_NS {
@@ -260,18 +254,9 @@ impl Session {
         Ok(())
     }
 
-    /// The first operation that was launched since we came back has begun.
-    fn settle_resumed(&mut self, output: &mut Output<'_>) {
-        if let (Some(resumed_ns), Some(first)) = (self.resumed_ns, self.converter.progress.first_start()) {
-            output.unknown(Lost::Taken, resumed_ns, self.clock.monotonic(&self.last_clock, first));
-            self.resumed_ns = None;
-        }
-    }
-
     /// Until when everything has come to us, CLOCK_MONOTONIC.
     pub(crate) fn known_until_ns(&self) -> u64 {
-        let known_ns = self.marks.known_until_ns(&self.converter.progress, self.clock, &self.last_clock);
-        self.resumed_ns.map_or(known_ns, |resumed_ns| resumed_ns.min(known_ns))
+        self.marks.known_until_ns(&self.converter.progress, self.clock, &self.last_clock)
     }
 
     /// Whether records go elsewhere, or may.
@@ -317,11 +302,6 @@ impl Session {
         };
         if is_lost {
             output.lose(Lost::Taken, 1, known_until_ns);
-        } else {
-            self.settle_resumed(output);
-            if let Some(resumed_ns) = self.resumed_ns.take() {
-                output.unknown(Lost::Taken, resumed_ns, now_ns);
-            }
         }
         output.publish(now_ns);
     }

@@ -2,12 +2,14 @@
 
 use core::ptr::NonNull;
 
-use crate::names::{self, Entry, Names};
+use crate::names::{self, Names};
+use crate::progress::{self, Progress};
 use crate::ranges::{self, Open, Ranges};
 use crate::sys::{self, Errno};
 
-const NAMES_BYTES: usize = names::ENTRIES * size_of::<Entry>();
-const BYTES: usize = NAMES_BYTES + ranges::ENTRIES * size_of::<Open>();
+const NAMES_BYTES: usize = names::ENTRIES * size_of::<names::Entry>();
+const RANGES_BYTES: usize = ranges::ENTRIES * size_of::<Open>();
+const BYTES: usize = NAMES_BYTES + RANGES_BYTES + progress::ENTRIES * size_of::<progress::Entry>();
 
 /// The memory. Who has it keeps it until the tables in it are gone.
 #[derive(Debug)]
@@ -16,10 +18,10 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Empty tables. They must not be used once the first of the three is dropped.
-    pub(crate) fn new() -> Result<(Self, Names<'static>, Ranges<'static>), Errno> {
+    /// Empty tables. They must not be used once the first of the four is dropped.
+    pub(crate) fn new() -> Result<(Self, Names<'static>, Ranges<'static>, Progress<'static>), Errno> {
         let base = sys::map(BYTES)?;
-        let names = base.cast::<Entry>().as_ptr();
+        let names = base.cast::<names::Entry>().as_ptr();
         // SAFETY: the mapping begins at a page and has room for so many entries, for which zero is a value; nobody else
         // knows of it.
         let names = unsafe { core::slice::from_raw_parts_mut(names, names::ENTRIES) };
@@ -27,7 +29,11 @@ impl Tables {
         let ranges = unsafe { base.add(NAMES_BYTES) }.cast::<Open>().as_ptr();
         // SAFETY: behind the names, which are a multiple of the alignment long, there is room for so many; zero is a value.
         let ranges = unsafe { core::slice::from_raw_parts_mut(ranges, ranges::ENTRIES) };
-        Ok((Self { base }, Names::new(names), Ranges::new(ranges)))
+        // SAFETY: within the mapping.
+        let progress = unsafe { base.add(NAMES_BYTES + RANGES_BYTES) }.cast::<progress::Entry>().as_ptr();
+        // SAFETY: behind the ranges, which are a multiple of the alignment long as well; zero is a value.
+        let progress = unsafe { core::slice::from_raw_parts_mut(progress, progress::ENTRIES) };
+        Ok((Self { base }, Names::new(names), Ranges::new(ranges), Progress::new(progress)))
     }
 }
 

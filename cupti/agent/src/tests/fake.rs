@@ -38,6 +38,8 @@ pub(super) struct Fake {
     pub(super) unknown_kinds: BTreeSet<u32>,
     pub(super) enabled: BTreeSet<u32>,
     pub(super) driver_calls: BTreeSet<u32>,
+    /// The call of marks cannot be enabled alone.
+    pub(super) refuses_mark_call: bool,
     pub(super) runtime_calls: BTreeSet<u32>,
     /// Calls can be enabled one by one.
     pub(super) has_call_filters: bool,
@@ -87,6 +89,7 @@ impl Fake {
             unknown_kinds: BTreeSet::new(),
             enabled: BTreeSet::new(),
             driver_calls: BTreeSet::new(),
+            refuses_mark_call: false,
             runtime_calls: BTreeSet::new(),
             has_call_filters: true,
             thread_ids: 0,
@@ -242,7 +245,7 @@ unsafe extern "C" fn disable(kind: u32) -> CuptiResult {
 
 unsafe extern "C" fn enable_driver_api(call: u32, on: u8) -> CuptiResult {
     fake(|fake| {
-        if call > 800 {
+        if call > 800 || (call == MARK_CALL && fake.refuses_mark_call) {
             return code::INVALID_PARAMETER;
         }
         if on != 0 {

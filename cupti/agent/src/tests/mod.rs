@@ -21,6 +21,7 @@ mod others;
 mod pool;
 #[cfg(not(miri))]
 mod process;
+mod progress;
 mod ranges;
 #[cfg(not(miri))]
 mod records;

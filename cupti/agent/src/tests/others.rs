@@ -132,15 +132,22 @@ fn a_profile_that_nobody_saw_is_noticed_by_the_mark_that_does_not_come_back() {
     let until_ns = losses[0].0[loss::UNTIL];
     assert!(until_ns > before_ns && until_ns <= again_ns);
     assert!(setup.header.known_until.load(Relaxed) > known_ns);
+}
 
-    // What was launched meanwhile may run until the first operation that comes back begins.
-    let start = crate::sys::realtime_ns() + 1_000_000;
-    fake(|fake| fake.records = vec![kernel(start, start + 1000, 9, c"k")]);
-    setup.flush();
-    setup.flush();
-    let losses = setup.read_kind(Kind::Loss);
-    assert_eq!((losses.len(), losses[0].0[loss::SINCE], setup.lost(Lost::Taken)), (1, until_ns, 1));
-    assert!(losses[0].0[loss::UNTIL] > until_ns + 500_000);
+#[test]
+fn where_the_call_of_marks_cannot_be_had_alone_all_calls_are_and_marks_come_back() {
+    let mut setup = Setup::new();
+    fake(|fake| fake.refuses_mark_call = true);
+    setup.collect(KINDS);
+    setup.machine.step();
+    assert_eq!(setup.state(), (State::On, Reason::None));
+    assert!(fake(|fake| fake.enabled.contains(&ActivityKind::Driver.id()) && fake.driver_calls.is_empty()));
+    let before_ns = crate::sys::monotonic_ns();
+    for _ in 0..3 {
+        setup.flush();
+    }
+    assert!(setup.header.known_until.load(Relaxed) > before_ns);
+    assert_eq!(setup.lost(Lost::Taken), 0);
 }
 
 #[test]

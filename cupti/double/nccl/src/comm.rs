@@ -232,6 +232,7 @@ impl Comm {
     }
 
     fn listen(&self, mut receiver: Receiver) {
+        sys::stand_back();
         while let Ok(arrival) = receiver.next() {
             self.arrived(arrival, None);
         }

@@ -50,6 +50,14 @@ pub fn monotonic_offset_ns() -> i64 {
     seconds * 1_000_000_000 + numbers.next().unwrap_or(0)
 }
 
+/// Lets this thread wait for its turn when it is woken, in place of taking the CPU from whoever runs: what it stands in
+/// for takes no CPU on a machine with GPUs.
+pub fn stand_back() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads the structure. A thread may always ask for this; where it may not, it goes on as it is.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+}
+
 /// The kernel's id of this thread.
 #[must_use]
 pub fn thread_id() -> u32 {

@@ -1,16 +1,17 @@
 //! The ledger of one device: the sweep, each gap explained, everything booked by step, and the sums checked.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use hashbrown::HashMap;
+use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, TimeNs};
 
 use super::book::{Book, History};
 use super::causes::Causes;
 use super::cpu::idle::HostWork;
-use super::explain::Explainer;
+use super::explain::{Explainer, Unseen};
 use super::gap::Closing;
 use super::launches::Coverage;
 use super::leaf::{Leaf, Sums};
@@ -175,7 +176,7 @@ pub fn device_ledger<S: ReadAt>(
     collectives: &Collectives,
     options: Options,
 ) -> Result<Option<DeviceLedger>, NotConserved> {
-    let Observed { stretches: observed, unseen_from } = Observed::of(capture, device);
+    let Observed { stretches: observed, unseen } = Observed::of(capture, device);
     let Some(start) = window_start(capture, device, &observed) else { return Ok(None) };
     let mut run = DeviceRun {
         sweep: Sweep::new(start),
@@ -196,7 +197,7 @@ pub fn device_ledger<S: ReadAt>(
         start,
         options,
     };
-    run.explainer.unseen_from = unseen_from;
+    run.explainer.unseen = unseen;
     let step_source = run.stepper.plan.source();
     let mut merged = capture.merged::<GpuOp>(device.0, ColumnSet::ALL);
     while let Some(rows) = merged.next_run() {
@@ -281,8 +282,8 @@ pub fn device_ledger<S: ReadAt>(
 struct Observed {
     /// By their begin; they do not touch.
     stretches: Vec<(TimeNs, TimeNs)>,
-    /// Begins of those into which work may reach that was launched before.
-    unseen_from: Vec<TimeNs>,
+    /// When it may have been given work all the same that nobody told of, by their begin.
+    unseen: VecDeque<Unseen>,
 }
 
 impl Observed {
@@ -290,16 +291,24 @@ impl Observed {
         let mut all = Self::default();
         for window in capture.rows::<DeviceWindow>(device.0) {
             let (from, to) = (window.start, window.start.plus(window.duration_ns));
+            if window.flags & window_flags::UNSEEN != 0 {
+                all.unseen.push_back(Unseen { from, to });
+                continue;
+            }
             match all.stretches.last_mut() {
                 Some((_, until)) if from <= *until => *until = to.max(*until),
-                _ => {
-                    all.stretches.push((from, to));
-                    if window.flags & window_flags::FROM_START == 0 {
-                        all.unseen_from.push(from);
-                    }
-                }
+                _ => all.stretches.push((from, to)),
+            }
+            if window.flags & window_flags::FROM_START == 0 {
+                all.unseen.push_back(Unseen { from, to: from });
             }
         }
+        // What was launched while another profiler had the records has none, and may run on.
+        let taken = |window: &LossWindow| window.counter == LossCounter::AgentTaken.id();
+        for window in capture.rows::<LossWindow>(device.0).filter(taken) {
+            all.unseen.push_back(Unseen { from: window.start, to: window.start.plus(window.duration_ns) });
+        }
+        all.unseen.make_contiguous().sort_unstable();
         all
     }
 }
@@ -423,7 +432,7 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             self.sweep.open(x.stream);
             self.unfinished.insert(x.stream, Unfinished { start, name, launch: x.launch });
         }
-        self.explainer.op_began(&x);
+        self.explainer.op_began(start, &x);
         self.tally(columns, at, name, class, duration_ns);
         self.launched_ops += u64::from(x.launch.is_some());
         let stack = x.launch.and_then(|launch| self.explainer.launch_stacks.of(launch, x.correlation));

@@ -94,10 +94,8 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     pub(super) gaps: u64,
     /// The gap that was explained last: a step may cut one gap into several calls.
     open_gap: (TimeNs, TimeNs),
-    /// Moments from which on the device was observed and may have had work from before, in order.
-    pub(super) unseen_from: Vec<TimeNs>,
-    /// Whether that may still run in the open gap.
-    unseen: bool,
+    /// Work that nobody told of, by the begin of the stretch; what is over is taken out.
+    pub(super) unseen: VecDeque<Unseen>,
     pub(super) longest_gap: (TimeNs, u64),
 }
 
@@ -106,20 +104,45 @@ fn waits_for_device(call: &str) -> bool {
     ["CtxSynchronize", "DeviceSynchronize", "ThreadSynchronize"].iter().any(|name| call.contains(name))
 }
 
-/// Takes the causes from those pieces of a gap in which work from before may have run: up to the end of the first call that
-/// waited for the device. Returns whether there was such an end.
-fn hide_unseen(pieces: &mut [Blamed], gap_end: TimeNs, tables: &Tables) -> bool {
-    let waits = |p: &Blamed| p.cause.leaf == IdleLeaf::Sync && waits_for_device(tables.string(p.cause.call));
-    let before = pieces.iter().take_while(|p| !waits(p)).count();
-    let hidden = before + pieces.iter().skip(before).take_while(|p| waits(p)).count();
-    // A wait that lasts as long as the gap has not come back.
-    let has_waited = hidden > before && pieces.get(hidden - 1).is_some_and(|p| p.to < gap_end);
-    let hidden = if has_waited { hidden } else { pieces.len() };
-    for piece in pieces.iter_mut().take(hidden).filter(|p| p.cause.reason != Reason::Lost) {
-        let Cause { call, node, thread, .. } = piece.cause;
-        piece.cause = Cause { leaf: IdleLeaf::Unknown, reason: Reason::Unseen, call, node, thread };
+/// A stretch in which a device may have been given work that nobody told of: that may run in it, and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Unseen {
+    pub(super) from: TimeNs,
+    pub(super) to: TimeNs,
+}
+
+impl Unseen {
+    /// Takes the causes from those pieces of a gap in which such work may have run: in the stretch, and from there to the end
+    /// of the first call that waited for the device. Returns whether there was such an end.
+    fn hide(&self, pieces: &mut Vec<Blamed>, gap_end: TimeNs, tables: &Tables) -> bool {
+        cut(pieces, self.from);
+        cut(pieces, self.to);
+        let first = pieces.partition_point(|p| p.from < self.from);
+        let behind = pieces.partition_point(|p| p.from < self.to).max(first);
+        let waits =
+            |p: &Blamed| p.cause.leaf == IdleLeaf::Sync && waits_for_device(tables.string(p.cause.call));
+        let before = behind + pieces.iter().skip(behind).take_while(|p| !waits(p)).count();
+        let over = before + pieces.iter().skip(before).take_while(|p| waits(p)).count();
+        // A wait that lasts as long as the gap has not come back.
+        let has_waited = over > before && pieces.get(over - 1).is_some_and(|p| p.to < gap_end);
+        let over = if has_waited { over } else { pieces.len() };
+        let hidden = pieces.iter_mut().take(over).skip(first);
+        for piece in hidden.filter(|p| p.cause.reason != Reason::Lost) {
+            let Cause { call, node, thread, .. } = piece.cause;
+            piece.cause = Cause { leaf: IdleLeaf::Unknown, reason: Reason::Unseen, call, node, thread };
+        }
+        has_waited
     }
-    has_waited
+}
+
+/// Makes two of the piece in which a moment lies.
+fn cut(pieces: &mut Vec<Blamed>, at: TimeNs) {
+    let Some(index) = pieces.iter().position(|p| p.from < at && at < p.to) else { return };
+    if let Some(piece) = pieces.get_mut(index) {
+        let rest = Blamed { from: at, ..*piece };
+        piece.to = at;
+        pieces.insert(index + 1, rest);
+    }
 }
 
 impl<'a, S: ReadAt> Explainer<'a, S> {
@@ -148,8 +171,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             blamed: Vec::new(),
             gaps: 0,
             open_gap: (TimeNs(i64::MIN), TimeNs(i64::MIN)),
-            unseen_from: Vec::new(),
-            unseen: false,
+            unseen: VecDeque::new(),
             longest_gap: (TimeNs(0), 0),
         }
     }
@@ -159,8 +181,6 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         if self.open_gap.1 != from {
             self.gaps += 1;
             self.open_gap.0 = from;
-            // Until an operation begins: a stretch of lost time within changes nothing.
-            self.unseen |= self.unseen_from.binary_search(&from).is_ok();
         }
         self.open_gap.1 = to;
         let idle_since = self.open_gap.0;
@@ -221,8 +241,9 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             device_floor_ns: self.device_floor_ns,
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
-        if self.unseen {
-            self.unseen = !hide_unseen(&mut self.blamed, to, capture.tables());
+        if self.unseen.front().is_some_and(|unseen| unseen.from < to) {
+            let (blamed, tables) = (&mut self.blamed, capture.tables());
+            self.unseen.retain(|unseen| unseen.from >= to || !unseen.hide(blamed, to, tables));
         }
         // From the launching call on, the device waits for what was launched from there.
         let launched = closing.and_then(|x| Some((x.launch?, x.correlation)));
@@ -277,8 +298,10 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
     }
 
     #[inline]
-    pub(super) fn op_began(&mut self, x: &Closing) {
-        self.unseen = false;
+    pub(super) fn op_began(&mut self, start: TimeNs, x: &Closing) {
+        if self.unseen.front().is_some_and(|unseen| unseen.from <= start) {
+            self.unseen.retain(|unseen| unseen.to > start);
+        }
         if x.flags & op_flags::GRAPH_NODE != 0 && self.graphs.back() != Some(&x.correlation) {
             self.graphs.retain(|&g| g != x.correlation);
             self.graphs.push_back(x.correlation);

@@ -14,8 +14,8 @@ use stallscope_core::ingest::{Ingest, Scope};
 use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, HostSpan, LossWindow, StreamWait};
 use stallscope_cupti_wire::Lost;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, device_kind, op_flags};
-use stallscope_schemas::units::{CorrelationId, DeviceId, StackId};
+use stallscope_schemas::record::{CopyKind, OpKind, SpanKind, device_kind, op_flags, window_flags};
+use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, TimeNs};
 
 use super::tasks::Tasks;
 use super::time;
@@ -41,6 +41,10 @@ pub(super) struct Gpus {
     numbers: HashMap<(u32, u32), DeviceId>,
     /// What a process lost, whichever of its devices it was about.
     losses: Vec<(u32, LossWindow)>,
+    /// When a process may have used its devices without anybody being told.
+    unseen: Vec<(u32, DeviceWindow)>,
+    /// When the last device was observed.
+    observed_until: TimeNs,
 }
 
 /// The counter of a loss that an agent reports.
@@ -144,8 +148,29 @@ impl Gpus {
         if let [only] = seen[..] {
             self.device(ingest, tasks, pid, only)?;
         }
+        self.observed_until = self.observed_until.max(window.start.plus(window.duration_ns));
         for device in self.devices_of(pid) {
             ingest.writer().push_device_window(device, window)?;
+        }
+        Ok(())
+    }
+
+    /// A process may have used its devices between these moments, whichever those turn out to be.
+    pub(super) fn unseen(&mut self, pid: u32, from: u64, to: Option<u64>) {
+        if self.unseen.len() < MAX_LOSSES {
+            let duration_ns = to.unwrap_or(u64::MAX).saturating_sub(from);
+            self.unseen
+                .push((pid, DeviceWindow { start: time(from), duration_ns, flags: window_flags::UNSEEN }));
+        }
+    }
+
+    /// Writes what had to wait for the devices of all processes.
+    pub(super) fn finish<W: Write>(&mut self, ingest: &mut Ingest<W>) -> Result<(), WriteError> {
+        for (pid, mut window) in std::mem::take(&mut self.unseen) {
+            window.duration_ns = window.duration_ns.min(self.observed_until.since(window.start));
+            for device in self.devices_of(pid) {
+                ingest.writer().push_device_window(device, window)?;
+            }
         }
         Ok(())
     }

@@ -228,6 +228,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let rest = std::mem::take(&mut self.held);
         self.write_rows(rest)?;
         self.flush()?;
+        self.gpus.finish(&mut self.ingest)?;
         let early_ns = self.ingest.before_launch_ns();
         if early_ns > 0 {
             self.ingest.writer().add_label("gpu.corrected_to_launch_ns", &early_ns.to_string());
@@ -274,6 +275,10 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 let flags = if from_start { window_flags::FROM_START } else { 0 };
                 let window = DeviceWindow { start: time(from), duration_ns: to.saturating_sub(from), flags };
                 self.gpus.observed(&mut self.ingest, &self.tasks, pid, window)
+            }
+            Told::Unseen { pid, from, to } => {
+                self.gpus.unseen(pid, from, to);
+                Ok(())
             }
             Told::Losses { clock_error_ns, .. } => {
                 self.clock_error_ns = self.clock_error_ns.max(Some(clock_error_ns));

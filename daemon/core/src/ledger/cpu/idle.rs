@@ -10,7 +10,7 @@
 //! records are read once, forward. What was asked about before is not asked again.
 
 use hashbrown::HashMap;
-use stallscope_schemas::record::RecordKind;
+use stallscope_schemas::record::{RecordKind, call_flags};
 use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
 
 use super::causes::{CpuCause, CpuCauses};
@@ -20,6 +20,7 @@ use super::leaf::{CpuLeaf, CpuSums};
 use super::wait::Waits;
 use super::walk::{Book, Walker, bare};
 use crate::capture::{Capture, ReadAt};
+use crate::timeline::thread::Stretch;
 
 /// What the launching threads of a device did while it waited for them.
 #[derive(Debug, Default)]
@@ -42,6 +43,12 @@ pub(crate) struct HostWalk<'a, S: ReadAt> {
     threads: HashMap<ThreadId, (Box<Cursor<'a, S>>, Walker<'a, S>)>,
     book: Book,
     direct: CpuSums,
+}
+
+/// A call that only begins an operation of the device takes part in nothing: what its thread did in it is its own.
+fn beside_enqueuing<S: ReadAt>(stretch: Stretch, cursor: &Cursor<'_, S>) -> Stretch {
+    let takes_part = stretch.in_call && cursor.call().flags & call_flags::ASYNC == 0;
+    Stretch { in_call: takes_part, ..stretch }
 }
 
 impl<'a, S: ReadAt> HostWalk<'a, S> {
@@ -94,6 +101,7 @@ impl<'a, S: ReadAt> HostWalk<'a, S> {
             let Some(stretch) = cursor.next_in(at, to) else { break };
             unseen(&mut self.book, &mut self.direct, at, stretch.from);
             at = stretch.to;
+            let stretch = beside_enqueuing(stretch, cursor);
             let found = leaves(&mut self.waits, thread, &stretch, cursor);
             self.direct.add(found.leaf, stretch.ns().saturating_sub(found.queue_ns));
             self.direct.add(found.queue, found.queue_ns);
@@ -123,6 +131,7 @@ impl<'a, S: ReadAt> HostWalk<'a, S> {
         while let Some(stretch) = cursor.next_in(at, to).filter(|_| at < to) {
             visit(at, stretch.from, false);
             at = stretch.to;
+            let stretch = beside_enqueuing(stretch, cursor);
             let found = leaves(&mut self.waits, thread, &stretch, cursor);
             let is_kept = matches!(found.leaf, CpuLeaf::RunQueue | CpuLeaf::Throttled | CpuLeaf::Stopped);
             if is_kept {
