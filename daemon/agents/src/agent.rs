@@ -20,7 +20,8 @@ use crate::control::{self, Standing, Wanted};
 use crate::decode::{Decoder, Event};
 use crate::memory::Memory;
 use crate::process::{
-    Threads, brings_its_own, cupti_of_host, cupti_within, is_copy_of_gpu_user, is_forked_only, lives, mapped,
+    Process, Threads, brings_its_own, cupti_of_host, cupti_within, is_copy_of_gpu_user, is_forked_only,
+    mapped,
 };
 use crate::room::{NEEDED_BYTES, groups, room};
 use crate::stop::Stop;
@@ -60,31 +61,41 @@ pub(crate) struct Settings<'a> {
 
 /// Follows the GPU work of one process until `stop`, and hands out what its agent tells.
 pub(crate) fn follow(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(Told)) {
+    let Some(process) = Process::of(pid) else { return tell(Told::Ended { pid, why: Why::ProcessEnded }) };
+    let mut since_ns = settings.began_ns;
     loop {
-        let why = follow_program(pid, settings, stop, tell);
+        let why = follow_program(process, since_ns, settings, stop, tell);
         let again = matches!(why, Why::Replaced);
         tell(Told::Ended { pid, why });
         if !again {
             return;
         }
+        since_ns = monotonic_ns();
     }
 }
 
-/// Follows one program of a process. Returns why nothing more comes of it.
-fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(Told)) -> Why {
+/// Follows one program of a process, which may have used its devices since that moment. Returns why nothing more comes of it.
+fn follow_program(
+    process: Process,
+    since_ns: u64,
+    settings: &Settings<'_>,
+    stop: &Stop,
+    tell: &dyn Fn(Told),
+) -> Why {
+    let pid = process.pid;
     // A process that has not loaded the driver has nothing to tell, and is left alone.
     let mut patience = LOOK_FOR_CUDA_FIRST;
     // A copy stays one when its parent has ended and nobody can tell any more.
     let mut copy = false;
     // Until when it has certainly not used a device.
-    let mut unused_ns = settings.began_ns;
+    let mut unused_ns = since_ns;
     let mapped = loop {
         let now_ns = monotonic_ns();
         copy =
             is_forked_only(Path::new("/proc"), pid) && (copy || is_copy_of_gpu_user(Path::new("/proc"), pid));
         match mapped(pid) {
             Some(mapped) if mapped.cuda && !copy => break mapped,
-            Some(_) if lives(pid) => unused_ns = now_ns,
+            Some(_) if process.lives() => unused_ns = now_ns,
             _ => return Why::ProcessEnded,
         }
         if stop.wait(patience) {
@@ -95,8 +106,11 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     // One in its own file system is offered by its path; one of the host's, which it may not see, goes along.
     let within = if mapped.cupti { None } else { cupti_within(pid, &mapped) };
     let cupti = if mapped.cupti || within.is_some() { None } else { cupti_of_host() };
-    if brings_its_own(Path::new("/proc"), pid) && !until_agent_is_there(pid, stop) {
+    if brings_its_own(Path::new("/proc"), pid) && !until_agent_is_there(process, stop) {
         return Why::TooShort;
+    }
+    if !process.lives() {
+        return Why::ProcessEnded;
     }
     let begun = Instant::now();
     let (memory, new) = match enter(pid, settings.image, cupti.as_ref()) {
@@ -110,15 +124,16 @@ fn follow_program(pid: u32, settings: &Settings<'_>, stop: &Stop, tell: &dyn Fn(
     if let Some(path) = within {
         ring.header().offer_cupti(path.as_os_str().as_bytes());
     }
-    Visit { pid, ring, settings, stop, tell, begun, new, unused_ns }.run()
+    Visit { pid, process, ring, settings, stop, tell, begun, new, unused_ns }.run()
 }
 
 /// Waits for the agent that a process was started with, which CUDA loads while it is initialised: two in one process would
 /// take CUPTI from each other. One that does not come in time is not waited for. False where the recording ends.
-fn until_agent_is_there(pid: u32, stop: &Stop) -> bool {
-    let Ok(target) = i32::try_from(pid) else { return true };
+fn until_agent_is_there(process: Process, stop: &Stop) -> bool {
+    let Ok(target) = i32::try_from(process.pid) else { return true };
     let begun = Instant::now();
-    while begun.elapsed() < OWN_AGENT_WITHIN && lives(pid) && !matches!(find_agent(target), Ok(Some(_))) {
+    while begun.elapsed() < OWN_AGENT_WITHIN && process.lives() && !matches!(find_agent(target), Ok(Some(_)))
+    {
         if stop.wait(LOOK_FOR_CUDA_FIRST) {
             return false;
         }
@@ -209,6 +224,7 @@ fn take_over(ring: &Ring<'_>) -> Result<(), Why> {
 /// One recording of one agent.
 struct Visit<'a> {
     pid: u32,
+    process: Process,
     ring: Ring<'a>,
     settings: &'a Settings<'a>,
     stop: &'a Stop,
@@ -330,7 +346,7 @@ impl Visit<'_> {
                 }
                 _ => {}
             }
-            if !lives(self.pid) {
+            if !self.process.lives() {
                 return Err(Why::ProcessEnded);
             }
             if pulse.has_stopped(self.ring.header()) {
@@ -374,7 +390,7 @@ impl Visit<'_> {
             }
             if looked.elapsed() > LOOK_FOR_CUDA {
                 looked = Instant::now();
-                if !lives(self.pid) {
+                if !self.process.lives() {
                     return Why::ProcessEnded;
                 }
             }
@@ -397,7 +413,7 @@ impl Visit<'_> {
         }
         let begun = Instant::now();
         while begun.elapsed() < EXIT_WITHIN {
-            if !lives(self.pid) {
+            if !self.process.lives() {
                 return Why::ProcessEnded;
             }
             std::thread::sleep(LOOK);
@@ -411,7 +427,7 @@ impl Visit<'_> {
         control::command(header, Command::Rest, None);
         let begun = Instant::now();
         let mut pulse = Pulse::new(self.pid);
-        while begun.elapsed() < REST_WITHIN && lives(self.pid) && !pulse.has_stopped(header) {
+        while begun.elapsed() < REST_WITHIN && self.process.lives() && !pulse.has_stopped(header) {
             out.read(reader);
             let standing = control::standing(header);
             let resting =

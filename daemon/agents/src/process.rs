@@ -133,11 +133,31 @@ pub(crate) fn brings_its_own(proc: &Path, pid: u32) -> bool {
     path.and_then(Path::file_name).is_some_and(|name| name.as_bytes().starts_with(AGENT_FILE.as_bytes()))
 }
 
-/// Whether a process is there and has not ended.
-pub(crate) fn lives(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|letter| !matches!(letter, 'Z' | 'X'))
+/// A process: a number may be used again, a number with the time of its start is not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    started: u64,
+}
+
+impl Process {
+    /// The process that has this number now; none where there is none, or it has ended.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self { pid, started: started(&stat)? })
+    }
+
+    /// Whether it is there and has not ended.
+    pub(crate) fn lives(self) -> bool {
+        Self::of(self.pid).is_some_and(|now| now.started == self.started)
+    }
+}
+
+/// When a process was started, in ticks since the machine was; none of one that has ended.
+fn started(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let is_there = !matches!(fields.next()?, "Z" | "X");
+    fields.nth(18).filter(|_| is_there)?.parse().ok()
 }
 
 /// Whether a process is a copy, by `fork` without `exec`, of one that uses a GPU: the worker of a data loader. It has the
@@ -219,8 +239,8 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::{
-        Mapped, Mode, Threads, brings_its_own, cupti_within, fs, innermost, is_copy_of_gpu_user, lives,
-        mapped, parent_of_copy,
+        Mapped, Mode, Process, Threads, brings_its_own, cupti_within, fs, innermost, is_copy_of_gpu_user,
+        mapped, parent_of_copy, started,
     };
 
     #[test]
@@ -233,9 +253,17 @@ mod tests {
     #[test]
     fn a_process_of_this_namespace_needs_no_translation() {
         let own = std::process::id();
-        assert!(lives(own));
+        assert!(Process::of(own).unwrap().lives());
         assert_eq!(Threads::new(own).outer(77), 77);
         assert_eq!(mapped(own).map(|m| m.cuda), Some(false));
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_is_another_process() {
+        let own = Process::of(std::process::id()).unwrap();
+        assert!(!Process { started: own.started - 1, ..own }.lives());
+        let stat = |state: &str| format!("42 (a ) b) {state} 1 {}4711 0 0", "0 ".repeat(17));
+        assert_eq!((started(&stat("S")), started(&stat("Z")), started("42 (x")), (Some(4711), None, None));
     }
 
     #[test]
