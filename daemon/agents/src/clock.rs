@@ -57,7 +57,9 @@ impl Clock {
         let sane = reading.before <= reading.after
             && reading.after - reading.before <= WIDEST_NS
             && reading.after.max(reading.cupti) < LATEST_NS;
-        let later = self.readings.back().is_none_or(|last| last.cupti < reading.cupti);
+        // Both clocks go on from reading to reading, so that what ends later ends later here.
+        let later = |last: &Reading| last.cupti < reading.cupti && last.after <= reading.before;
+        let later = self.readings.back().is_none_or(later);
         if !sane || !later {
             self.refused += 1;
             return;
@@ -135,6 +137,16 @@ mod tests {
         assert_eq!(clock.monotonic(15_000_000), Some(14_998_500));
         assert_eq!(clock.error_ns(), 80);
         assert_eq!(clock.monotonic(30_000_000), Some(29_998_000));
+    }
+
+    #[test]
+    fn a_reading_in_which_either_clock_goes_back_is_left_out() {
+        let mut clock = Clock::default();
+        clock.add(reading(10_000_000, -1_000, 50));
+        clock.add(reading(20_000_000, -15_000_000, 50));
+        clock.add(reading(9_000_000, 15_000_000, 50));
+        assert_eq!((clock.refused(), clock.known_until()), (2, Some(10_000_000)));
+        assert!(clock.monotonic(20_000_000) > clock.monotonic(10_000_000));
     }
 
     #[test]
