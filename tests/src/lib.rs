@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod gpu;
 pub mod host;
 pub mod job;
+pub mod job_capture;
 pub mod kineto_json;
 pub mod live;
 pub mod measure;

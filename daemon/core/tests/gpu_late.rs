@@ -10,10 +10,10 @@ use stallscope_core::export::perfetto::write_perfetto;
 use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{CommLeaf, DeviceLedger, Leaf, Ledgers, Options, RootLeaf, all_ledgers};
 use stallscope_core::report::{Report, render};
-use stallscope_core::rows::{GpuOp, Launch};
+use stallscope_core::rows::{Connection, Counter, GpuOp, Launch};
 use stallscope_core::weights;
-use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind};
-use stallscope_schemas::units::{CorrelationId, DeviceId, ThreadId, TimeNs};
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, device_kind};
+use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, SourceId, ThreadId, TimeNs};
 
 const US: i64 = 1_000;
 
@@ -356,4 +356,78 @@ proptest! {
             assert_eq!(ledger.sums.comm_total(), ledger.sums.get(Leaf::CommExposed));
         }
     }
+}
+
+/// Ten all-reduces of 100 µs, and ten that take three times as long.
+fn slow_transfers() -> Job {
+    let mut job = Job::new(2, 20_000 * US);
+    for step in 0..20 {
+        let base = step * 500 * US + 10 * US;
+        let took = if step < 10 { 100 * US } else { 300 * US };
+        job.op(0, "gemm", 7, base, base + 100 * US);
+        job.op(1, "gemm", 7, base, base + 100 * US);
+        job.collective(20, &[(0, base + 100 * US), (1, base + 100 * US)], base + 100 * US + took);
+    }
+    job
+}
+
+fn of_slow_transfers(job: Job) -> Vec<String> {
+    let capture = job.capture();
+    let ledgers = Ledgers::of(&capture, Options::default()).unwrap();
+    assert_eq!(ledgers.gpus[0].sums.comm(CommLeaf::Excess), 10 * 200_000);
+    let findings = Report::build(&capture, &ledgers).findings.into_iter();
+    findings.filter(|f| f.rule == "communication-slow").map(|f| f.evidence).collect()
+}
+
+#[test]
+fn slow_transfers_are_told_with_what_the_links_say_of_themselves() {
+    let mut job = slow_transfers();
+    let (gpu, process) = (job.ranks[0].0, ProcessId(0));
+    let writer = &mut job.host.writer;
+    let source = SourceId(0);
+    let host = Device { kind: device_kind::HOST, id: "host".into(), source, ..Device::default() };
+    let host = writer.add_device(host);
+    let mut count = |device, name: &str, at: i64, duration_ns, value| {
+        let name = writer.intern(name);
+        writer.push_counter(device, Counter { start: TimeNs(at * US), duration_ns, name, value }).unwrap();
+    };
+    // One that stood still, two that grew, one that had grown before.
+    for (at, crc, replays) in [(100, 7, 3), (9000, 19, 3)] {
+        count(gpu, "nvlink 2 crc errors (count)", at, 0, crc);
+        count(gpu, "nvlink 3 replays (count)", at, 0, replays);
+        count(gpu, "pcie link width (lanes)", at, 0, 8);
+        count(gpu, "pcie link width max (lanes)", at, 0, 16);
+    }
+    count(host, "port mlx5_0/1 port_xmit_wait (ticks)", 1000, 1_000_000, 4711);
+    count(host, "port mlx5_0/1 symbol_error (count)", 1000, 1_000_000, 0);
+    count(host, "port mlx5_0/1 port_xmit_data (bytes)", 1000, 1_000_000, 99);
+    let name = writer.intern("10.0.0.1:1 → 10.0.0.2:2");
+    let connection = Connection {
+        start: TimeNs(0),
+        duration_ns: 9_000_000,
+        name,
+        sent_bytes: 1 << 20,
+        received_bytes: 0,
+        retransmits: 35,
+        rtt_ns: 1000,
+        segments: 1200,
+    };
+    writer.push_connection(process, connection).unwrap();
+    let evidence = of_slow_transfers(job);
+    assert_eq!(
+        evidence[0],
+        "2.0 ms at their best; meanwhile port mlx5_0/1 port_xmit_wait (ticks): 4711; \
+         nvlink 2 crc errors (count): 12; pcie lanes missing of 16: 8; \
+         tcp 10.0.0.1:1 → 10.0.0.2:2 sent 35 of 1200 segments again"
+    );
+    assert_eq!(
+        evidence[1], "2.0 ms at their best; meanwhile port mlx5_0/1 port_xmit_wait (ticks): 4711",
+        "what belongs to the other rank is not told of this one"
+    );
+}
+
+#[test]
+fn slow_transfers_without_counters_blame_no_link() {
+    let evidence = of_slow_transfers(slow_transfers());
+    assert_eq!(evidence, ["2.0 ms at their best; no counters of links were recorded"; 2]);
 }

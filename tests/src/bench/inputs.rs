@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use crate::job_capture::{self, JobShape};
 use crate::{big_capture, cli, demo, repeat};
 
 /// Where inputs are kept.
@@ -33,6 +34,13 @@ pub(super) fn trace(megabytes: u64, extension: &str) -> anyhow::Result<PathBuf> 
 /// A capture of so many GPUs with so many operations each.
 pub(super) fn capture(gpus: u32, ops: u64) -> anyhow::Result<PathBuf> {
     kept(&format!("{gpus}x{ops}.stall"), |path| big_capture::write_file(path, gpus, ops).map(|_| ()))
+}
+
+/// A capture of a job with its hosts.
+pub(super) fn job(shape: JobShape) -> anyhow::Result<PathBuf> {
+    let JobShape { ranks, ops, collective_every } = shape;
+    let name = format!("job-{ranks}x{ops}-{collective_every}.stall");
+    kept(&name, |path| job_capture::write_file(path, shape).map(|_| ()))
 }
 
 /// A file that is made under another name first, so that half a file is never taken for a whole one.

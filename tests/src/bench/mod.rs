@@ -4,6 +4,7 @@
 //! machine in the same minute: how fast the bytes alone can be had. Inputs are made once and kept under the target
 //! folder; the working set is read once before it is measured, so that the disk is not what is measured.
 
+mod attribution;
 mod floors;
 mod host;
 mod import;
@@ -81,6 +82,7 @@ const BENCHMARKS: &[Benchmark] = &[
     ("size", sweep::size),
     ("sweep", sweep::speed),
     ("report", sweep::report),
+    ("attribution", attribution::attribution),
     ("host-switches", host::switches),
     ("host-jobs", host::jobs_slowdown),
     ("host-recorder", host::recorder),

@@ -22,7 +22,7 @@ use crate::measure::measure;
 const RUNS: usize = 5;
 
 /// A file as a source of positioned reads.
-struct InputFile(File);
+pub(super) struct InputFile(File);
 
 impl ReadAt for InputFile {
     fn size(&self) -> io::Result<u64> {
@@ -34,7 +34,7 @@ impl ReadAt for InputFile {
     }
 }
 
-fn open(path: &Path) -> anyhow::Result<Capture<InputFile>> {
+pub(super) fn open(path: &Path) -> anyhow::Result<Capture<InputFile>> {
     Capture::open(InputFile(File::open(path)?)).with_context(|| path.display().to_string())
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use stallscope_tests::job_capture::{self, JobShape};
 use stallscope_tests::{big_capture, cli, demo, fuzzing, repeat};
 
 #[derive(Debug, Parser)]
@@ -45,6 +46,21 @@ enum What {
         #[arg(short)]
         output: PathBuf,
     },
+    /// A capture of a made-up job with its hosts, as a recording would leave it
+    Job {
+        /// Ranks, each with a GPU
+        #[arg(long, default_value_t = 8)]
+        ranks: u32,
+        /// Operations of each rank
+        #[arg(long, default_value_t = 625_000)]
+        ops: u64,
+        /// Of so many operations one is a collective
+        #[arg(long, default_value_t = 100)]
+        collective_every: u64,
+        /// File to write
+        #[arg(short)]
+        output: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -66,6 +82,11 @@ fn main() -> anyhow::Result<()> {
         What::Capture { gpus, ops, output } => {
             let bytes = big_capture::write_file(&output, gpus, ops)?;
             println!("{bytes} bytes");
+            Ok(())
+        }
+        What::Job { ranks, ops, collective_every, output } => {
+            let rows = job_capture::write_file(&output, JobShape { ranks, ops, collective_every })?;
+            println!("{rows} rows");
             Ok(())
         }
     }

@@ -10,7 +10,7 @@ use stallscope_schemas::units::TimeNs;
 
 use super::FORMAT_MAJOR;
 use super::batch::{BatchColumns, ColumnSet};
-use super::columns::{ColumnSpec, Encoding, Shape, Transform, decode};
+use super::columns::{ColumnSpec, Encoding, Shape, Transform, decode, take_varint};
 use super::frame::{FILE_HEAD_LEN, FileHead, PREFIX_LEN, Prefix, SEGMENT_MAGIC, parse_file_head};
 use super::ids::Ids;
 use super::merge::{DamageNotes, Merged, MergedRows};
@@ -462,6 +462,27 @@ impl<S: ReadAt> Capture<S> {
             ids.renumber(R::KIND, columns);
         }
         Some(())
+    }
+
+    /// Whether a row of this key may have one of these bits in a column. Only that column is read, and no checksum: the rows of
+    /// a batch in which it would be misread are never handed out.
+    pub(crate) fn may_have<R: Row>(&self, key: u32, column: u16, bits: u64) -> bool {
+        let (mut stored, mut values, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
+        let mut any = |batch: &BatchInfo| {
+            // A column that an older writer did not have holds zeros.
+            let Some(place) = batch.columns.iter().find(|c| c.id == column) else { return Some(false) };
+            stored.resize((place.stored_len.min(batch.stored_len)) as usize, 0);
+            let part = self.parts.get(batch.part)?;
+            part.source.read_exact_at(batch.file_offset + u64::from(place.offset), &mut stored).ok()?;
+            let (encoding, rows) = (Encoding::from_id(place.encoding)?, batch.rows as usize);
+            if encoding == Encoding::Constant {
+                return Some(take_varint(&mut stored.as_slice())? & bits != 0);
+            }
+            let transform = Transform::from_id(place.transform)?;
+            decode(transform, encoding, &stored, rows, &[], &mut values, &mut scratch)?;
+            Some(values.iter().any(|value| value & bits != 0))
+        };
+        self.batches_of(R::KIND, key).any(|batch| any(batch).unwrap_or(true))
     }
 
     /// Rows of one key in the order of their starts, as runs of columns.

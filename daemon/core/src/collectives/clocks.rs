@@ -50,7 +50,7 @@ pub(crate) fn relate<S: ReadAt>(
     devices: &[DeviceId],
     same: &BTreeMap<SourceId, String>,
 ) -> Vec<Found> {
-    let lanes = lanes::of(capture, devices);
+    let lanes = lanes::of(capture, devices, false);
     let mut by_source: BTreeMap<SourceId, Vec<&Lane>> = BTreeMap::new();
     for lane in lanes.iter().filter(|lane| !lane.marks.is_empty()) {
         if let Some(device) = capture.tables().device(lane.device) {

@@ -10,6 +10,7 @@ use stallscope_schemas::units::{CorrelationId, DeviceId, SourceId, StringId, Thr
 
 use crate::capture::{BatchColumns, Capture, ColumnSet, ReadAt, Relation, Run, Shift, Tables};
 use crate::classify::{OpClass, kernel_class, op_class};
+use crate::ledger::parallel::each;
 use crate::rows::{Collective, CollectiveCall};
 
 /// Kernels of one device that are looked at: an hour at 500 a second.
@@ -99,11 +100,10 @@ enum Key {
     Stream(u64),
 }
 
-/// The lanes of all devices.
-pub(super) fn of<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId]) -> Vec<Lane> {
-    let mut names = Names::new(capture.tables());
+/// The lanes of all devices. `in_turn`: on the calling thread.
+pub(super) fn of<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId], in_turn: bool) -> Vec<Lane> {
     let mut all: Vec<Lane> =
-        devices.iter().flat_map(|&device| of_device(capture, device, &mut names)).collect();
+        each(devices, in_turn, |&device| of_device(capture, device)).into_iter().flatten().collect();
     for lane in &mut all {
         if let LaneClock::Own(source) = lane.clock
             && let Some(relation) = capture.relation(source)
@@ -127,7 +127,8 @@ impl Lane {
     }
 }
 
-fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId, names: &mut Names<'_>) -> Vec<Lane> {
+fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<Lane> {
+    let mut names = Names::new(capture.tables());
     let mut calls = Calls::new(capture, device);
     let mut marks: Vec<(Op, Mark, Option<Known>)> = Vec::new();
     let columns = ColumnSet::of(&[
@@ -146,8 +147,14 @@ fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId, names: &mut Name
     let mut merged = capture.merged::<crate::rows::GpuOp>(device.0, columns);
     while let Some(run) = merged.next_run() {
         let Run::Rows(columns, range) = run else { continue };
-        for at in range {
-            let Some(op) = Op::read(columns, at).filter(|op| names.communicates(op)) else { continue };
+        let of = |column: u16| columns.column(column).get(range.clone()).unwrap_or_default();
+        let told_apart = of(gpu_op::NAME).iter().zip(of(gpu_op::KIND)).zip(of(gpu_op::FLAGS));
+        for (at, ((&name, &kind), &flags)) in range.clone().zip(told_apart) {
+            // Of most operations nothing else is looked at.
+            if !names.communicates(name, kind, flags) {
+                continue;
+            }
+            let Some(op) = Op::read(columns, at) else { continue };
             if marks.len() >= MAX_MARKS {
                 break;
             }
@@ -214,7 +221,6 @@ struct Op {
     end: TimeNs,
     name: StringId,
     stream: u64,
-    kind: OpKind,
     flags: u64,
     correlation: CorrelationId,
     launch: Option<(ThreadId, TimeNs)>,
@@ -232,7 +238,6 @@ impl Op {
             end: start.plus(value(gpu_op::DURATION)),
             name: StringId(u32::try_from(value(gpu_op::NAME)).ok()?),
             stream: value(gpu_op::STREAM),
-            kind: OpKind::from_id(value(gpu_op::KIND)).unwrap_or(OpKind::Other),
             flags,
             correlation: CorrelationId(value(gpu_op::CORRELATION)),
             launch: (flags & op_flags::HAS_LAUNCH != 0).then_some((thread, launched)),
@@ -243,24 +248,39 @@ impl Op {
 /// What kernels' names say, looked up once each.
 struct Names<'a> {
     tables: &'a Tables,
-    seen: HashMap<StringId, (OpClass, CollectiveOp)>,
+    /// By the number of the name.
+    seen: Vec<Option<(OpClass, CollectiveOp)>>,
 }
 
 impl<'a> Names<'a> {
     fn new(tables: &'a Tables) -> Self {
-        Self { tables, seen: HashMap::new() }
+        Self { tables, seen: vec![None; tables.string_count()] }
     }
 
+    #[inline]
     fn of(&mut self, name: StringId) -> (OpClass, CollectiveOp) {
-        let tables = self.tables;
-        *self.seen.entry(name).or_insert_with(|| {
-            let text = tables.string(name);
-            (kernel_class(text), operation(text))
-        })
+        match self.seen.get(name.index()) {
+            Some(&Some(known)) => known,
+            _ => self.look_up(name),
+        }
     }
 
-    fn communicates(&mut self, op: &Op) -> bool {
-        op_class(op.kind, op.flags, self.of(op.name).0) == OpClass::Comm
+    #[cold]
+    fn look_up(&mut self, name: StringId) -> (OpClass, CollectiveOp) {
+        let text = self.tables.string(name);
+        let found = (kernel_class(text), operation(text));
+        if let Some(slot) = self.seen.get_mut(name.index()) {
+            *slot = Some(found);
+        }
+        found
+    }
+
+    /// Whether an operation with these columns is communication.
+    #[inline]
+    fn communicates(&mut self, name: u64, kind: u64, flags: u64) -> bool {
+        let kind = OpKind::from_id(kind).unwrap_or(OpKind::Other);
+        let Ok(name) = u32::try_from(name) else { return false };
+        op_class(kind, flags, self.of(StringId(name)).0) == OpClass::Comm
     }
 
     fn operation(&mut self, name: StringId) -> CollectiveOp {
@@ -285,10 +305,38 @@ fn operation(name: &str) -> CollectiveOp {
     found.iter().find(|(word, _)| name.contains(word)).map_or(CollectiveOp::Other, |(_, op)| *op)
 }
 
+/// A call into a library, as far as matching needs it: there may be as many as kernels.
+#[derive(Clone, Copy)]
+struct Call {
+    start: TimeNs,
+    end: TimeNs,
+    bytes: u64,
+    group_size: u64,
+    sequence: u64,
+    group: StringId,
+    operation: CollectiveOp,
+    is_nested: bool,
+}
+
+impl Call {
+    fn of(row: CollectiveCall) -> Self {
+        Self {
+            start: row.start,
+            end: row.start.plus(row.duration_ns),
+            bytes: row.bytes,
+            group_size: row.group_size,
+            sequence: row.sequence,
+            group: row.group,
+            operation: row.operation,
+            is_nested: row.flags & call_flags::NESTED != 0,
+        }
+    }
+}
+
 /// What calls and traces say of a device's kernels.
 struct Calls<'a, S: ReadAt> {
     capture: &'a Capture<S>,
-    threads: HashMap<ThreadId, Vec<CollectiveCall>>,
+    threads: HashMap<ThreadId, Vec<Call>>,
     /// Of a trace, by correlation id.
     traced: HashMap<CorrelationId, Collective>,
     any: bool,
@@ -322,7 +370,7 @@ impl<'a, S: ReadAt> Calls<'a, S> {
             let on_gpu = |call: &CollectiveCall| {
                 matches!(call.library, CollectiveLibrary::Nccl | CollectiveLibrary::Rccl)
             };
-            capture.rows::<CollectiveCall>(thread.0).filter(on_gpu).take(MAX_CALLS).collect()
+            capture.rows::<CollectiveCall>(thread.0).filter(on_gpu).take(MAX_CALLS).map(Call::of).collect()
         });
         known(calls, at)
     }
@@ -330,11 +378,11 @@ impl<'a, S: ReadAt> Calls<'a, S> {
 
 /// What the innermost call that was open at a moment says; where only a group's end was, what the calls in the group say
 /// together. (NCCL's calls bracket themselves, too.)
-fn known(calls: &[CollectiveCall], at: TimeNs) -> Option<Known> {
+fn known(calls: &[Call], at: TimeNs) -> Option<Known> {
     let until = calls.partition_point(|call| call.start <= at);
     let before = calls.get(until.saturating_sub(LOOK_BACK)..until)?;
-    let is_open = |call: &CollectiveCall| call.start.plus(call.duration_ns) > at;
-    let of = |call: &CollectiveCall| Known {
+    let is_open = |call: &Call| call.end > at;
+    let of = |call: &Call| Known {
         group: call.group,
         group_size: call.group_size,
         operation: call.operation,
@@ -343,14 +391,14 @@ fn known(calls: &[CollectiveCall], at: TimeNs) -> Option<Known> {
         sequence: None,
         call: call.sequence,
     };
-    let moves = |call: &&CollectiveCall| {
+    let moves = |call: &&Call| {
         !matches!(call.operation, CollectiveOp::Group | CollectiveOp::Init | CollectiveOp::Wait)
     };
     if let Some(call) = before.iter().rev().filter(moves).find(|call| is_open(call)) {
         return Some(of(call));
     }
     let end = before.iter().position(|call| call.operation == CollectiveOp::Group && is_open(call))?;
-    let inside = before.get(..end)?.iter().rev().take_while(|call| call.flags & call_flags::NESTED != 0);
+    let inside = before.get(..end)?.iter().rev().take_while(|call| call.is_nested);
     inside.filter(moves).map(of).reduce(|all, one| Known {
         group: if all.group == one.group { all.group } else { StringId(0) },
         group_size: all.group_size.max(one.group_size),

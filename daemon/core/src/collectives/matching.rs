@@ -16,7 +16,6 @@ use stallscope_schemas::units::{DeviceId, StringId, TimeNs};
 
 use super::lanes::{Lane, LaneClock, Mark};
 use crate::capture::Tables;
-use crate::steps::percentile;
 
 /// Pairs of kernels by which two lanes are judged.
 const JUDGED: usize = 512;
@@ -303,32 +302,38 @@ fn are_one(one: &Mark, other: &Mark) -> bool {
 pub(super) type Kernels = Vec<(usize, usize)>;
 
 /// The operations of a communicator of which all lanes have the kernel.
-pub(super) fn operations(members: &[usize], lanes: &[Lane]) -> Vec<Kernels> {
+pub(super) fn operations<'a>(members: &[usize], lanes: &'a [Lane]) -> impl Iterator<Item = Kernels> + 'a {
     let marks = |lane: usize| lanes.get(lane).map_or(&[][..], |lane| lane.marks.as_slice());
-    let Some(&reference) = members.iter().max_by_key(|&&lane| (marks(lane).len(), Reverse(lane))) else {
-        return Vec::new();
-    };
-    let twins: Vec<(usize, Vec<Option<usize>>)> = members
+    let reference = members.iter().copied().max_by_key(|&lane| (marks(lane).len(), Reverse(lane)));
+    let kernels = reference.map_or(&[][..], marks);
+    let twins: Vec<(usize, Vec<u32>)> = members
         .iter()
-        .filter(|&&lane| lane != reference)
-        .map(|&lane| (lane, twins(marks(reference), marks(lane))))
+        .filter(|&&lane| Some(lane) != reference)
+        .map(|&lane| (lane, twins(kernels, marks(lane))))
         .collect();
-    (0..marks(reference).len())
-        .filter_map(|at| {
-            let others = twins.iter().map(|(lane, twins)| Some((*lane, (*twins.get(at)?)?)));
-            let mut operation = others.collect::<Option<Kernels>>()?;
-            operation.push((reference, at));
-            // Each was held against the reference: they have to be one among themselves as well.
-            let all: Vec<&Mark> =
-                operation.iter().filter_map(|&(lane, at)| lanes.get(lane)?.marks.get(at)).collect();
-            let last = all.iter().map(|mark| mark.start).max()?;
-            all.iter().all(|mark| last <= mark.end).then_some(operation)
-        })
-        .collect()
+    let operation = move |reference: usize, at: usize| {
+        let mut operation = Kernels::with_capacity(twins.len() + 1);
+        for (lane, twins) in &twins {
+            operation
+                .push((*lane, twins.get(at).filter(|&&twin| twin != NO_TWIN).map(|&twin| twin as usize)?));
+        }
+        operation.push((reference, at));
+        // Each was held against the reference: they have to be one among themselves as well.
+        let all = || operation.iter().filter_map(|&(lane, at)| lanes.get(lane)?.marks.get(at));
+        let last = all().map(|mark| mark.start).max()?;
+        all().all(|mark| last <= mark.end).then_some(operation)
+    };
+    let all =
+        reference.map(move |reference| (0..kernels.len()).filter_map(move |at| operation(reference, at)));
+    all.into_iter().flatten()
 }
 
+/// Stands for a kernel that another lane has not.
+const NO_TWIN: u32 = u32::MAX;
+
 /// For each kernel of `of` the position of the same operation's in `other`.
-fn twins(of: &[Mark], other: &[Mark]) -> Vec<Option<usize>> {
+fn twins(of: &[Mark], other: &[Mark]) -> Vec<u32> {
+    let number = |at: Option<usize>| at.and_then(|at| u32::try_from(at).ok()).unwrap_or(NO_TWIN);
     let sequenced: BTreeMap<u64, usize> =
         other.iter().enumerate().filter_map(|(at, mark)| Some((mark.sequence?, at))).collect();
     if !sequenced.is_empty() && of.iter().all(|mark| mark.sequence.is_some()) {
@@ -336,7 +341,7 @@ fn twins(of: &[Mark], other: &[Mark]) -> Vec<Option<usize>> {
             let at = *sequenced.get(&mark.sequence?)?;
             other.get(at).filter(|twin| are_one(mark, twin)).map(|_| at)
         };
-        return of.iter().map(same).collect();
+        return of.iter().map(|mark| number(same(mark))).collect();
     }
     let mut out = Vec::with_capacity(of.len());
     for (block, marks) in of.chunks(BLOCK).enumerate() {
@@ -349,10 +354,11 @@ fn twins(of: &[Mark], other: &[Mark]) -> Vec<Option<usize>> {
             }
         }
         let shift = shifts.into_iter().max_by_key(|&(shift, count)| (count, Reverse(shift.unsigned_abs())));
-        out.extend(marks.iter().enumerate().map(|(at, mark)| {
+        let twin = |at: usize, mark: &Mark| {
             let twin = (first + at).checked_add_signed(shift?.0)?;
             other.get(twin).filter(|other| are_one(mark, other)).map(|_| twin)
-        }));
+        };
+        out.extend(marks.iter().enumerate().map(|(at, mark)| number(twin(at, mark))));
     }
     out
 }
@@ -413,7 +419,7 @@ struct Kind {
     count: u64,
     wait_ns: u64,
     /// Kernels, and from the last one's coming to their ends, ns.
-    kernels: Vec<(usize, usize)>,
+    kernels: Vec<(u32, u32)>,
     transfers_ns: Vec<u64>,
 }
 
@@ -492,7 +498,9 @@ impl Splitting<'_> {
                 (number.filter(|_| wait_until > mark.start), wait_until)
             };
             kind.wait_ns = kind.wait_ns.saturating_add(wait_until.since(mark.start));
-            kind.kernels.push((lane, at));
+            if let (Ok(lane), Ok(at)) = (u32::try_from(lane), u32::try_from(at)) {
+                kind.kernels.push((lane, at));
+            }
             kind.transfers_ns.push(mark.end.since(last.start));
             if let Some(slot) = self.splits.get_mut(lane).and_then(|of| of.get_mut(at)) {
                 let (came, floor_until) = (last.start, uncertain_until);
@@ -510,6 +518,12 @@ impl Splitting<'_> {
     }
 }
 
+/// The nearest-rank percentile of values in order.
+fn percentile_of_sorted(sorted: &[u64], percent: usize) -> Option<u64> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(rank).copied()
+}
+
 /// Finds what each kind takes at its best, and cuts its kernels there.
 fn floors(
     lanes: &[Lane],
@@ -517,16 +531,18 @@ fn floors(
     kinds: BTreeMap<KindKey, Kind>,
 ) -> Vec<Transfer> {
     let mut out = Vec::new();
-    for ((_, bytes, name, ranks), kind) in kinds {
+    for ((_, bytes, name, ranks), mut kind) in kinds {
         let rank = if kind.transfers_ns.len() < ENOUGH { 0 } else { 5 };
-        let floor_ns = percentile(&kind.transfers_ns, rank).unwrap_or(0);
+        kind.transfers_ns.sort_unstable();
+        let floor_ns = percentile_of_sorted(&kind.transfers_ns, rank).unwrap_or(0);
         for &(lane, at) in &kind.kernels {
+            let (lane, at) = (lane as usize, at as usize);
             let slot = splits.get_mut(lane).and_then(|of| of.get_mut(at)).and_then(Option::as_mut);
             if let (Some(split), Some(mark)) = (slot, lanes.get(lane).and_then(|l| l.marks.get(at))) {
                 split.floor_until = split.came.plus(floor_ns).max(split.uncertain_until).min(mark.end);
             }
         }
-        let median_ns = percentile(&kind.transfers_ns, 50).unwrap_or(0);
+        let median_ns = percentile_of_sorted(&kind.transfers_ns, 50).unwrap_or(0);
         let Kind { operation, count, wait_ns, .. } = kind;
         let operation = operation.unwrap_or(CollectiveOp::Other);
         out.push(Transfer {

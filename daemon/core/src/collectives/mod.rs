@@ -23,13 +23,18 @@ mod pairing;
 mod phases;
 pub(crate) mod progress;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use hashbrown::HashMap;
 use stallscope_schemas::units::{DeviceId, TimeNs};
 
 use crate::capture::{Capture, ReadAt};
+use crate::ledger::parallel::each;
 
-use matching::Matched;
+use lanes::Lane;
 pub use matching::{Came, Operation, OperationId, Transfer};
+use matching::{Matched, Split};
 pub use phases::{Phase, Stretch};
 
 /// The label under which a recorder leaves the error of one device's clock against the host's, ns.
@@ -38,6 +43,9 @@ pub const CLOCK_ERROR_LABEL: &str = "gpu.clock_error_ns";
 /// The error that is assumed of a trace, which does not say: CUPTI's clock and the host's are compared by its writer to
 /// about a microsecond.
 const ASSUMED_ERROR_NS: u64 = 1_000;
+
+/// Lanes with the splits of their kernels.
+type Lanes = (Vec<Lane>, Vec<Vec<Option<Split>>>);
 
 /// The communication of all devices of a capture.
 #[derive(Debug, Default)]
@@ -55,21 +63,37 @@ pub struct Collectives {
 }
 
 impl Collectives {
-    /// Matches the communication of these devices.
+    /// Matches the communication of these devices, on as many threads as the machine has cores.
     pub fn of<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId]) -> Self {
+        Self::made(capture, devices, false)
+    }
+
+    /// The same; `in_turn`: on the calling thread.
+    pub(crate) fn made<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId], in_turn: bool) -> Self {
         if devices.len() < 2 {
             return Self::default();
         }
         let error_ns = clock_error_ns(capture).saturating_mul(2);
-        let lanes = lanes::of(capture, devices);
+        let lanes = lanes::of(capture, devices, in_turn);
         let Matched { splits, transfers, operations } = matching::matched(&lanes, capture.tables(), error_ns);
-        let mut all =
-            Self { transfers, error_ns, moments: moments(&operations), operations, ..Self::default() };
-        for &device in devices {
-            let pieces = phases::pieces(&lanes, &splits, device);
-            all.stretches.insert(device, phases::resolve(pieces));
+        let mut by_device: BTreeMap<DeviceId, Lanes> = BTreeMap::new();
+        for (lane, splits) in lanes.into_iter().zip(splits) {
+            let of_device = by_device.entry(lane.device).or_default();
+            of_device.0.push(lane);
+            of_device.1.push(splits);
         }
-        all
+        // Kernels are many: those of a device go when its stretches are made.
+        let waiting: Vec<(DeviceId, Mutex<Lanes>)> =
+            by_device.into_iter().map(|(device, lanes)| (device, Mutex::new(lanes))).collect();
+        let stretches = each(&waiting, in_turn, |(device, lanes)| {
+            let (lanes, splits) =
+                lanes.lock().map(|mut lanes| std::mem::take(&mut *lanes)).unwrap_or_default();
+            let mut stretches = phases::resolve(phases::pieces(&lanes, &splits, *device));
+            stretches.shrink_to_fit();
+            stretches
+        });
+        let stretches = waiting.iter().map(|(device, _)| *device).zip(stretches).collect();
+        Self { stretches, transfers, error_ns, moments: moments(&operations), operations }
     }
 
     /// What a device's communication was at each moment.
@@ -102,6 +126,7 @@ fn moments(operations: &[Operation]) -> HashMap<DeviceId, Vec<TimeNs>> {
     for moments in all.values_mut() {
         moments.sort_unstable();
         moments.dedup();
+        moments.shrink_to_fit();
     }
     all
 }

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use stallscope_schemas::record::CollectiveOp;
+use stallscope_schemas::record::{CollectiveOp, gpu_op, op_flags};
 use stallscope_schemas::units::{DeviceId, StackId, StringId, ThreadId, TimeNs};
 
 use super::lanes::{self, Lane};
 use super::matching::{operations, together};
 use crate::capture::{Capture, ReadAt};
-use crate::rows::CollectiveCall;
+use crate::rows::{CollectiveCall, GpuOp};
 
 /// Operations by which two counts are laid side by side.
 const ENOUGH: u64 = 4;
@@ -66,7 +66,12 @@ pub(crate) struct NumberedCall {
 
 /// Communicators in which a kernel had not ended when the recording did.
 pub(crate) fn unfinished<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceId]) -> Vec<Communicator> {
-    let lanes = lanes::of(capture, devices);
+    // Nearly all recordings end without one: that is told by one column.
+    let any = |device: &DeviceId| capture.may_have::<GpuOp>(device.0, gpu_op::FLAGS, op_flags::END_UNKNOWN);
+    if !devices.iter().any(any) {
+        return Vec::new();
+    }
+    let lanes = lanes::of(capture, devices, false);
     if lanes.iter().all(|lane| lane.open.is_empty()) {
         return Vec::new();
     }

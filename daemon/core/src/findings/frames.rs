@@ -9,11 +9,11 @@ use crate::report::text::{printable, short_name};
 
 /// A place in the code.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// `path/file.py:42`, or the function where no line is known.
-    pub(super) line: String,
+    pub(crate) line: String,
     /// For a sentence: `file.py:42 in function`.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Parts of paths of files that belong to the interpreter and to installed packages.
@@ -65,7 +65,7 @@ fn rank(frame: &str) -> u8 {
 
 /// The innermost frame of those that look most like the user's own code. Native code with a line counts less than Python
 /// of the user, because a library with debug information is no user's code either.
-pub(super) fn user_frame(stack: StackId, tables: &Tables) -> Option<Place> {
+pub(crate) fn user_frame(stack: StackId, tables: &Tables) -> Option<Place> {
     let names = tables.stack_names(stack);
     let frames = names.iter().map(|&n| tables.string(n));
     // `max_by_key` keeps the last of equals: the innermost.

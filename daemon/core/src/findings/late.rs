@@ -8,12 +8,13 @@ use super::cpu::{HeldUp, held_up};
 use super::host_work::{UNSEEN, host_work};
 use super::rules::rule;
 use super::{Blame, Finding, Found, Link, top_names};
-use crate::capture::Tables;
+use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::OpClass;
 use crate::ledger::device::Tally;
 use crate::ledger::{CpuLeaf, DeviceLedger, IdleLeaf, RootLeaf};
 use crate::report::text::{duration, percent, short_name};
 use crate::report::{device_name, rank_of};
+use crate::whatif::Late;
 
 /// A kernel says something about a device if it has this share of its computation, in permille.
 const TELLING_PERMILLE: u64 = 10;
@@ -34,7 +35,7 @@ struct Cost {
 }
 
 /// All findings about late GPUs, unranked.
-pub(crate) fn of_gpus(ledgers: &[DeviceLedger], tables: &Tables) -> Vec<Finding> {
+pub(crate) fn of_gpus<S: ReadAt>(capture: &Capture<S>, ledgers: &[DeviceLedger]) -> Vec<Finding> {
     let mut costs: BTreeMap<DeviceId, Cost> = BTreeMap::new();
     for ledger in ledgers {
         for (waited, amount) in &ledger.root.waits {
@@ -53,10 +54,22 @@ pub(crate) fn of_gpus(ledgers: &[DeviceLedger], tables: &Tables) -> Vec<Finding>
         }
     }
     let mut out = Vec::new();
+    let mut what_if = Late::new(capture, ledgers);
     for ledger in ledgers {
-        if let Some(cost) = costs.get(&ledger.device) {
-            out.extend(finding(ledger, ledgers, cost, tables));
-        }
+        let Some(cost) = costs.get(&ledger.device) else { continue };
+        let Some(mut finding) = finding(ledger, ledgers, cost, capture.tables()) else { continue };
+        // No rank gains more than it waited.
+        let most = cost.waiting.values().max().copied().unwrap_or(0);
+        let saved_ns = match what_if.saved_ns(ledger.device) {
+            Ok(ns) => ns,
+            Err(why) => {
+                let how = "recoverable is how long it alone was missing, not simulated";
+                finding.evidence.push_str(&format!("; {how}: {why}"));
+                ledger.root.ahead_ns
+            }
+        };
+        finding.blame.recoverable_ns = Some(saved_ns.min(most));
+        out.push(finding);
     }
     out
 }
@@ -93,8 +106,7 @@ fn finding(late: &DeviceLedger, all: &[DeviceLedger], cost: &Cost, tables: &Tabl
         culprit_ranks: rank_of(late.device, tables).into_iter().collect(),
         chain: chain(late, cost, &why, tables),
         confidence: Some(why.seen_ns as f64 / cost.ns.max(1) as f64),
-        // No rank gains more than it waited.
-        recoverable_ns: cost.waiting.values().max().map(|most| late.root.ahead_ns.min(*most)),
+        recoverable_ns: None,
     };
     finding.pointer = why.held_up.map(|held_up| held_up.pointer);
     Some(finding)

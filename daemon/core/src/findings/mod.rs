@@ -8,6 +8,7 @@ mod frames;
 mod host_work;
 mod late;
 mod late_cpu;
+mod links;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -27,8 +28,10 @@ use crate::timeline::host::Node;
 
 pub use blame::{Blame, Link};
 pub use cpu::Pointer;
+pub(crate) use frames::user_frame;
 pub(crate) use host_work::{UNSEEN, host_work};
 pub(crate) use late::of_gpus;
+pub(crate) use links::slow_transfers;
 use rules::rule;
 
 /// How much a finding matters.

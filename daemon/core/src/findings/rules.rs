@@ -92,6 +92,8 @@ rules! {
         "record with the host side on (ProfilerActivity.CPU, nsys -t cuda,nvtx,osrt), so that the gaps can be explained";
     "communication-exposed" "communication" [0.02, 0.10, 0.30]
         "overlap it with computation (bucket sizes, prefetch in FSDP, a separate stream), and check whether one rank is late";
+    "communication-slow" "communication" [0.02, 0.05, 0.20]
+        "look at the link that is named (cable, switch port, NIC firmware, PCIe slot) and at who else sends through it; where none is, compare the operation's size and algorithm with those of the fast ones";
     "memcpy-exposed" "memcpy" [0.02, 0.05, 0.15]
         "copy from pinned memory with non_blocking=True on a stream of its own, a batch ahead";
     "memcpy-exposed-device" "memcpy" [0.02, 0.05, 0.15]

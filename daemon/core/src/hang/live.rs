@@ -7,28 +7,35 @@
 
 use std::collections::BTreeMap;
 
-use stallscope_schemas::record::{CollectiveOp, ObjectKind, RecordKind, WaitKind};
+use stallscope_schemas::record::{CollectiveOp, RecordKind};
 use stallscope_schemas::units::{DeviceId, ThreadId, TimeNs};
 
-use super::text::findings_at;
-use super::{Call, Group, Job, RankLog, State};
+use super::blocked::{blocked, link, say, wait_at};
+use super::text::{Text, Witness, span};
+use super::{Call, Group, Job, RankLog, State, judge};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::collectives::progress::{Communicator, Member, NumberedCall, unfinished};
 use crate::findings::rules::rule;
-use crate::findings::{Blame, Finding, Link, Severity};
+use crate::findings::{Blame, Finding, Severity};
 use crate::report::rank_of;
 use crate::report::text::{duration, printable, short_name};
-use crate::rows::ThreadWait;
 
-/// A kernel that has run for less when the recording ends is one under way.
-const HANG_NS: u64 = 2_000_000_000;
-/// So is one that has not run for so many times what the longest took: a job may wait long for a checkpoint, and did before.
-const LONGER: u64 = 2;
+/// What has gone on for less when the recording ends is under way.
+pub(super) const HANG_NS: u64 = 2_000_000_000;
+/// So is what has not gone on for so many times what the longest took: a job may wait long for a checkpoint, and did before.
+pub(super) const LONGER: u64 = 2;
 /// Ranks that a group may have: its size comes from a file.
-const MAX_WORLD: u64 = 1 << 20;
+pub(super) const MAX_WORLD: u64 = 1 << 20;
 
-/// What is to be said of collectives that a recording of GPUs did not see end.
+/// What is to be said of collectives that a recording did not see end.
 pub(crate) fn live_findings<S: ReadAt>(capture: &Capture<S>) -> Vec<Finding> {
+    let mut out = of_gpus(capture);
+    out.extend(super::ranks::findings(capture));
+    out
+}
+
+/// Of those whose kernels were recorded.
+fn of_gpus<S: ReadAt>(capture: &Capture<S>) -> Vec<Finding> {
     let devices: Vec<DeviceId> = capture.keys(RecordKind::DeviceWindow).into_iter().map(DeviceId).collect();
     let ends =
         devices.iter().filter_map(|device| Some(capture.extent(RecordKind::DeviceWindow, device.0)?.1));
@@ -42,7 +49,8 @@ pub(crate) fn live_findings<S: ReadAt>(capture: &Capture<S>) -> Vec<Finding> {
         return out;
     }
     let job = job(&hung, capture.tables(), end);
-    out = findings_at(&job, capture.tables(), end);
+    let text = Text::new(&job, capture.tables(), Witness::Devices);
+    out = judge(&job).iter().map(|hang| text.finding(hang, end)).collect();
     let threads: BTreeMap<u32, Vec<ThreadId>> = hung
         .iter()
         .flat_map(|c| &c.members)
@@ -67,28 +75,31 @@ fn cannot_tell(communicator: &Communicator, tables: &Tables, end: TimeNs) -> Opt
     let without_rank = communicator.members.iter().any(|m| rank_of(m.device, tables).is_none());
     let why = communicator.members.iter().find_map(|m| m.calls.as_ref().err().copied());
     let why = why.or(without_rank.then_some("the ranks of its devices are not known"))?;
-    let rule = rule("hang-collective");
     let ns = end.since(communicator.open_since);
     let name = short_name(&printable(tables.string(communicator.operation)), 60);
-    Some(Finding {
+    Some(undecided(ranks_of(communicator, tables).first().copied(), &name, ns, why))
+}
+
+/// A finding that blames nobody.
+pub(super) fn undecided(rank: Option<u32>, operation: &str, ns: u64, why: &str) -> Finding {
+    let rule = rule("hang-collective");
+    Finding {
         category: rule.category,
         severity: Severity::Warning,
         rule: rule.id,
-        device: ranks_of(communicator, tables)
-            .first()
-            .map_or_else(String::new, |rank| format!("rank {rank}")),
+        device: rank.map_or_else(String::new, |rank| format!("rank {rank}")),
         what: "a collective that does not end",
         ns,
         share: 0.0,
         summary: format!(
-            "{name} had not ended after {}, and which rank is missing cannot be told",
+            "{operation} had not ended after {}, and which rank is missing cannot be told",
             duration(ns)
         ),
         evidence: why.to_owned(),
         advice: rule.advice,
         pointer: None,
         blame: Blame::default(),
-    })
+    }
 }
 
 /// What all ranks say, as if each had left a dump.
@@ -106,14 +117,7 @@ fn job(hung: &[Communicator], tables: &Tables, end: TimeNs) -> Job {
         {
             members = (0..world).collect();
         }
-        let (first, last) = (members.first().copied().unwrap_or(0), members.last().copied().unwrap_or(0));
-        let is_span = u64::from(last - first) + 1 == members.len() as u64;
-        let who = if is_span {
-            format!("{first}-{last}")
-        } else {
-            members.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
-        };
-        let description = format!("the communicator of ranks {who}");
+        let description = format!("the communicator of ranks {}", span(&members));
         job.groups.push(Group { name: String::new(), description, members });
         // Nobody leaves before all have come: what is over for one is over for all that came to it.
         let over = communicator
@@ -160,13 +164,9 @@ fn say_blocked<S: ReadAt>(
     threads: &BTreeMap<u32, Vec<ThreadId>>,
     end: TimeNs,
 ) {
-    let culprits = finding.blame.culprit_ranks.clone();
-    for rank in &culprits {
-        let longest = threads.get(rank).into_iter().flatten().filter_map(|&thread| {
-            let waits = capture.rows_from::<ThreadWait>(thread.0, end, None);
-            let at_end = waits.filter(|wait| wait.start <= end && wait.start.plus(wait.duration_ns) >= end);
-            at_end.max_by_key(|wait| wait.duration_ns).map(|wait| (thread, wait))
-        });
+    for rank in finding.blame.culprit_ranks.clone() {
+        let of_rank = threads.get(&rank).into_iter().flatten();
+        let longest = of_rank.filter_map(|&thread| Some((thread, wait_at(capture, thread, end)?)));
         let Some((thread, wait)) = longest.max_by_key(|(_, wait)| wait.duration_ns) else {
             finding
                 .evidence
@@ -174,35 +174,8 @@ fn say_blocked<S: ReadAt>(
             continue;
         };
         let what = blocked(&wait, capture.tables());
-        let ns = end.since(wait.start);
-        let subject = if culprits.len() == 1 { "it".to_owned() } else { format!("rank {rank}") };
-        finding.summary.push_str(&format!("; {subject} {what}"));
-        let of_thread = capture.tables().thread(thread);
-        let process = of_thread.and_then(|t| capture.tables().process(t.process));
-        let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
-        finding.blame.chain.push(Link {
-            rank: Some(*rank),
-            pid: number(process.map(|p| p.pid)),
-            tid: number(of_thread.map(|t| t.tid)),
-            what,
-            ns,
-        });
-    }
-}
-
-/// What a thread waits in, as a predicate.
-fn blocked(wait: &ThreadWait, tables: &Tables) -> String {
-    let call = printable(tables.string(wait.call)).into_owned();
-    let object = short_name(&printable(tables.string(wait.object)), 80);
-    let of = if wait.object_kind == ObjectKind::None || object.is_empty() {
-        String::new()
-    } else {
-        format!(" of {object}")
-    };
-    match wait.kind {
-        WaitKind::Stopped => "is stopped".to_owned(),
-        _ if !call.is_empty() => format!("is blocked in {call}(){of}"),
-        WaitKind::PageFault => "is blocked in a page fault".to_owned(),
-        _ => "is blocked in the kernel".to_owned(),
+        say(finding, rank, &what);
+        let link = link(rank, thread, what, end.since(wait.start), capture.tables());
+        finding.blame.chain.push(link);
     }
 }

@@ -11,16 +11,19 @@
 //! - `operations` brings together what ranks say of one operation: who is in it, who has left, who never came;
 //! - `graph` is who waits for what; `verdict` finds where it ends, and what to say where it ends in a circle or in a rank
 //!   of which nothing is known;
-//! - `capture` makes the input from a capture of dumps, `live` from a recording, `text` the findings from the verdict.
+//! - `capture` makes the input from a capture of dumps, `live` from a recording of GPUs, `ranks` from one of ranks on CPUs;
+//!   `text` makes the findings from the verdict, `blocked` adds what a thread was doing when the recording ended.
 //!
 //! What always holds: the input may come from anywhere, so numbers are compared and never trusted; the work is bounded by
 //! the open calls of each rank that are looked at, and nothing recurses. A rank is blamed on evidence that ranks gave
 //! themselves; where it is missing the verdict blames nobody.
 
+mod blocked;
 mod capture;
 mod graph;
 mod live;
 mod operations;
+mod ranks;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -1,5 +1,7 @@
 //! What a verdict says to people.
 
+use std::collections::BTreeSet;
+
 use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::TimeNs;
 
@@ -18,18 +20,61 @@ const UNEXPLAINED_NS: u64 = 30_000_000_000;
 pub(crate) fn findings(job: &Job, tables: &Tables) -> Vec<Finding> {
     // A dump does not say when it was written.
     let last = job.ranks.iter().flat_map(|log| &log.calls).map(|call| call.at).max().unwrap_or(TimeNs(0));
-    findings_at(job, tables, last)
-}
-
-/// What is worth saying of the collectives of a job that was seen until then.
-pub(super) fn findings_at(job: &Job, tables: &Tables, last: TimeNs) -> Vec<Finding> {
-    let text = Text { job, tables };
+    let text = Text::new(job, tables, Witness::Dumps);
     judge(job).iter().map(|hang| text.finding(hang, last)).collect()
 }
 
-struct Text<'a> {
+/// Who tells what the ranks did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// Each rank's own dump.
+    Dumps,
+    /// A recording of calls and of devices.
+    Devices,
+    /// A recording of calls that return when the operation is over.
+    Calls,
+}
+
+impl Witness {
+    fn heard(self) -> &'static str {
+        match self {
+            Self::Dumps => "left dumps",
+            Self::Devices | Self::Calls => "were recorded",
+        }
+    }
+
+    fn unheard(self) -> &'static str {
+        match self {
+            Self::Dumps => "left no dump",
+            Self::Devices | Self::Calls => "was not recorded",
+        }
+    }
+
+    fn made_no_call(self) -> &'static str {
+        match self {
+            Self::Dumps => "its dump lists no call, so all that it began is over",
+            Self::Devices | Self::Calls => "no call of it was recorded",
+        }
+    }
+
+    fn unexplained(self) -> &'static str {
+        match self {
+            Self::Dumps => {
+                "what the dumps say is the same of all of them: a device, a link or the library is stuck"
+            }
+            Self::Devices => "all have arrived: a device, a link or the library is stuck",
+            Self::Calls => "all have arrived: what moves the data, or a peer in it, is stuck",
+        }
+    }
+}
+
+/// Words for verdicts.
+pub(super) struct Text<'a> {
     job: &'a Job,
     tables: &'a Tables,
+    witness: Witness,
+    /// Groups whose operations have no numbers that mean the same on all ranks.
+    pub(super) unnumbered: BTreeSet<usize>,
 }
 
 /// `rank 9`, `ranks 9 and 14`, `ranks 1, 2 and 3`.
@@ -51,7 +96,7 @@ fn count(n: usize) -> String {
 }
 
 /// Members in short: `0-3, 8`.
-fn span(members: &[u32]) -> String {
+pub(super) fn span(members: &[u32]) -> String {
     let mut sorted = members.to_vec();
     sorted.sort_unstable();
     let mut parts: Vec<(u32, u32)> = Vec::new();
@@ -74,8 +119,12 @@ fn span(members: &[u32]) -> String {
     shown.join(", ")
 }
 
-impl Text<'_> {
-    fn finding(&self, hang: &Hang, last: TimeNs) -> Finding {
+impl<'a> Text<'a> {
+    pub(super) fn new(job: &'a Job, tables: &'a Tables, witness: Witness) -> Self {
+        Self { job, tables, witness, unnumbered: BTreeSet::new() }
+    }
+
+    pub(super) fn finding(&self, hang: &Hang, last: TimeNs) -> Finding {
         let rule = rule("hang-collective");
         let ns = last.since(hang.since);
         let severity = match hang.fault {
@@ -136,23 +185,28 @@ impl Text<'_> {
 
     fn name(&self, call: &Call) -> String {
         let name = self.tables.string(call.name);
-        let name = name.split_once(':').map_or(name, |(_, name)| name);
+        // `nccl:all_reduce`, but `gloo::allreduce`.
+        let name = name.split_once(':').map(|(_, name)| name).filter(|n| !n.starts_with(':')).unwrap_or(name);
         let name = name.split_once(' ').map_or(name, |(name, _)| name);
         short_name(&printable(name), 60)
     }
 
     /// `all_reduce #1842 of TENSOR_MODEL_PARALLEL_GROUP (35)`.
-    fn operation(&self, call: &Call, key: Key) -> String {
+    pub(super) fn operation(&self, call: &Call, key: Key) -> String {
         let group = self.group(key.group());
+        let number = self.number(call);
         match (call.operation, call.peer) {
-            (CollectiveOp::Send, Some(peer)) => {
-                format!("send #{} to rank {peer} in {group}", call.sequence)
-            }
-            (CollectiveOp::Recv, Some(peer)) => {
-                format!("recv #{} from rank {peer} in {group}", call.sequence)
-            }
-            _ => format!("{} #{} of {group}", self.name(call), call.sequence),
+            (CollectiveOp::Send, Some(peer)) => format!("send{number} to rank {peer} in {group}"),
+            (CollectiveOp::Recv, Some(peer)) => format!("recv{number} from rank {peer} in {group}"),
+            _ => format!("{}{number} of {group}", self.name(call)),
         }
+    }
+
+    /// ` #1842`, where numbers mean the same on all ranks: recorded calls that send and receive have none.
+    fn number(&self, call: &Call) -> String {
+        let unknown =
+            self.unnumbered.contains(&call.group) || (self.witness == Witness::Calls && call.is_transfer());
+        if unknown { String::new() } else { format!(" #{}", call.sequence) }
     }
 
     fn summary(&self, hang: &Hang) -> String {
@@ -169,9 +223,19 @@ impl Text<'_> {
                 format!("{culprits} called something else than the other ranks did as {operation}")
             }
             Fault::DeviceStuck => format!("the device of {culprits} does not get through {operation}"),
-            Fault::Unheard => match hang.culprits.as_slice() {
-                [_] => format!("{culprits}, which left no dump, is what {operation} waits for"),
-                _ => format!("some of {culprits}, which left no dumps, are what {operation} waits for"),
+            Fault::Ended => format!("{culprits} ended inside {operation}"),
+            Fault::Stopped => match hang.culprits.as_slice() {
+                [_] => format!("{culprits} is stopped inside {operation}"),
+                _ => format!("{culprits} are stopped inside {operation}"),
+            },
+            Fault::Unheard => match (hang.culprits.as_slice(), self.witness) {
+                ([_], witness) => {
+                    format!("{culprits}, which {}, is what {operation} waits for", witness.unheard())
+                }
+                (_, Witness::Dumps) => {
+                    format!("some of {culprits}, which left no dumps, are what {operation} waits for")
+                }
+                _ => format!("some of {culprits}, which were not recorded, are what {operation} waits for"),
             },
             Fault::Unknown => {
                 return format!("{} came to {operation} and it does not end", self.all_came(hang));
@@ -199,10 +263,14 @@ impl Text<'_> {
         if let (Key::Collective { group, .. }, Some(of)) = (hang.key, self.job.groups.get(hang.key.group()))
             && !of.members.is_empty()
         {
-            parts.push(format!("{} is ranks {}", self.group(group), span(&of.members)));
+            let (group, members) = (self.group(group), span(&of.members));
+            if !group.ends_with(&format!("ranks {members}")) {
+                parts.push(format!("{group} is ranks {members}"));
+            }
         }
         if hang.heard < hang.members {
-            parts.push(format!("{} of its {} left dumps", hang.heard, count(hang.members)));
+            let heard = self.witness.heard();
+            parts.push(format!("{} of its {} {heard}", hang.heard, count(hang.members)));
         }
         for &rank in hang.culprits.iter().take(4) {
             parts.push(format!("rank {rank} {}", self.state(hang, rank)));
@@ -219,10 +287,7 @@ impl Text<'_> {
             parts.push(format!("the others called it from {frame}"));
         }
         if hang.fault == Fault::Unknown {
-            parts.push(
-                "what the dumps say is the same of all of them: a device, a link or the library is stuck"
-                    .to_owned(),
-            );
+            parts.push(self.witness.unexplained().to_owned());
         }
         parts.join("; ")
     }
@@ -230,13 +295,14 @@ impl Text<'_> {
     /// What a culprit is known to have done, as a predicate.
     fn state(&self, hang: &Hang, rank: u32) -> String {
         let log = self.job.position(rank).and_then(|position| self.job.ranks.get(position));
-        let Some(log) = log else { return "left no dump".to_owned() };
+        let Some(log) = log else { return self.witness.unheard().to_owned() };
         let mut text = match hang.fault {
             Fault::Differs => match Self::own_call(log, hang.key) {
                 Some(call) => format!("called {} there", self.with_size(call)),
                 None => "called something else".to_owned(),
             },
             Fault::DeviceStuck => "has handed it over".to_owned(),
+            Fault::Ended | Fault::Stopped => "has come to it".to_owned(),
             _ => self.came_to(log, hang.key),
         };
         if hang.fault == Fault::Differs {
@@ -245,10 +311,12 @@ impl Text<'_> {
         if let Some(call) = hang.lagging.get(&rank) {
             let key = Key::Collective { group: call.group, sequence: call.sequence };
             let operation = self.operation(call, key);
-            text.push_str(&format!("; its device has not ended {operation}, which the others have left"));
+            let whose =
+                if self.witness == Witness::Calls { "it has not left" } else { "its device has not ended" };
+            text.push_str(&format!("; {whose} {operation}, which the others have left"));
         }
         match log.calls.last() {
-            None => text.push_str("; its dump lists no call, so all that it began is over"),
+            None => text.push_str(&format!("; {}", self.witness.made_no_call())),
             Some(call) => {
                 let key = Key::Collective { group: call.group, sequence: call.sequence };
                 text.push_str(&format!("; its last call was {}", self.operation(call, key)));
@@ -286,10 +354,11 @@ impl Text<'_> {
         let last = log.calls.iter().filter(in_group).map(|call| call.sequence).max();
         let stuck = log.calls.iter().filter(|call| call.state == State::Started).count();
         let mut text = match last.max(enqueued) {
+            Some(_) if self.unnumbered.contains(&key.group()) => "has left what came before".to_owned(),
             Some(last) => format!("came to #{last} there and no further"),
             None => "has made no call there".to_owned(),
         };
-        if stuck > 0 {
+        if stuck > 0 && self.witness != Witness::Calls {
             text.push_str(&format!(", with {stuck} begun on its device"));
         }
         text
@@ -300,7 +369,9 @@ impl Text<'_> {
         let names = self.tables.stack_names(call.stack);
         let frames: Vec<&str> = names.iter().map(|&name| self.tables.string(name)).collect();
         let own = |frame: &&&str| !frame.contains("/torch/") && !frame.contains("site-packages");
-        let frame = frames.iter().rev().find(own).or_else(|| frames.last())?;
+        let frame = frames.iter().rev().find(own).or_else(|| frames.last());
+        // An address says nothing to anybody.
+        let frame = frame.filter(|frame| !frame.starts_with("0x"))?;
         Some(short_name(&printable(frame), 90))
     }
 }

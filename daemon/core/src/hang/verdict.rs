@@ -37,6 +37,10 @@ pub enum Fault {
     Differs,
     /// Their devices have not begun it, though others have, or not ended what others have left.
     DeviceStuck,
+    /// All came, and their processes ended inside it. Recordings only.
+    Ended,
+    /// All came, and they are stopped inside it. Recordings only.
+    Stopped,
     /// They were not heard, and nobody else is missing.
     Unheard,
     /// All came.

@@ -4,62 +4,24 @@
 use stallscope_schemas::units::{DeviceId, ThreadId, TimeNs};
 
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums};
+use super::pieces::{Piece, Pieces};
 use super::root::RootLeaf;
-use crate::collectives::{Collectives, OperationId, Phase, Stretch};
+use super::so_far::{ByLeaf, SoFar};
+use crate::collectives::{Collectives, Phase, Stretch};
 use crate::timeline::sweep::{Cover, Visitor};
 
 /// Stretches of one device that are remembered.
 const MAX_REMEMBERED: usize = 1 << 24;
 
-/// Time by root leaf; waits for late ranks are [`RootLeaf::Unseen`].
-pub(super) type ByLeaf = [u64; RootLeaf::ALL.len()];
-
-/// A wait for the last one to come to an operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wait {
-    pub(super) from: TimeNs,
-    pub(super) to: TimeNs,
-    pub(super) operation: OperationId,
-}
-
-/// Time in which a device waited for a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HostPiece {
-    pub(super) from: TimeNs,
-    pub(super) to: TimeNs,
-    pub(super) thread: ThreadId,
-}
-
 /// What a device did, as far as other devices' ledgers need it.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Moments, in order, and what had been booked up to each.
-    moments: Vec<(TimeNs, ByLeaf)>,
-    /// When its exposed communication waited, in order.
-    pub(super) waits: Vec<Wait>,
-    /// When it waited for its host, in order; empty where nobody will ask.
-    pub(super) host: Vec<HostPiece>,
-}
-
-impl History {
-    /// What it did between two of the moments.
-    pub(super) fn between(&self, from: TimeNs, to: TimeNs) -> Option<ByLeaf> {
-        let at = |moment| {
-            let at = self.moments.binary_search_by_key(&moment, |(at, _)| *at).ok()?;
-            self.moments.get(at).map(|(_, by_leaf)| by_leaf)
-        };
-        let (begin, mut end) = (at(from)?, *at(to)?);
-        let mut known = 0u64;
-        for (end, begin) in end.iter_mut().zip(begin) {
-            *end = end.saturating_sub(*begin);
-            known = known.saturating_add(*end);
-        }
-        // Outside of the device's window nothing is known of it.
-        if let Some(unknown) = end.get_mut(RootLeaf::Unknown as usize) {
-            *unknown = unknown.saturating_add(to.since(from).saturating_sub(known));
-        }
-        Some(end)
-    }
+    /// What had been booked up to each of the moments.
+    pub(super) so_far: SoFar,
+    /// When its exposed communication waited for the last one to come, and to which operation.
+    pub(super) waits: Pieces,
+    /// When it waited for its host, and for which thread; empty where nobody will ask.
+    pub(super) host: Pieces,
 }
 
 /// Books stretches in the order of time; a gap is put aside for explanation.
@@ -97,9 +59,9 @@ impl<'a> Book<'a> {
             let host = &mut self.history.host;
             let is_full = host.len() >= MAX_REMEMBERED;
             match host.last_mut() {
-                Some(last) if last.to == from && last.thread == thread => last.to = to,
+                Some(last) if last.to == from && last.about == thread.0 => last.to = to,
                 _ if is_full => {}
-                _ => host.push(HostPiece { from, to, thread }),
+                _ => host.push(Piece { from, to, about: thread.0 }),
             }
         }
     }
@@ -121,8 +83,8 @@ impl<'a> Book<'a> {
             self.advance(at, until, RootLeaf::of_comm(leaf));
             if let Phase::Wait(operation) = phase {
                 match self.history.waits.last_mut() {
-                    Some(last) if last.to == at && last.operation == operation => last.to = until,
-                    _ => self.history.waits.push(Wait { from: at, to: until, operation }),
+                    Some(last) if last.to == at && last.about == operation => last.to = until,
+                    _ => self.history.waits.push(Piece { from: at, to: until, about: operation }),
                 }
             }
             at = until;
@@ -139,7 +101,7 @@ impl<'a> Book<'a> {
             }
             self.count(leaf, moment.since(at));
             at = at.max(moment);
-            self.history.moments.push((moment, self.so_far));
+            self.history.so_far.push(moment, &self.so_far);
             self.moments = self.moments.get(1..).unwrap_or_default();
         }
         self.count(leaf, to.since(at));
@@ -153,8 +115,12 @@ impl<'a> Book<'a> {
 
     /// All that was booked.
     pub(super) fn into_history(mut self) -> History {
-        let so_far = self.so_far;
-        self.history.moments.extend(self.moments.iter().map(|&moment| (moment, so_far)));
+        for &moment in self.moments {
+            self.history.so_far.push(moment, &self.so_far);
+        }
+        self.history.so_far.shrink();
+        self.history.waits.close();
+        self.history.host.close();
         self.history
     }
 }

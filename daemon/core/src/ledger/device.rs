@@ -282,7 +282,7 @@ pub fn device_ledger<S: ReadAt>(
 struct Observed {
     /// By their begin; they do not touch.
     stretches: Vec<(TimeNs, TimeNs)>,
-    /// When it may have been given work all the same that nobody told of, by their begin.
+    /// When it may have been given work all the same that nobody told of; in order, they do not touch.
     unseen: VecDeque<Unseen>,
 }
 
@@ -309,6 +309,14 @@ impl Observed {
             all.unseen.push_back(Unseen { from: window.start, to: window.start.plus(window.duration_ns) });
         }
         all.unseen.make_contiguous().sort_unstable();
+        let mut last: Option<Unseen> = None;
+        for unseen in std::mem::take(&mut all.unseen) {
+            match &mut last {
+                Some(last) if unseen.from <= last.to => last.to = last.to.max(unseen.to),
+                _ => all.unseen.extend(last.replace(unseen)),
+            }
+        }
+        all.unseen.extend(last);
         all
     }
 }

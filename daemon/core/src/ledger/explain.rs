@@ -94,7 +94,7 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     pub(super) gaps: u64,
     /// The gap that was explained last: a step may cut one gap into several calls.
     open_gap: (TimeNs, TimeNs),
-    /// Work that nobody told of, by the begin of the stretch; what is over is taken out.
+    /// Work that nobody told of: stretches that do not touch, in order; what is over is taken out.
     pub(super) unseen: VecDeque<Unseen>,
     pub(super) longest_gap: (TimeNs, u64),
 }
@@ -241,9 +241,13 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             device_floor_ns: self.device_floor_ns,
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
-        if self.unseen.front().is_some_and(|unseen| unseen.from < to) {
-            let (blamed, tables) = (&mut self.blamed, capture.tables());
-            self.unseen.retain(|unseen| unseen.from >= to || !unseen.hide(blamed, to, tables));
+        let mut at = 0;
+        while let Some(unseen) = self.unseen.get(at).filter(|unseen| unseen.from < to) {
+            if unseen.hide(&mut self.blamed, to, capture.tables()) {
+                self.unseen.remove(at);
+            } else {
+                at += 1;
+            }
         }
         // From the launching call on, the device waits for what was launched from there.
         let launched = closing.and_then(|x| Some((x.launch?, x.correlation)));
@@ -299,8 +303,8 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
 
     #[inline]
     pub(super) fn op_began(&mut self, start: TimeNs, x: &Closing) {
-        if self.unseen.front().is_some_and(|unseen| unseen.from <= start) {
-            self.unseen.retain(|unseen| unseen.to > start);
+        while self.unseen.front().is_some_and(|unseen| unseen.to <= start) {
+            self.unseen.pop_front();
         }
         if x.flags & op_flags::GRAPH_NODE != 0 && self.graphs.back() != Some(&x.correlation) {
             self.graphs.retain(|&g| g != x.correlation);

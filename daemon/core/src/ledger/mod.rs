@@ -7,6 +7,7 @@
 mod book;
 pub mod calibrate;
 pub mod causes;
+mod charged;
 pub mod cpu;
 pub mod device;
 mod explain;
@@ -15,11 +16,11 @@ mod launches;
 pub mod leaf;
 mod names;
 mod op_columns;
+pub(crate) mod parallel;
+mod pieces;
 pub mod root;
+mod so_far;
 mod stepper;
-
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stallscope_schemas::record::{RecordKind, device_kind};
 use stallscope_schemas::units::DeviceId;
@@ -68,10 +69,12 @@ pub fn all_ledgers<S: ReadAt>(
 ) -> Result<Vec<DeviceLedger>, NotConserved> {
     let devices = gpus(capture);
     let numbers: Vec<DeviceId> = devices.iter().map(|&device| DeviceId(device)).collect();
-    let collectives = Collectives::of(capture, &numbers);
+    let collectives = Collectives::made(capture, &numbers, options.in_turn);
     let mut ledgers =
         each(&devices, options, |device| device::device_ledger(capture, device, &collectives, options))?;
-    root::charge(capture, &collectives.operations, &mut ledgers, options.waker_stacks)?;
+    // What is left of the communication is told in the ledgers: it may be much.
+    let Collectives { operations, .. } = collectives;
+    root::charge(capture, &operations, &mut ledgers, options)?;
     Ok(ledgers)
 }
 
@@ -116,25 +119,6 @@ fn each<L: Send>(
     options: Options,
     ledger: impl Fn(DeviceId) -> Result<Option<L>, NotConserved> + Sync,
 ) -> Result<Vec<L>, NotConserved> {
-    if options.in_turn {
-        return devices.iter().filter_map(|&device| ledger(DeviceId(device)).transpose()).collect();
-    }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(devices.len().max(1));
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(&device) = devices.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let ledger = ledger(DeviceId(device));
-                    if let Ok(mut done) = done.lock() {
-                        done.push((device, ledger));
-                    }
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_default();
-    done.sort_by_key(|(device, _)| *device);
-    done.into_iter().filter_map(|(_, ledger)| ledger.transpose()).collect()
+    let ledgers = parallel::each(devices, options.in_turn, |&device| ledger(DeviceId(device)));
+    ledgers.into_iter().filter_map(Result::transpose).collect()
 }

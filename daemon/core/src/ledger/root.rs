@@ -21,15 +21,19 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
-use stallscope_schemas::units::{DeviceId, TimeNs};
+use stallscope_schemas::units::{DeviceId, ThreadId, TimeNs};
 
-use super::book::{ByLeaf, History, HostPiece};
+use super::book::History;
 use super::causes::Amount;
+use super::charged::{Charged, Key, Parts, add};
 use super::cpu::CpuSums;
 use super::cpu::idle::{HostWalk, HostWork};
-use super::device::{DeviceLedger, NotConserved};
+use super::device::{DeviceLedger, NotConserved, Options};
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums, leaves};
-use super::stepper::ChargedSteps;
+use super::parallel::each;
+use super::pieces::Pieces;
+use super::so_far::{ByLeaf, Reader};
+use super::stepper::{ChargedSteps, StepBounds};
 use crate::capture::{Capture, ReadAt};
 use crate::collectives::{Came, Operation, OperationId};
 use crate::parts::in_proportion;
@@ -203,18 +207,6 @@ impl Root {
     }
 }
 
-/// What a wait is charged to: positions in the list of keys, with their time.
-type Parts = Vec<(usize, u64)>;
-
-/// A device's wait in one operation, exposed or not.
-#[derive(Default)]
-struct Charged {
-    /// What it is charged to; sums to the wait.
-    parts: Parts,
-    /// How much work of its own the device had got on with while it waited, which the late one still has to do, ns.
-    lead_ns: u64,
-}
-
 /// A stretch in which a device's host made it late, and one of the device that waited longest to hold it against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Late {
@@ -229,11 +221,13 @@ const RECENT: usize = 64;
 /// Follows waits from device to device.
 struct Blame<'a> {
     operations: &'a [Operation],
-    histories: HashMap<DeviceId, &'a History>,
+    histories: HashMap<DeviceId, (&'a History, Reader<'a>)>,
     keys: Vec<WaitedFor>,
-    numbers: HashMap<WaitedFor, usize>,
-    /// By operation and device.
-    charged: HashMap<(OperationId, DeviceId), Charged>,
+    numbers: HashMap<WaitedFor, Key>,
+    /// Numbers that were asked for before: of a late device with a leaf, and with a key beyond it.
+    own_keys: HashMap<(DeviceId, RootLeaf), Key>,
+    keys_beyond: HashMap<(DeviceId, Key), Key>,
+    charged: Charged,
     /// The last operations of each device and when they ended there, the latest last.
     recent: HashMap<DeviceId, VecDeque<(OperationId, TimeNs)>>,
     /// When a device's host made it late.
@@ -250,12 +244,12 @@ impl Blame<'_> {
             came.sort_unstable_by_key(|own| (own.at, own.device));
             for own in came.iter().filter(|own| own.at < own.last_at) {
                 let ns = own.last_at.since(own.at);
-                let meanwhile = self.histories.get(&own.device).and_then(|h| h.between(own.at, own.last_at));
+                let meanwhile = self.between(own.device, own.at, own.last_at);
                 let ahead = meanwhile.iter().flat_map(|by_leaf| RootLeaf::ALL.iter().zip(by_leaf));
                 let ahead = ahead.filter(|(leaf, _)| leaf.is_own_work());
                 let mut lead_ns = ahead.fold(0u64, |sum, (_, ns)| sum.saturating_add(*ns)).min(ns);
                 let parts = self.parts(operation, (*own, *its), ns, &mut lead_ns);
-                self.charged.insert((number, own.device), Charged { parts, lead_ns });
+                self.charged.push(number, own.device, &parts, lead_ns);
             }
         }
         for came in &operation.came {
@@ -265,6 +259,11 @@ impl Blame<'_> {
                 recent.pop_front();
             }
         }
+    }
+
+    /// What a device did between two of its moments.
+    fn between(&mut self, device: DeviceId, from: TimeNs, to: TimeNs) -> Option<ByLeaf> {
+        self.histories.get_mut(&device)?.1.between(from, to)
     }
 
     /// The ends, on both devices, of the last operation that both had and that was over on both before they came to this one.
@@ -287,27 +286,26 @@ impl Blame<'_> {
         let level = self.level(own, its);
         let excess = self.excess(own, its, level);
         let Some((excess, (from, to))) = excess.filter(|(excess, _)| excess.iter().any(|ns| *ns > 0)) else {
-            return vec![(self.key(&[], late, RootLeaf::Unseen), ns)];
+            return vec![(self.own_key(late, RootLeaf::Unseen), ns)];
         };
         // While it waited for the same device before, this one got on with what comes next: that the late one still had
         // to do it has the cause of that wait.
         let before = operation
             .before
             .filter(|before| self.operations.get(*before as usize).is_some_and(|before| before.last == late));
-        let mut lead =
-            before.and_then(|before| self.charged.get(&(before, own.device))).map_or(0, |b| b.lead_ns);
-        let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut lead = before.map_or(0, |before| self.charged.lead_ns(before, own.device));
+        let mut sums = Parts::new();
         for (&leaf, share) in
             RootLeaf::ALL.iter().zip(in_proportion(ns, &excess)).filter(|(_, share)| *share > 0)
         {
             let mut share = share;
             if leaf.is_own_work() {
                 let had = share.min(lead);
-                if let Some(before) =
-                    before.and_then(|b| self.charged.get(&(b, own.device))).filter(|_| had > 0)
-                {
-                    let (keys, weights): (Vec<usize>, Vec<u64>) = before.parts.iter().copied().unzip();
-                    add_all(&mut sums, keys.into_iter().zip(in_proportion(had, &weights)));
+                if let Some(before) = before.filter(|_| had > 0) {
+                    let (keys, weights) = self.charged.parts(before, own.device);
+                    for (&key, part) in keys.iter().zip(in_proportion(had, weights)) {
+                        add(&mut sums, key, part);
+                    }
                     (share, lead) = (share - had, lead - had);
                 }
             }
@@ -323,29 +321,28 @@ impl Blame<'_> {
                             all.push(Late { from, to, usual });
                         }
                     }
-                    let key = self.key(&[], late, leaf);
-                    add_all(&mut sums, [(key, share)].into_iter());
+                    let key = self.own_key(late, leaf);
+                    add(&mut sums, key, share);
                 }
             }
         }
         *lead_ns = lead_ns.saturating_add(lead);
-        sums.into_iter().collect()
+        sums
     }
 
     /// By how much the late device did more of each leaf, and when it did.
     fn excess(
-        &self,
+        &mut self,
         own: Came,
         its: Came,
         level: Option<(TimeNs, TimeNs)>,
     ) -> Option<(ByLeaf, (TimeNs, TimeNs))> {
-        let between = |device: DeviceId, from, to| self.histories.get(&device)?.between(from, to);
         let Some((own_since, its_since)) = level else {
             let since = its.when_it_came(&own);
-            return Some((between(its.device, since, its.at)?, (since, its.at)));
+            return Some((self.between(its.device, since, its.at)?, (since, its.at)));
         };
-        let mut excess = between(its.device, its_since, its.at)?;
-        let usual = between(own.device, own_since, own.at)?;
+        let mut excess = self.between(its.device, its_since, its.at)?;
+        let usual = self.between(own.device, own_since, own.at)?;
         for (more, usual) in excess.iter_mut().zip(usual) {
             *more = more.saturating_sub(usual);
         }
@@ -359,34 +356,55 @@ impl Blame<'_> {
         (waiting, late): (DeviceId, DeviceId),
         (from, to): (TimeNs, TimeNs),
         ns: u64,
-        parts: &mut BTreeMap<usize, u64>,
+        parts: &mut Parts,
     ) {
-        let waits = self.histories.get(&late).map_or(&[][..], |history| history.waits.as_slice());
-        let first = waits.partition_point(|wait| wait.to <= from);
-        let mut sums: BTreeMap<usize, u64> = BTreeMap::new();
-        for wait in waits.iter().skip(first).take_while(|wait| wait.to <= to) {
-            let charged = self.charged.get(&(wait.operation, late));
-            let of_others = charged.into_iter().flat_map(|c| c.parts.iter().copied()).filter(|(key, _)| {
-                self.keys.get(*key).is_some_and(|k| !k.via.contains(&waiting) && !k.via.contains(&late))
-            });
-            add_all(&mut sums, of_others);
+        let waits = self.histories.get(&late).map(|(history, _)| history.waits.ending_after(from));
+        let mut sums = Parts::new();
+        for wait in waits.into_iter().flatten().take_while(|wait| wait.to <= to) {
+            let (keys, weights) = self.charged.parts(wait.about, late);
+            for (&key, &ns) in keys.iter().zip(weights) {
+                let is_others = |k: &WaitedFor| !k.via.contains(&waiting) && !k.via.contains(&late);
+                if self.keys.get(key as usize).is_some_and(is_others) {
+                    add(&mut sums, key, ns);
+                }
+            }
         }
-        let (keys, weights): (Vec<usize>, Vec<u64>) = sums.into_iter().unzip();
-        if weights.is_empty() {
-            let key = self.key(&[], late, RootLeaf::Unseen);
-            add_all(parts, [(key, ns)].into_iter());
+        if sums.is_empty() {
+            let key = self.own_key(late, RootLeaf::Unseen);
+            add(parts, key, ns);
             return;
         }
+        let (keys, weights): (Vec<Key>, Vec<u64>) = sums.into_iter().unzip();
         for (key, share) in keys.into_iter().zip(in_proportion(ns, &weights)).filter(|(_, share)| *share > 0)
         {
-            let Some(WaitedFor { via, leaf }) = self.keys.get(key).cloned() else { continue };
-            let key = self.key(&via, late, leaf);
-            add_all(parts, [(key, share)].into_iter());
+            let key = self.key_beyond(late, key);
+            add(parts, key, share);
         }
     }
 
+    /// The number of the key of a late device itself.
+    fn own_key(&mut self, late: DeviceId, leaf: RootLeaf) -> Key {
+        if let Some(&known) = self.own_keys.get(&(late, leaf)) {
+            return known;
+        }
+        let key = self.key(&[], late, leaf);
+        self.own_keys.insert((late, leaf), key);
+        key
+    }
+
+    /// The number of the key of a late device that waited for another key itself.
+    fn key_beyond(&mut self, late: DeviceId, beyond: Key) -> Key {
+        if let Some(&known) = self.keys_beyond.get(&(late, beyond)) {
+            return known;
+        }
+        let Some(WaitedFor { via, leaf }) = self.keys.get(beyond as usize).cloned() else { return beyond };
+        let key = self.key(&via, late, leaf);
+        self.keys_beyond.insert((late, beyond), key);
+        key
+    }
+
     /// The number of a key: `late`, then `beyond` it.
-    fn key(&mut self, beyond: &[DeviceId], late: DeviceId, leaf: RootLeaf) -> usize {
+    fn key(&mut self, beyond: &[DeviceId], late: DeviceId, leaf: RootLeaf) -> Key {
         let mut via = vec![late];
         via.extend(beyond);
         if via.len() > MAX_HOPS {
@@ -396,17 +414,11 @@ impl Blame<'_> {
         if let Some(&number) = self.numbers.get(&key) {
             return number;
         }
-        let number = self.keys.len();
+        // A billion keys would take more memory than there is.
+        let number = Key::try_from(self.keys.len()).unwrap_or(Key::MAX);
         self.keys.push(key.clone());
         self.numbers.insert(key, number);
         number
-    }
-}
-
-fn add_all(sums: &mut BTreeMap<usize, u64>, parts: impl Iterator<Item = (usize, u64)>) {
-    for (key, ns) in parts.filter(|(_, ns)| *ns > 0) {
-        let sum = sums.entry(key).or_default();
-        *sum = sum.saturating_add(ns);
     }
 }
 
@@ -418,16 +430,18 @@ pub(super) fn charge<S: ReadAt>(
     capture: &Capture<S>,
     operations: &[Operation],
     ledgers: &mut [DeviceLedger],
-    waker_stacks: bool,
+    options: Options,
 ) -> Result<(), NotConserved> {
     let histories: Vec<(DeviceId, History)> =
         ledgers.iter_mut().map(|l| (l.device, std::mem::take(&mut l.history))).collect();
     let mut blame = Blame {
         operations,
-        histories: histories.iter().map(|(device, history)| (*device, history)).collect(),
+        histories: histories.iter().map(|(device, h)| (*device, (h, Reader::new(&h.so_far)))).collect(),
         keys: Vec::new(),
         numbers: HashMap::new(),
-        charged: HashMap::new(),
+        own_keys: HashMap::new(),
+        keys_beyond: HashMap::new(),
+        charged: Charged::new(operations.len()),
         recent: HashMap::new(),
         late: HashMap::new(),
     };
@@ -436,40 +450,73 @@ pub(super) fn charge<S: ReadAt>(
     for (_, operation) in order {
         blame.operation(operation);
     }
-    let Blame { keys, charged, mut late, .. } = blame;
-    let mut steps = ChargedSteps::new(ledgers);
-    for (ledger, (device, history)) in ledgers.iter_mut().zip(&histories) {
+    let Blame { keys, charged, late, .. } = blame;
+    let found = Found { operations, histories: &histories, keys, charged, late };
+    let bounds = StepBounds::of(ledgers);
+    let places: Vec<(&DeviceLedger, &History)> =
+        ledgers.iter().zip(histories.iter().map(|(_, h)| h)).collect();
+    let made = each(&places, options.in_turn, |&(ledger, history)| {
+        found.root(capture, (ledger, history), &bounds, options.waker_stacks)
+    });
+    let mut steps = ChargedSteps::default();
+    for (ledger, made) in ledgers.iter_mut().zip(made) {
+        let (root, charged) = made?;
+        ledger.root = root;
+        steps.merge(charged);
+    }
+    steps.fill(ledgers);
+    Ok(())
+}
+
+/// Everything that root ledgers are made of.
+struct Found<'a> {
+    operations: &'a [Operation],
+    histories: &'a [(DeviceId, History)],
+    keys: Vec<WaitedFor>,
+    charged: Charged,
+    late: HashMap<DeviceId, Vec<Late>>,
+}
+
+impl Found<'_> {
+    /// The root ledger of a device, and what it charges to the steps of others.
+    fn root<S: ReadAt>(
+        &self,
+        capture: &Capture<S>,
+        (ledger, history): (&DeviceLedger, &History),
+        bounds: &StepBounds,
+        waker_stacks: bool,
+    ) -> Result<(Root, ChargedSteps), NotConserved> {
+        let device = ledger.device;
         let mut root = Root::own(&ledger.sums);
-        for wait in &history.waits {
-            let Some(charged) = charged.get(&(wait.operation, *device)) else { continue };
-            let (numbers, weights): (Vec<usize>, Vec<u64>) = charged.parts.iter().copied().unzip();
-            for (number, ns) in numbers.into_iter().zip(in_proportion(wait.to.since(wait.from), &weights)) {
-                let Some(key) = keys.get(number).filter(|_| ns > 0) else { continue };
+        let mut steps = ChargedSteps::default();
+        let mut amounts: HashMap<Key, Amount> = HashMap::new();
+        for wait in history.waits.iter() {
+            let (numbers, weights) = self.charged.parts(wait.about, device);
+            for (&number, ns) in numbers.iter().zip(in_proportion(wait.to.since(wait.from), weights)) {
+                let Some(key) = self.keys.get(number as usize).filter(|_| ns > 0) else { continue };
                 root.add(key.leaf, ns);
                 if let Some(culprit) = key.culprit() {
                     // By its own clock, where it was in the operation itself.
-                    let came = operations.get(wait.operation as usize).map_or(&[][..], |o| o.came.as_slice());
+                    let of = self.operations.get(wait.about as usize);
+                    let came = of.map_or(&[][..], |o| o.came.as_slice());
                     let at = came.iter().find(|came| came.device == culprit).map_or(wait.to, |came| came.at);
-                    steps.add(culprit, at, ns);
+                    steps.add(bounds, culprit, at, ns);
                 }
-                root.waits.entry(key.clone()).or_default().add(ns);
+                amounts.entry(number).or_default().add(ns);
             }
         }
+        let named = |(number, amount)| Some((self.keys.get(number as usize)?.clone(), amount));
+        root.waits = amounts.into_iter().filter_map(named).collect();
         let wall_ns = ledger.end.since(ledger.start);
         if root.total() != wall_ns {
             let (device, from, to) = (ledger.device.0, ledger.start, ledger.end);
             return Err(NotConserved { device, from, to, sum_ns: root.total(), wall_ns });
         }
-        let stretches = late.remove(device).unwrap_or_default();
-        (root.held_up, root.held_up_ns) = host_work(
-            capture,
-            *device,
-            stretches.iter().map(|l| (l.from, l.to)),
-            &history.host,
-            waker_stacks,
-        );
-        root.ahead_ns = ahead_ns(operations, *device);
-        for (peer, history) in &histories {
+        let stretches = self.late.get(&device).map_or(&[][..], Vec::as_slice);
+        (root.held_up, root.held_up_ns) =
+            host_work(capture, device, stretches.iter().map(|l| (l.from, l.to)), &history.host, waker_stacks);
+        root.ahead_ns = ahead_ns(self.operations, device);
+        for (peer, history) in self.histories {
             let mut of_peer =
                 stretches.iter().filter_map(|late| late.usual).filter(|usual| usual.0 == *peer).peekable();
             if of_peer.peek().is_none() {
@@ -478,10 +525,8 @@ pub(super) fn charge<S: ReadAt>(
             let of_peer = of_peer.map(|(_, from, to)| (from, to));
             root.usual.merge(&host_work(capture, *peer, of_peer, &history.host, false).0.root);
         }
-        ledger.root = root;
+        Ok((root, steps))
     }
-    steps.fill(ledgers);
-    Ok(())
 }
 
 /// How long only this device was missing, over all operations.
@@ -507,7 +552,7 @@ fn host_work<S: ReadAt>(
     capture: &Capture<S>,
     device: DeviceId,
     stretches: impl Iterator<Item = (TimeNs, TimeNs)>,
-    pieces: &[HostPiece],
+    pieces: &Pieces,
     waker_stacks: bool,
 ) -> (HostWork, u64) {
     let mut stretches: Vec<(TimeNs, TimeNs)> = stretches.collect();
@@ -516,12 +561,12 @@ fn host_work<S: ReadAt>(
     let (mut at, mut total_ns) = (TimeNs(i64::MIN), 0u64);
     for (from, to) in stretches {
         let from = from.max(at);
-        let first = pieces.partition_point(|piece| piece.to <= from);
-        for piece in pieces.iter().skip(first).take_while(|piece| piece.from < to) {
+        for piece in pieces.ending_after(from).take_while(|piece| piece.from < to) {
             let (begin, end) = (piece.from.max(from), piece.to.min(to));
             total_ns = total_ns.saturating_add(end.since(begin));
-            if walk.follows(piece.thread) {
-                walk.charge(piece.thread, begin, end);
+            let thread = ThreadId(piece.about);
+            if walk.follows(thread) {
+                walk.charge(thread, begin, end);
             }
         }
         at = at.max(to);

@@ -107,7 +107,28 @@ impl Stepper {
     }
 }
 
+/// When the steps of each device began and ended.
+pub(super) struct StepBounds {
+    by_device: HashMap<DeviceId, Vec<(TimeNs, TimeNs)>>,
+}
+
+impl StepBounds {
+    pub(super) fn of(ledgers: &[DeviceLedger]) -> Self {
+        let bounds = |ledger: &DeviceLedger| ledger.steps.iter().map(|s| (s.start, s.end)).collect();
+        Self { by_device: ledgers.iter().map(|ledger| (ledger.device, bounds(ledger))).collect() }
+    }
+
+    /// The step that was under way at a moment, with its begin and end.
+    fn at(&self, device: DeviceId, moment: TimeNs) -> Option<(usize, TimeNs, TimeNs)> {
+        let steps = self.by_device.get(&device)?;
+        let number = steps.partition_point(|(start, _)| *start <= moment).checked_sub(1)?;
+        let &(start, end) = steps.get(number)?;
+        (moment < end).then_some((number, start, end))
+    }
+}
+
 /// What others waited for each device, by its steps: a wait belongs to the step in which the late one came.
+#[derive(Default)]
 pub(super) struct ChargedSteps {
     by_device: HashMap<DeviceId, Charged>,
 }
@@ -115,35 +136,45 @@ pub(super) struct ChargedSteps {
 #[derive(Default)]
 struct Charged {
     total_ns: u64,
-    /// Begin and end of each step, and what was charged in it.
-    steps: Vec<(TimeNs, TimeNs, u64)>,
+    steps: HashMap<usize, u64>,
+    /// The step that was asked for last: waits come in the order of time.
+    last: Option<(usize, TimeNs, TimeNs)>,
 }
 
 impl ChargedSteps {
-    pub(super) fn new(ledgers: &[DeviceLedger]) -> Self {
-        let steps = |ledger: &DeviceLedger| ledger.steps.iter().map(|s| (s.start, s.end, 0)).collect();
-        let charged = |ledger: &DeviceLedger| Charged { total_ns: 0, steps: steps(ledger) };
-        Self { by_device: ledgers.iter().map(|ledger| (ledger.device, charged(ledger))).collect() }
+    /// Charges a wait that ended at `at`; outside of steps it counts to the total alone.
+    pub(super) fn add(&mut self, bounds: &StepBounds, device: DeviceId, at: TimeNs, ns: u64) {
+        let charged = self.by_device.entry(device).or_default();
+        charged.total_ns = charged.total_ns.saturating_add(ns);
+        let same = charged.last.filter(|&(_, start, end)| start <= at && at < end);
+        charged.last = same.or_else(|| bounds.at(device, at)).or(charged.last);
+        if let Some((step, ..)) = charged.last.filter(|&(_, start, end)| start <= at && at < end) {
+            let sum = charged.steps.entry(step).or_default();
+            *sum = sum.saturating_add(ns);
+        }
     }
 
-    /// Charges a wait that ended at `at`; outside of steps it counts to the total alone.
-    pub(super) fn add(&mut self, device: DeviceId, at: TimeNs, ns: u64) {
-        let Some(charged) = self.by_device.get_mut(&device) else { return };
-        charged.total_ns = charged.total_ns.saturating_add(ns);
-        let after = charged.steps.partition_point(|(start, _, _)| *start <= at);
-        let step = after.checked_sub(1).and_then(|step| charged.steps.get_mut(step));
-        if let Some((_, _, sum)) = step.filter(|(_, end, _)| at < *end) {
-            *sum = sum.saturating_add(ns);
+    /// Adds what another has.
+    pub(super) fn merge(&mut self, other: Self) {
+        for (device, other) in other.by_device {
+            let charged = self.by_device.entry(device).or_default();
+            charged.total_ns = charged.total_ns.saturating_add(other.total_ns);
+            for (step, ns) in other.steps {
+                let sum = charged.steps.entry(step).or_default();
+                *sum = sum.saturating_add(ns);
+            }
         }
     }
 
     /// Hands the sums to the ledgers.
     pub(super) fn fill(mut self, ledgers: &mut [DeviceLedger]) {
         for ledger in ledgers {
-            let Charged { total_ns, steps } = self.by_device.remove(&ledger.device).unwrap_or_default();
+            let Charged { total_ns, steps, .. } = self.by_device.remove(&ledger.device).unwrap_or_default();
             ledger.root.charged_ns = total_ns;
-            for (step, (_, _, ns)) in ledger.steps.iter_mut().zip(steps) {
-                step.charged_ns = ns;
+            for (step, ns) in steps {
+                if let Some(step) = ledger.steps.get_mut(step) {
+                    step.charged_ns = ns;
+                }
             }
         }
     }

@@ -354,9 +354,10 @@ impl Report {
         for ledger in &ledgers.gpus {
             let report = device_report(ledger, &late, tables);
             findings.extend(findings::of_device(ledger, &report.id, tables));
+            findings.extend(findings::slow_transfers(capture, ledger, &report.id));
             devices.push(report);
         }
-        findings.extend(findings::of_gpus(&ledgers.gpus, tables));
+        findings.extend(findings::of_gpus(capture, &ledgers.gpus));
         let ranks: Vec<DeviceReport> =
             ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
         let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();

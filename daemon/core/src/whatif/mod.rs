@@ -14,10 +14,13 @@
 //! from "Understanding Stragglers in Large Model Training Using What-if Analysis" (OSDI '25, equations 1 to 5). "Without"
 //! is: with their operations at their best. A share may be below 0 or above 1, because taking away one delay can move
 //! another. Where the dependencies of a capture cannot be worked out, the result says why and has no numbers.
+//!
+//! [`late`] simulates the collectives of a recording in the same spirit, one rank at a time, without a schedule to know of.
 
 mod finding;
 pub mod graph;
 mod job;
+mod late;
 mod schedule;
 mod simulate;
 mod transfers;
@@ -31,6 +34,7 @@ use job::{Job, Place, Worker};
 use simulate::{Simulation, StepTimes};
 
 pub(crate) use finding::finding;
+pub(crate) use late::Late;
 
 /// Workers that count as the slowest, in percent.
 const SLOWEST_PERCENT: usize = 3;
