@@ -309,7 +309,8 @@ impl Visit<'_> {
             (self.tell)(observed(seen_until, begun.elapsed(), control::left(header)));
             break end;
         };
-        if !matches!(end, Why::ProcessEnded | Why::Replaced) {
+        // All are put to rest at the same moment, up to which each is asked for its records.
+        if !matches!(end, Why::Asked | Why::ProcessEnded | Why::Replaced) {
             unseen(seen_until, None);
         }
         let mut lost = control::lost_since(&control::lost(header), &lost_before);

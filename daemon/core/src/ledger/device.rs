@@ -414,6 +414,10 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             OpClass::Copy => Cover::Copy,
         };
         if start < self.start {
+            // Where its launch was seen, it tells as much as one that begins in the window.
+            if flags & op_flags::HAS_LAUNCH != 0 {
+                self.explainer.worked_at(self.start);
+            }
             self.ops_before_window += 1;
             self.sweep.cover(cover, start, end);
             return;

@@ -301,11 +301,17 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         })
     }
 
+    /// The device had come to work that was told of by then: what nobody told of was before that.
     #[inline]
-    pub(super) fn op_began(&mut self, start: TimeNs, x: &Closing) {
-        while self.unseen.front().is_some_and(|unseen| unseen.to <= start) {
+    pub(super) fn worked_at(&mut self, moment: TimeNs) {
+        while self.unseen.front().is_some_and(|unseen| unseen.to <= moment) {
             self.unseen.pop_front();
         }
+    }
+
+    #[inline]
+    pub(super) fn op_began(&mut self, start: TimeNs, x: &Closing) {
+        self.worked_at(start);
         if x.flags & op_flags::GRAPH_NODE != 0 && self.graphs.back() != Some(&x.correlation) {
             self.graphs.retain(|&g| g != x.correlation);
             self.graphs.push_back(x.correlation);
