@@ -9,6 +9,7 @@ mod jobs;
 mod render;
 mod render_cpu;
 mod render_whatif;
+mod steps;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -24,8 +25,7 @@ use crate::classify::OpClass;
 use crate::findings::{self, Finding};
 use crate::hang::{self, CollectiveState};
 use crate::ledger::causes::{Amount, Cause};
-use crate::ledger::{CommLeaf, DeviceLedger, IdleLeaf, Leaf, Ledgers, Root, RootLeaf, Step, Sums, WaitedFor};
-use crate::steps::percentile;
+use crate::ledger::{CommLeaf, DeviceLedger, IdleLeaf, Leaf, Ledgers, Root, RootLeaf, Sums, WaitedFor};
 use crate::weights::LateHost;
 use crate::whatif::{self, WhatIf};
 
@@ -38,6 +38,7 @@ pub use diff::{Diff, DiffDevice};
 pub use jobs::{JobLedger, JobReport};
 pub(crate) use render::told;
 pub use render::{render, render_diff};
+pub use steps::{StepReport, StepsReport};
 use text::printable;
 
 /// Version of the JSON form.
@@ -285,44 +286,6 @@ pub struct OperationReport {
     pub ns: u64,
 }
 
-/// Steps of a device.
-#[derive(Clone, Debug, Serialize)]
-pub struct StepsReport {
-    /// Where they come from.
-    pub source: &'static str,
-    /// How many.
-    pub count: usize,
-    /// Median length of the whole ones, ns.
-    pub median_ns: u64,
-    /// 95th percentile of the length of the whole ones, ns.
-    pub p95_ns: u64,
-    /// Each step, in order.
-    pub each: Vec<StepReport>,
-}
-
-/// One step.
-#[derive(Clone, Debug, Serialize)]
-pub struct StepReport {
-    /// The trace's name, or null.
-    pub name: Option<String>,
-    /// Begin on the device, ns.
-    pub start_ns: i64,
-    /// Length, ns.
-    pub wall_ns: u64,
-    /// Whether all of it lies in the window.
-    pub whole: bool,
-    /// Whether it stands out among the whole ones; steps found by a period are not judged.
-    pub slow: bool,
-    /// Time in it that the device waited for late ranks, ns.
-    pub wait_ns: u64,
-    /// Time that others waited for this device as the one to blame, in waits that ended in this step, ns.
-    pub charged_ns: u64,
-    /// Exclusive leaves.
-    pub direct: Map<String, Value>,
-    /// Exclusive leaves of idle time.
-    pub idle: Map<String, Value>,
-}
-
 fn direct_map(sums: &Sums) -> Map<String, Value> {
     Leaf::ALL.iter().map(|&leaf| (leaf.key().to_owned(), sums.get(leaf).into())).collect()
 }
@@ -474,7 +437,7 @@ fn device_report(
             .map(|(cause, amount)| cause_report(ledger, tables, cause, amount))
             .collect(),
         top_operations: top_operations(ledger, tables),
-        steps: steps_report(ledger, tables),
+        steps: steps::steps_report(ledger, tables),
         comm: CommLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.sums.comm(l).into())).collect(),
         root: RootLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.root.get(l).into())).collect(),
         waits: waits(&ledger.root, late, tables),
@@ -599,30 +562,4 @@ fn top_operations(ledger: &DeviceLedger, tables: &Tables) -> Vec<OperationReport
             ns: tally.ns,
         })
         .collect()
-}
-
-fn steps_report(ledger: &DeviceLedger, tables: &Tables) -> Option<StepsReport> {
-    let source = ledger.step_source?;
-    let slow = ledger.slow_steps();
-    let each = |(i, step): (usize, &Step)| StepReport {
-        name: some(tables.string(step.name)),
-        start_ns: step.start.0,
-        wall_ns: step.end.since(step.start),
-        whole: step.whole,
-        slow: slow.contains(&i),
-        wait_ns: step.sums.comm(CommLeaf::Wait),
-        charged_ns: step.charged_ns,
-        direct: direct_map(&step.sums),
-        idle: idle_map(&step.sums),
-    };
-    let whole: Vec<u64> = ledger.whole_steps().map(|(_, s)| s.end.since(s.start)).collect();
-    let all = || ledger.steps.iter().map(|s| s.end.since(s.start)).collect();
-    let walls = if whole.is_empty() { all() } else { whole };
-    Some(StepsReport {
-        source: source.name(),
-        count: ledger.steps.len(),
-        median_ns: percentile(&walls, 50)?,
-        p95_ns: percentile(&walls, 95)?,
-        each: ledger.steps.iter().enumerate().map(each).collect(),
-    })
 }
