@@ -156,12 +156,14 @@ impl Gpus {
     }
 
     /// A process may have used its devices between these moments, whichever those turn out to be.
-    pub(super) fn unseen(&mut self, pid: u32, from: u64, to: Option<u64>) {
-        if self.unseen.len() < MAX_LOSSES {
-            let duration_ns = to.unwrap_or(u64::MAX).saturating_sub(from);
-            self.unseen
-                .push((pid, DeviceWindow { start: time(from), duration_ns, flags: window_flags::UNSEEN }));
+    pub(super) fn unseen<W: Write>(&mut self, ingest: &mut Ingest<W>, pid: u32, from: u64, to: Option<u64>) {
+        if self.unseen.len() >= MAX_LOSSES {
+            ingest.writer().count_loss(LossCounter::TableFull, 1);
+            return;
         }
+        let duration_ns = to.unwrap_or(u64::MAX).saturating_sub(from);
+        let window = DeviceWindow { start: time(from), duration_ns, flags: window_flags::UNSEEN };
+        self.unseen.push((pid, window));
     }
 
     /// Writes what had to wait for the devices of all processes.

@@ -277,7 +277,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
                 self.gpus.observed(&mut self.ingest, &self.tasks, pid, window)
             }
             Told::Unseen { pid, from, to } => {
-                self.gpus.unseen(pid, from, to);
+                self.gpus.unseen(&mut self.ingest, pid, from, to);
                 Ok(())
             }
             Told::Losses { clock_error_ns, .. } => {
