@@ -72,6 +72,7 @@ pub mod wait_flag {
     pub const WAIT_BEGAN_BEFORE: u16 = 4;
     pub const WAIT_GOES_ON: u16 = 8;
     pub const WAIT_CONTINUED: u16 = 16;
+    pub const WAIT_FROM_IDLE: u16 = 32;
     /// The call was made through the 32-bit system call table.
     pub const WAIT_COMPAT: u16 = 256;
     /// The interrupt that ended it came while the task was in a system call: one that sends runs the soft interrupt

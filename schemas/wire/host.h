@@ -72,6 +72,7 @@ enum wire_wait_flag {
 	WIRE_WAIT_BEGAN_BEFORE = 4,
 	WIRE_WAIT_GOES_ON = 8,
 	WIRE_WAIT_CONTINUED = 16,
+	WIRE_WAIT_FROM_IDLE = 32,
 	/// The call was made through the 32-bit system call table.
 	WIRE_WAIT_COMPAT = 256,
 	/// The interrupt that ended it came while the task was in a system call: one that sends runs the soft interrupt

@@ -197,7 +197,8 @@ fn hosts(capture: &Capture<Vec<u8>>) {
     };
     assert_eq!(weights::wait(&cpus, tables).total_ns(), cpus.iter().map(blocked).sum::<u64>());
     assert!(weights::off_cpu(capture).total_ns() < u64::MAX);
-    let ledgers = Ledgers { gpus: Vec::new(), cpus };
+    let mut ledgers = Ledgers::default();
+    ledgers.cpus = cpus;
     let report = Report::build(capture, &ledgers);
     assert!(report.findings.iter().all(|f| (0.0..=1.0).contains(&f.share)), "{:?}", report.findings);
     assert!(render(&report, &mut String::new()).is_ok());

@@ -1,4 +1,4 @@
-//! What a recorded job of GPUs would save if a late rank were no later than the others.
+//! What a recorded job of GPUs would save if a late rank were no later than the others, or a cause of lost time were not.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod common;
@@ -9,7 +9,7 @@ use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{Ledgers, Options};
 use stallscope_core::report::Report;
 use stallscope_core::rows::{GpuOp, Launch};
-use stallscope_schemas::record::{CopyKind, OpKind};
+use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind};
 use stallscope_schemas::units::{CorrelationId, TimeNs};
 
 const US: i64 = 1_000;
@@ -21,17 +21,27 @@ type Kernels = Vec<(&'static str, u64, i64, i64)>;
 const ALL_REDUCE: &str = "ncclDevKernel_AllReduce_Sum_f32_RING_LL";
 const BROADCAST: &str = "ncclDevKernel_Broadcast_RING_LL";
 
+/// What a launching thread waits in: call, object, begin and end in µs.
+type Wait = (&'static str, &'static str, i64, i64);
+
 fn capture(ranks: &[Kernels]) -> Capture<Vec<u8>> {
+    capture_with(ranks, &vec![Vec::new(); ranks.len()])
+}
+
+fn capture_with(ranks: &[Kernels], waits: &[Vec<Wait>]) -> Capture<Vec<u8>> {
     let mut host = Host::new();
     host.writer.add_label("gpu.clock_error_ns", "0");
     let world = u32::try_from(ranks.len()).unwrap();
-    for (rank, kernels) in (0u32..).zip(ranks) {
+    for (rank, (kernels, waits)) in (0u32..).zip(ranks.iter().zip(waits)) {
         let pid = 100 + i64::from(rank);
         let process = host.process(pid, "python", Some(rank));
         host.writer.update_process(process, |p| p.world_size = Some(world));
         let thread = host.thread(process, pid, "MainThread", 0, 1_000_000 * US);
         let id = format!("GPU-{rank}");
         let device = host.writer.add_device(Device { id, processes: vec![process], ..Device::default() });
+        for &(call, object, from, to) in waits {
+            host.on(thread, from * US, to * US, call, ObjectKind::File, object);
+        }
         let call = host.writer.intern("cuLaunchKernel");
         for &(name, stream, from, to) in kernels {
             let launch = Launch { thread, start: TimeNs((from - 1) * US), duration_ns: 1_000, name: call };
@@ -69,11 +79,44 @@ fn level_steps(works: &[i64]) -> Vec<Kernels> {
     ranks
 }
 
-fn late(ranks: &[Kernels]) -> Vec<Finding> {
-    let capture = capture(ranks);
-    let ledgers = Ledgers::of(&capture, Options::default()).unwrap();
-    Report::build(&capture, &ledgers).findings.into_iter().filter(|f| f.rule == "rank-late").collect()
+fn findings(capture: &Capture<Vec<u8>>, rule: &str) -> Vec<Finding> {
+    let ledgers = Ledgers::of(capture, Options::default()).unwrap();
+    Report::build(capture, &ledgers).findings.into_iter().filter(|f| f.rule == rule).collect()
 }
+
+fn late(ranks: &[Kernels]) -> Vec<Finding> {
+    findings(&capture(ranks), "rank-late")
+}
+
+/// Steps in which each rank reads a file, computes, and meets the others in an all-reduce of 50 µs.
+fn reading_steps(ranks: &[(i64, i64)]) -> (Vec<Kernels>, Vec<Vec<Wait>>) {
+    let last = ranks.iter().map(|(read, work)| read + work).max().unwrap();
+    let mut all = (vec![Vec::new(); ranks.len()], vec![Vec::new(); ranks.len()]);
+    for step in 0..STEPS {
+        let at = 10 + step * (last + 50);
+        for (rank, &(read, work)) in ranks.iter().enumerate() {
+            if read > 0 {
+                all.1[rank].push(("read", "/data/shard", at, at + read - 1));
+            }
+            all.0[rank].push(("gemm", 7, at + read, at + read + work));
+            all.0[rank].push((ALL_REDUCE, 9, at + read + work, at + last + 50));
+        }
+    }
+    all
+}
+
+/// What each finding of a rule would give back, µs, by device.
+fn saved_us(capture: &Capture<Vec<u8>>, rule: &str) -> Vec<(String, Option<u64>)> {
+    let mut all: Vec<_> = findings(capture, rule)
+        .into_iter()
+        .map(|finding| (finding.device, finding.blame.recoverable_ns.map(|ns| ns / 1000)))
+        .collect();
+    all.sort();
+    all
+}
+
+/// The window begins with a device's first kernel: the first read lies before it.
+const READS: u64 = STEPS.unsigned_abs() - 1;
 
 fn recoverable_us(findings: &[Finding], rank: u32) -> Option<u64> {
     let of_rank = findings.iter().find(|finding| finding.blame.culprit_ranks == [rank])?;
@@ -130,4 +173,80 @@ fn where_communication_was_not_matched_it_is_said_that_nothing_is_simulated() {
         "recoverable is how long it alone was missing, not simulated: too many collectives were not matched";
     assert!(findings[0].evidence.contains(evidence), "{}", findings[0].evidence);
     assert_eq!(findings[0].blame.recoverable_ns, Some((300 * STEPS * US).unsigned_abs()));
+}
+
+#[test]
+fn of_a_cause_on_one_rank_only_what_no_other_rank_would_hold_up_is_saved() {
+    let (kernels, waits) = reading_steps(&[(0, 500), (300, 500), (0, 600)]);
+    let capture = capture_with(&kernels, &waits);
+    // Rank 1 would be there 299 µs earlier, and wait for rank 2, which needs 100 µs longer than rank 0.
+    assert_eq!(saved_us(&capture, "idle-block-io"), [("GPU-1".to_owned(), Some(200 * READS))]);
+}
+
+#[test]
+fn a_cause_that_all_ranks_have_is_taken_from_all() {
+    let (kernels, waits) = reading_steps(&[(300, 500), (300, 500), (250, 550)]);
+    let capture = capture_with(&kernels, &waits);
+    let saved = saved_us(&capture, "idle-block-io");
+    assert_eq!(saved.len(), 3);
+    // What the third reads less it computes more.
+    assert!(saved.iter().all(|(_, us)| *us == Some(249 * READS)), "{saved:?}");
+}
+
+#[test]
+fn what_another_rank_hides_saves_nothing() {
+    let (kernels, waits) = reading_steps(&[(200, 500), (0, 800)]);
+    assert_eq!(saved_us(&capture_with(&kernels, &waits), "idle-block-io"), [("GPU-0".to_owned(), Some(0))]);
+}
+
+#[test]
+fn without_other_ranks_all_of_a_cause_is_saved() {
+    let mut kernels: Kernels = Vec::new();
+    let mut waits = Vec::new();
+    for step in 0..STEPS {
+        let at = 10 + step * 900;
+        waits.push(("read", "/data/shard", at, at + 299));
+        kernels.push(("gemm", 7, at + 300, at + 900));
+    }
+    let capture = capture_with(&[kernels], &[waits]);
+    assert_eq!(saved_us(&capture, "idle-block-io"), [("GPU-0".to_owned(), Some(299 * READS))]);
+}
+
+#[test]
+fn slow_transfers_are_simulated_at_their_best() {
+    // Both ranks always come together; every third all-reduce takes 400 µs longer than it has to.
+    let mut ranks: Vec<Kernels> = vec![Vec::new(); 2];
+    let mut at = 10;
+    for step in 0..STEPS {
+        let end = at + 550 + if step % 3 == 2 { 400 } else { 0 };
+        for kernels in &mut ranks {
+            kernels.extend([("gemm", 7, at, at + 500), (ALL_REDUCE, 9, at + 500, end)]);
+        }
+        at = end;
+    }
+    let saved = saved_us(&capture(&ranks), "communication-slow");
+    assert_eq!(saved, [("GPU-0".to_owned(), Some(800)), ("GPU-1".to_owned(), Some(800))]);
+}
+
+#[test]
+fn where_communication_was_not_matched_nothing_is_said_of_causes() {
+    let (mut ranks, waits) = reading_steps(&[(0, 500), (300, 500)]);
+    for kernels in &mut ranks {
+        let at = kernels.last().unwrap().3 + 10;
+        kernels.push((BROADCAST, 9, at, at + 2000));
+    }
+    assert_eq!(saved_us(&capture_with(&ranks, &waits), "idle-block-io"), [("GPU-1".to_owned(), None)]);
+}
+
+#[test]
+fn what_follows_the_last_collective_counts() {
+    let (mut ranks, mut waits) = reading_steps(&[(300, 500), (300, 500)]);
+    for (kernels, waits) in ranks.iter_mut().zip(&mut waits) {
+        let at = kernels.last().unwrap().3;
+        waits.push(("read", "/data/shard", at, at + 399));
+        kernels.push(("gemm", 7, at + 400, at + 900));
+    }
+    let saved = saved_us(&capture_with(&ranks, &waits), "idle-block-io");
+    let us = Some(299 * READS + 399);
+    assert_eq!(saved, [("GPU-0".to_owned(), us), ("GPU-1".to_owned(), us)]);
 }

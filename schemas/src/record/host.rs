@@ -164,6 +164,9 @@ pub mod wait_flags {
     pub const GOES_ON: u64 = 8;
     /// The wait is a later part of a call that waited before.
     pub const CONTINUED: u64 = 16;
+    /// The CPU that the thread came back to had been idle: nobody ran instead, and the time in which it was runnable is what
+    /// waking that CPU took.
+    pub const FROM_IDLE: u64 = 32;
 }
 
 /// Bits of [`device_window::FLAGS`].

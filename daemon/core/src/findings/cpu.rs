@@ -18,10 +18,12 @@ use crate::ledger::cpu::calls::Calls;
 use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
 use crate::ledger::cpu::idle::HostWork;
 use crate::ledger::cpu::io::Io;
+use crate::ledger::so_far;
 use crate::ledger::{CpuLeaf, CpuLedger, CpuSums};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::report::{ThreadName, thread_name};
 use crate::rows::ThreadLoss;
+use crate::whatif::Loss;
 
 /// Where a finding about a CPU rank points to.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -248,8 +250,13 @@ fn of_work(work: &Work<'_>, loser: Loser, tables: &Tables, found: &mut Found<'_>
             };
             (summary, evidence(rule, work, tables, &group))
         });
+        let device = found.device;
         if let Some(finding) = found.out.get_mut(before) {
             finding.pointer = group.top().map(|part| pointer(work, tables, part));
+            // What a collective call waits for is not its own.
+            let part = group.top().filter(|part| !is_collective(&part.cause));
+            let part = part.map(|part| so_far::Part::Host(part.cause.root));
+            finding.lost = device.zip(part).map(|(device, part)| Loss { device, part, ns: group.ns });
         }
     }
 }

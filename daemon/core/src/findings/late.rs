@@ -14,7 +14,6 @@ use crate::ledger::device::Tally;
 use crate::ledger::{CpuLeaf, DeviceLedger, IdleLeaf, RootLeaf};
 use crate::report::text::{duration, percent, short_name};
 use crate::report::{device_name, rank_of};
-use crate::whatif::Late;
 
 /// A kernel says something about a device if it has this share of its computation, in permille.
 const TELLING_PERMILLE: u64 = 10;
@@ -35,7 +34,11 @@ struct Cost {
 }
 
 /// All findings about late GPUs, unranked.
-pub(crate) fn of_gpus<S: ReadAt>(capture: &Capture<S>, ledgers: &[DeviceLedger]) -> Vec<Finding> {
+pub(crate) fn of_gpus<S: ReadAt>(
+    capture: &Capture<S>,
+    ledgers: &[DeviceLedger],
+    lateness: &BTreeMap<DeviceId, Result<u64, &'static str>>,
+) -> Vec<Finding> {
     let mut costs: BTreeMap<DeviceId, Cost> = BTreeMap::new();
     for ledger in ledgers {
         for (waited, amount) in &ledger.root.waits {
@@ -54,13 +57,12 @@ pub(crate) fn of_gpus<S: ReadAt>(capture: &Capture<S>, ledgers: &[DeviceLedger])
         }
     }
     let mut out = Vec::new();
-    let mut what_if = Late::new(capture, ledgers);
     for ledger in ledgers {
         let Some(cost) = costs.get(&ledger.device) else { continue };
         let Some(mut finding) = finding(ledger, ledgers, cost, capture.tables()) else { continue };
         // No rank gains more than it waited.
         let most = cost.waiting.values().max().copied().unwrap_or(0);
-        let saved_ns = match what_if.saved_ns(ledger.device) {
+        let saved_ns = match lateness.get(&ledger.device).copied().unwrap_or(Ok(0)) {
             Ok(ns) => ns,
             Err(why) => {
                 let how = "recoverable is how long it alone was missing, not simulated";
@@ -84,7 +86,7 @@ fn finding(late: &DeviceLedger, all: &[DeviceLedger], cost: &Cost, tables: &Tabl
     // Devices that have nothing to do with it would make the share of those that wait look small.
     let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.end.since(l.start)));
     let id = device_name(late.device, tables);
-    let mut found = Found { id: &id, wall, out: Vec::new() };
+    let mut found = Found { id: &id, wall, device: None, out: Vec::new() };
     rule("rank-late").severity(found.share(cost.ns))?;
     let why = reason(late, &others, cost, tables);
     let who = name(late.device, tables);

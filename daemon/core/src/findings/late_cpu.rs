@@ -32,7 +32,7 @@ pub(super) fn late(
             .collect();
         // The share is of the time of those who wait.
         let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.wall_ns));
-        let mut found = Found { id, wall, out: Vec::new() };
+        let mut found = Found { id, wall, device: None, out: Vec::new() };
         // Threads that only transport may be followed for longer than those whose time is the ranks'.
         let caused_ns = arrival.caused_ns.min(wall);
         found.add("rank-late", "a late rank", caused_ns, || {

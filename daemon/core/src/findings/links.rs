@@ -11,7 +11,8 @@ use stallscope_schemas::units::{DeviceId, TimeNs};
 
 use super::{Finding, Found};
 use crate::capture::{Capture, ReadAt};
-use crate::ledger::{CommLeaf, DeviceLedger};
+use crate::ledger::so_far::Part;
+use crate::ledger::{CommLeaf, DeviceLedger, RootLeaf};
 use crate::report::text::{duration, percent, printable, short_name};
 use crate::rows::{Connection, Counter};
 
@@ -116,8 +117,9 @@ pub(crate) fn slow_transfers<S: ReadAt>(
 ) -> Option<Finding> {
     let wall = ledger.end.since(ledger.start);
     let excess_ns = ledger.sums.comm(CommLeaf::Excess);
-    let mut found = Found { id, wall, out: Vec::new() };
-    found.add("communication-slow", "slow transfers", excess_ns, || {
+    let mut found = Found { id, wall, device: Some(ledger.device), out: Vec::new() };
+    let part = Part::Device(RootLeaf::Excess);
+    found.add_of(part, ("communication-slow", "slow transfers", excess_ns), || {
         let floor_ns = ledger.sums.comm(CommLeaf::Floor);
         let summary = format!(
             "exposed transfers took {} longer than the same operations at their best: {} of the time",

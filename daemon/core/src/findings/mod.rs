@@ -9,22 +9,26 @@ mod host_work;
 mod late;
 mod late_cpu;
 mod links;
+mod recoverable;
 pub mod rules;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use stallscope_schemas::record::CopyKind;
+use stallscope_schemas::units::DeviceId;
 
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::{OpClass, communication_library};
 use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::cpu::arrivals::arrivals;
 use crate::ledger::device::Tally;
-use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf};
+use crate::ledger::so_far::Part;
+use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf, RootLeaf};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
+use crate::whatif::Loss;
 
 pub use blame::{Blame, Link};
 pub use cpu::Pointer;
@@ -32,6 +36,7 @@ pub(crate) use frames::user_frame;
 pub(crate) use host_work::{UNSEEN, host_work};
 pub(crate) use late::of_gpus;
 pub(crate) use links::slow_transfers;
+pub(crate) use recoverable::recoverable;
 use rules::rule;
 
 /// How much a finding matters.
@@ -78,6 +83,9 @@ pub struct Finding {
     /// Who is to blame.
     #[serde(flatten)]
     pub blame: Blame,
+    /// What of a device's time it is about, where the job can be simulated without that.
+    #[serde(skip)]
+    pub(crate) lost: Option<Loss>,
 }
 
 /// Causes of idle time that one rule speaks of, together.
@@ -114,7 +122,7 @@ fn idle_rule(cause: &Cause, names: &[&str]) -> (String, &'static str, Option<Str
 /// All findings of one device, unranked.
 pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec<Finding> {
     let wall = ledger.end.since(ledger.start);
-    let mut found = Found { id, wall, out: Vec::new() };
+    let mut found = Found { id, wall, device: Some(ledger.device), out: Vec::new() };
     let hung_ns = hang(ledger, tables, &mut found);
     idle(ledger, tables, &mut found);
     communication(ledger, tables, &mut found);
@@ -138,7 +146,7 @@ pub(crate) fn of_ranks<S: ReadAt>(
     let tables = capture.tables();
     let mut out = Vec::new();
     for (ledger, id) in ledgers.iter().zip(ids) {
-        let mut found = Found { id, wall: ledger.wall_ns, out: Vec::new() };
+        let mut found = Found { id, wall: ledger.wall_ns, device: None, out: Vec::new() };
         cpu::of_rank(ledger, tables, cpu::main_loss(capture, ledger), &mut found);
         out.append(&mut found.out);
     }
@@ -161,6 +169,8 @@ pub(crate) fn rank(findings: &mut [Finding]) {
 struct Found<'a> {
     id: &'a str,
     wall: u64,
+    /// A GPU whose job can be simulated.
+    device: Option<DeviceId>,
     out: Vec<Finding>,
 }
 
@@ -173,6 +183,21 @@ impl Found<'_> {
     fn add(&mut self, id: &str, what: &'static str, ns: u64, text: impl FnOnce() -> (String, String)) {
         if let Some(severity) = rule(id).severity(self.share(ns)) {
             self.push(id, what, severity, ns, text());
+        }
+    }
+
+    /// The same of time that is a part of what is kept of the device.
+    fn add_of(
+        &mut self,
+        part: Part,
+        (id, what, ns): (&str, &'static str, u64),
+        text: impl FnOnce() -> (String, String),
+    ) {
+        let before = self.out.len();
+        self.add(id, what, ns, text);
+        let device = self.device;
+        if let Some(finding) = self.out.get_mut(before) {
+            finding.lost = device.map(|device| Loss { device, part, ns });
         }
     }
 
@@ -198,6 +223,7 @@ impl Found<'_> {
             advice: rule.advice,
             pointer: None,
             blame: Blame::default(),
+            lost: None,
         });
     }
 }
@@ -246,7 +272,7 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     }
     for (id, group) in groups {
         let wall = found.wall;
-        found.add(&id, group.what, group.ns, || {
+        let text = || {
             let of_idle = percent(group.ns, ledger.sums.get(Leaf::Idle));
             let summary = match id.as_str() {
                 "idle-unknown" => {
@@ -271,7 +297,19 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
                 ),
             };
             (summary, idle_evidence(ledger, tables, &group, &of_idle))
-        });
+        };
+        match group.top.and_then(|(cause, _)| mended(cause.leaf)) {
+            Some(part) => found.add_of(part, (&id, group.what, group.ns), text),
+            None => found.add(&id, group.what, group.ns, text),
+        }
+    }
+}
+
+/// What would be gone if idle time of a leaf were; none where nothing says what it would be without.
+fn mended(leaf: IdleLeaf) -> Option<Part> {
+    match leaf {
+        IdleLeaf::Dep | IdleLeaf::Unknown => None,
+        leaf => Some(Part::Device(RootLeaf::of_idle(leaf))),
     }
 }
 
@@ -292,7 +330,8 @@ fn computing(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     }
     let wall = found.wall;
     for (kind, (ns, what, frame)) in kinds {
-        found.add(&format!("idle-{kind}"), what, ns, || {
+        let part = Part::Host(CpuLeaf::Compute);
+        found.add_of(part, (&format!("idle-{kind}"), what, ns), || {
             let share = percent(ns, wall);
             let summary = if frame.is_empty() {
                 format!("the device waits {share} of the time for the host, which no sample has met on a CPU")
@@ -406,7 +445,7 @@ fn copies(ledger: &DeviceLedger, found: &mut Found<'_>) {
     // Copies within the device want other advice than copies across the bus.
     let within = kinds.first().is_some_and(|(kind, _)| *kind == CopyKind::DeviceToDevice);
     let id = if within { "memcpy-exposed-device" } else { "memcpy-exposed" };
-    found.add(id, "copies", exposed, || {
+    found.add_of(Part::Device(RootLeaf::Memcpy), (id, "copies", exposed), || {
         let summary = format!("copies hold the device up for {} of the time", percent(exposed, wall));
         let each: Vec<String> = kinds
             .iter()

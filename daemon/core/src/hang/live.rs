@@ -98,6 +98,7 @@ pub(super) fn undecided(rank: Option<u32>, operation: &str, ns: u64, why: &str) 
         evidence: why.to_owned(),
         advice: rule.advice,
         pointer: None,
+        lost: None,
         blame: Blame::default(),
     }
 }

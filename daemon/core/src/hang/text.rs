@@ -145,6 +145,7 @@ impl<'a> Text<'a> {
             evidence: self.evidence(hang),
             advice: rule.advice,
             pointer: None,
+            lost: None,
             blame: self.blame(hang, last),
         }
     }

@@ -6,22 +6,43 @@ use stallscope_schemas::units::{DeviceId, ThreadId, TimeNs};
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums};
 use super::pieces::{Piece, Pieces};
 use super::root::RootLeaf;
-use super::so_far::{ByLeaf, SoFar};
+use super::so_far::{Part, Progress, SoFar};
+use super::{CpuLeaf, CpuSums};
 use crate::collectives::{Collectives, Phase, Stretch};
 use crate::timeline::sweep::{Cover, Visitor};
 
 /// Stretches of one device that are remembered.
 const MAX_REMEMBERED: usize = 1 << 24;
 
-/// What a device did, as far as other devices' ledgers need it.
+/// What a device did, as far as other devices' ledgers and the simulation of the job need it.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// What had been booked up to each of the moments.
-    pub(super) so_far: SoFar,
+    pub(crate) so_far: SoFar,
+    /// What had been booked in the end.
+    pub(crate) total: Option<Progress>,
     /// When its exposed communication waited for the last one to come, and to which operation.
     pub(super) waits: Pieces,
     /// When it waited for its host, and for which thread; empty where nobody will ask.
     pub(super) host: Pieces,
+}
+
+/// What a launching thread did in some time, of which a piece of a gap is a part: all of that time alike.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Did {
+    sums: CpuSums,
+    of_ns: u64,
+}
+
+impl Did {
+    /// What was added to sums, in so much time.
+    pub(super) fn between(before: &CpuSums, after: &CpuSums, of_ns: u64) -> Self {
+        let mut sums = CpuSums::default();
+        for &leaf in CpuLeaf::ALL {
+            sums.add(leaf, after.get(leaf).saturating_sub(before.get(leaf)));
+        }
+        Self { sums, of_ns }
+    }
 }
 
 /// Books stretches in the order of time; a gap is put aside for explanation.
@@ -33,7 +54,7 @@ pub(super) struct Book<'a> {
     /// Moments ahead.
     moments: &'a [TimeNs],
     keeps_host: bool,
-    so_far: ByLeaf,
+    so_far: Progress,
     pub(super) history: History,
 }
 
@@ -46,15 +67,24 @@ impl<'a> Book<'a> {
             phases: collectives.stretches(device),
             moments,
             keeps_host: !moments.is_empty(),
-            so_far: [0; RootLeaf::ALL.len()],
+            so_far: [0; RootLeaf::ALL.len() + CpuLeaf::ALL.len()],
             history: History::default(),
         }
     }
 
-    /// Books a piece of a gap.
-    pub(super) fn idle(&mut self, from: TimeNs, to: TimeNs, leaf: IdleLeaf, thread: Option<ThreadId>) {
+    /// Books a piece of a gap, and what the launching thread did where it was followed.
+    pub(super) fn idle(
+        &mut self,
+        (from, to): (TimeNs, TimeNs),
+        leaf: IdleLeaf,
+        thread: Option<ThreadId>,
+        did: Option<&Did>,
+    ) {
         self.sums.add_idle(leaf, to.since(from));
-        self.advance(from, to, RootLeaf::of_idle(leaf));
+        match did.filter(|_| self.keeps_host) {
+            Some(did) => self.advance_with(from, to, RootLeaf::of_idle(leaf), did),
+            None => self.advance(from, to, RootLeaf::of_idle(leaf)),
+        }
         if let (true, IdleLeaf::Host, Some(thread)) = (self.keeps_host, leaf, thread) {
             let host = &mut self.history.host;
             let is_full = host.len() >= MAX_REMEMBERED;
@@ -107,8 +137,29 @@ impl<'a> Book<'a> {
         self.count(leaf, to.since(at));
     }
 
+    /// The same where the launching thread was followed.
+    fn advance_with(&mut self, from: TimeNs, to: TimeNs, leaf: RootLeaf, did: &Did) {
+        let mut at = from;
+        while at < to {
+            let next = self.moments.iter().find(|moment| **moment > at).copied();
+            let until = next.map_or(to, |moment| moment.min(to));
+            self.advance(at, until, leaf);
+            for &part in CpuLeaf::ALL {
+                // Rounded so that the pieces sum to what was done in all.
+                let up_to = |moment: TimeNs| {
+                    let ns = u128::from(did.sums.get(part)) * u128::from(moment.since(from));
+                    u64::try_from(ns / u128::from(did.of_ns.max(1))).unwrap_or(u64::MAX)
+                };
+                if let Some(sum) = self.so_far.get_mut(Part::Host(part).index()) {
+                    *sum = sum.saturating_add(up_to(until) - up_to(at));
+                }
+            }
+            at = until;
+        }
+    }
+
     fn count(&mut self, leaf: RootLeaf, ns: u64) {
-        if let Some(sum) = self.so_far.get_mut(leaf as usize) {
+        if let Some(sum) = self.so_far.get_mut(Part::Device(leaf).index()) {
             *sum = sum.saturating_add(ns);
         }
     }
@@ -118,6 +169,7 @@ impl<'a> Book<'a> {
         for &moment in self.moments {
             self.history.so_far.push(moment, &self.so_far);
         }
+        self.history.total = Some(self.so_far);
         self.history.so_far.shrink();
         self.history.waits.close();
         self.history.host.close();

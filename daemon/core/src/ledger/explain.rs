@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use stallscope_schemas::record::{RecordKind, op_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, StringId, ThreadId, TimeNs};
 
-use super::book::Book;
+use super::book::{Book, Did};
 use super::calibrate::device_floor_ns;
 use super::causes::{Cause, Causes, Reason};
 use super::cpu::idle::HostWalk;
@@ -91,6 +91,8 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     pub(super) host_work: HostWalk<'a, S>,
     pieces: Vec<Piece>,
     blamed: Vec<Blamed>,
+    /// Parts of a call, and whether the thread was kept from going on.
+    kept: Vec<(TimeNs, TimeNs, bool)>,
     pub(super) gaps: u64,
     /// The gap that was explained last: a step may cut one gap into several calls.
     open_gap: (TimeNs, TimeNs),
@@ -169,6 +171,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             host_work: HostWalk::of_device(capture, device, waker_stacks),
             pieces: Vec::new(),
             blamed: Vec::new(),
+            kept: Vec::new(),
             gaps: 0,
             open_gap: (TimeNs(i64::MIN), TimeNs(i64::MIN)),
             unseen: VecDeque::new(),
@@ -264,26 +267,38 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             let followed = cause.thread.filter(|&t| self.host_work.follows(t));
             // Inside a call as well: where the thread is stopped, throttled or has no CPU, the call cannot go on.
             let in_call = matches!(cause.leaf, IdleLeaf::Sync | IdleLeaf::Driver | IdleLeaf::Launch);
+            let before = self.host_work.root();
             if let (true, Some(thread)) = (in_call, followed) {
-                let causes = &mut self.causes;
+                let kept = &mut self.kept;
+                kept.clear();
+                let mut kept_ns = 0u64;
                 self.host_work.kept_from_returning(thread, piece.from, piece.to, |from, to, is_kept| {
-                    if is_kept {
-                        book.idle(from, to, IdleLeaf::Host, Some(thread));
-                    } else if from < to {
-                        book.idle(from, to, cause.leaf, Some(thread));
-                        causes.add(cause, to.since(from));
+                    if from < to {
+                        kept.push((from, to, is_kept));
+                        kept_ns += if is_kept { to.since(from) } else { 0 };
                     }
                 });
+                let did = Did::between(&before, &self.host_work.root(), kept_ns);
+                for &(from, to, is_kept) in &self.kept {
+                    if is_kept {
+                        book.idle((from, to), IdleLeaf::Host, Some(thread), Some(&did));
+                    } else {
+                        book.idle((from, to), cause.leaf, Some(thread), None);
+                        self.causes.add(cause, to.since(from));
+                    }
+                }
                 continue;
             }
-            book.idle(piece.from, piece.to, cause.leaf, cause.thread);
             // Elsewhere than in the driver: where the thread was followed, its own records say what it did.
+            let mut did = None;
             match followed {
                 Some(thread) if cause.leaf == IdleLeaf::Host && cause.reason == Reason::Plain => {
                     self.host_work.charge(thread, piece.from, piece.to);
+                    did = Some(Did::between(&before, &self.host_work.root(), ns));
                 }
                 _ => self.causes.add(cause, ns),
             }
+            book.idle((piece.from, piece.to), cause.leaf, cause.thread, did.as_ref());
         }
     }
 

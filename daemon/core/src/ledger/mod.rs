@@ -4,7 +4,7 @@
 //! are built from adjacent stretches and checked against the window all the same, for the whole and for every step;
 //! a ledger that does not close is an error, never a report.
 
-mod book;
+pub(crate) mod book;
 pub mod calibrate;
 pub mod causes;
 mod charged;
@@ -19,7 +19,7 @@ mod op_columns;
 pub(crate) mod parallel;
 mod pieces;
 pub mod root;
-mod so_far;
+pub(crate) mod so_far;
 mod stepper;
 
 use stallscope_schemas::record::{RecordKind, device_kind};
@@ -33,6 +33,7 @@ pub use stepper::Step;
 
 use crate::capture::{Capture, Device, ReadAt};
 use crate::collectives::Collectives;
+use crate::whatif::Recorded;
 
 /// The ledgers of all devices of a capture.
 #[derive(Debug, Default)]
@@ -41,6 +42,8 @@ pub struct Ledgers {
     pub gpus: Vec<DeviceLedger>,
     /// Ranks on CPUs, by their number.
     pub cpus: Vec<CpuLedger>,
+    /// What GPUs did between the collectives that they had in common.
+    pub(crate) recorded: Recorded,
 }
 
 impl Ledgers {
@@ -49,7 +52,8 @@ impl Ledgers {
     /// # Errors
     /// The first [`NotConserved`].
     pub fn of<S: ReadAt>(capture: &Capture<S>, options: Options) -> Result<Self, NotConserved> {
-        Ok(Self { gpus: all_ledgers(capture, options)?, cpus: cpu_ledgers(capture, options)? })
+        let (gpus, recorded) = gpu_ledgers(capture, options)?;
+        Ok(Self { gpus, cpus: cpu_ledgers(capture, options)?, recorded })
     }
 
     /// Whether the capture holds nothing that a ledger could be made of.
@@ -67,6 +71,13 @@ pub fn all_ledgers<S: ReadAt>(
     capture: &Capture<S>,
     options: Options,
 ) -> Result<Vec<DeviceLedger>, NotConserved> {
+    gpu_ledgers(capture, options).map(|(ledgers, _)| ledgers)
+}
+
+fn gpu_ledgers<S: ReadAt>(
+    capture: &Capture<S>,
+    options: Options,
+) -> Result<(Vec<DeviceLedger>, Recorded), NotConserved> {
     let devices = gpus(capture);
     let numbers: Vec<DeviceId> = devices.iter().map(|&device| DeviceId(device)).collect();
     let collectives = Collectives::made(capture, &numbers, options.in_turn);
@@ -74,8 +85,8 @@ pub fn all_ledgers<S: ReadAt>(
         each(&devices, options, |device| device::device_ledger(capture, device, &collectives, options))?;
     // What is left of the communication is told in the ledgers: it may be much.
     let Collectives { operations, .. } = collectives;
-    root::charge(capture, &operations, &mut ledgers, options)?;
-    Ok(ledgers)
+    let histories = root::charge(capture, &operations, &mut ledgers, options)?;
+    Ok((ledgers, Recorded::new(operations, histories)))
 }
 
 /// Devices that did something, or were observed doing nothing.

@@ -422,7 +422,7 @@ impl Blame<'_> {
     }
 }
 
-/// Fills in the root ledgers.
+/// Fills in the root ledgers. Returns what each device did, without its stretches.
 ///
 /// # Errors
 /// [`NotConserved`] if the root leaves of a device do not sum to its wall time.
@@ -431,9 +431,36 @@ pub(super) fn charge<S: ReadAt>(
     operations: &[Operation],
     ledgers: &mut [DeviceLedger],
     options: Options,
-) -> Result<(), NotConserved> {
+) -> Result<Vec<(DeviceId, History)>, NotConserved> {
     let histories: Vec<(DeviceId, History)> =
         ledgers.iter_mut().map(|l| (l.device, std::mem::take(&mut l.history))).collect();
+    let (keys, charged, late) = blame(operations, &histories);
+    let found = Found { operations, histories: &histories, keys, charged, late };
+    let bounds = StepBounds::of(ledgers);
+    let places: Vec<(&DeviceLedger, &History)> =
+        ledgers.iter().zip(histories.iter().map(|(_, h)| h)).collect();
+    let made = each(&places, options.in_turn, |&(ledger, history)| {
+        found.root(capture, (ledger, history), &bounds, options.waker_stacks)
+    });
+    let mut steps = ChargedSteps::default();
+    for (ledger, made) in ledgers.iter_mut().zip(made) {
+        let (root, charged) = made?;
+        ledger.root = root;
+        steps.merge(charged);
+    }
+    steps.fill(ledgers);
+    let without_pieces = |(device, h): (_, History)| {
+        (device, History { so_far: h.so_far, total: h.total, ..History::default() })
+    };
+    Ok(histories.into_iter().map(without_pieces).collect())
+}
+
+/// Follows the waits of all operations: those who are to blame, what each wait is charged to, and when a host made its device
+/// late.
+fn blame(
+    operations: &[Operation],
+    histories: &[(DeviceId, History)],
+) -> (Vec<WaitedFor>, Charged, HashMap<DeviceId, Vec<Late>>) {
     let mut blame = Blame {
         operations,
         histories: histories.iter().map(|(device, h)| (*device, (h, Reader::new(&h.so_far)))).collect(),
@@ -451,21 +478,7 @@ pub(super) fn charge<S: ReadAt>(
         blame.operation(operation);
     }
     let Blame { keys, charged, late, .. } = blame;
-    let found = Found { operations, histories: &histories, keys, charged, late };
-    let bounds = StepBounds::of(ledgers);
-    let places: Vec<(&DeviceLedger, &History)> =
-        ledgers.iter().zip(histories.iter().map(|(_, h)| h)).collect();
-    let made = each(&places, options.in_turn, |&(ledger, history)| {
-        found.root(capture, (ledger, history), &bounds, options.waker_stacks)
-    });
-    let mut steps = ChargedSteps::default();
-    for (ledger, made) in ledgers.iter_mut().zip(made) {
-        let (root, charged) = made?;
-        ledger.root = root;
-        steps.merge(charged);
-    }
-    steps.fill(ledgers);
-    Ok(())
+    (keys, charged, late)
 }
 
 /// Everything that root ledgers are made of.

@@ -6,11 +6,36 @@
 
 use stallscope_schemas::units::TimeNs;
 
+use super::cpu::CpuLeaf;
 use super::root::RootLeaf;
 use crate::capture::columns::{put_varint, take_varint};
 
 /// Time by root leaf; waits for late ranks are [`RootLeaf::Unseen`].
-pub(super) type ByLeaf = [u64; RootLeaf::ALL.len()];
+pub(super) type ByLeaf = [u64; ROOTS];
+
+/// The same, and behind it what the threads that launch did in the time of [`RootLeaf::IdleHost`], by what that is charged to.
+pub(crate) type Progress = [u64; ROOTS + CpuLeaf::ALL.len()];
+
+const ROOTS: usize = RootLeaf::ALL.len();
+
+/// What the sums are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Part {
+    /// A leaf of the device.
+    Device(RootLeaf),
+    /// Of the time in which it waited for its host, what the launching thread did.
+    Host(CpuLeaf),
+}
+
+impl Part {
+    /// Position of its sum in [`Progress`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Device(leaf) => leaf as usize,
+            Self::Host(leaf) => ROOTS + leaf as usize,
+        }
+    }
+}
 
 /// Moments between two whole sums: these then cost three bytes a moment, and unpacking a block takes a microsecond.
 const BLOCK: usize = 64;
@@ -21,30 +46,30 @@ const KEPT: usize = 4;
 #[derive(Debug)]
 struct Head {
     at: TimeNs,
-    so_far: ByLeaf,
+    so_far: Progress,
     /// Where the rest of the block begins.
     from: usize,
 }
 
 /// The moments of one device, in order.
 #[derive(Debug)]
-pub(super) struct SoFar {
+pub(crate) struct SoFar {
     heads: Vec<Head>,
     bytes: Vec<u8>,
     len: usize,
-    last: (TimeNs, ByLeaf),
+    last: (TimeNs, Progress),
 }
 
 impl Default for SoFar {
     fn default() -> Self {
-        let last = (TimeNs(0), [0; RootLeaf::ALL.len()]);
+        let last = (TimeNs(0), [0; ROOTS + CpuLeaf::ALL.len()]);
         Self { heads: Vec::new(), bytes: Vec::new(), len: 0, last }
     }
 }
 
 impl SoFar {
     /// Adds a moment, which is later than the one before; no sum is less than it was.
-    pub(super) fn push(&mut self, at: TimeNs, so_far: &ByLeaf) {
+    pub(super) fn push(&mut self, at: TimeNs, so_far: &Progress) {
         if self.len.is_multiple_of(BLOCK) {
             self.heads.push(Head { at, so_far: *so_far, from: self.bytes.len() });
         } else {
@@ -67,7 +92,7 @@ impl SoFar {
     }
 
     /// Unpacks the block of this number.
-    fn unpack(&self, number: usize, out: &mut Vec<(TimeNs, ByLeaf)>) {
+    fn unpack(&self, number: usize, out: &mut Vec<(TimeNs, Progress)>) {
         out.clear();
         let Some(head) = self.heads.get(number) else { return };
         let (mut at, mut so_far) = (head.at, head.so_far);
@@ -89,23 +114,23 @@ impl SoFar {
 }
 
 /// The moments of a block, and when they were last asked for.
-type Kept = (u64, Vec<(TimeNs, ByLeaf)>);
+type Kept = (u64, Vec<(TimeNs, Progress)>);
 
 /// Reads the moments of one device.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     of: &'a SoFar,
     kept: Vec<Kept>,
     questions: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(of: &'a SoFar) -> Self {
+    pub(crate) fn new(of: &'a SoFar) -> Self {
         Self { of, kept: Vec::new(), questions: 0 }
     }
 
     /// The sums at a moment that was pushed.
-    fn at(&mut self, moment: TimeNs) -> Option<&ByLeaf> {
+    pub(crate) fn at(&mut self, moment: TimeNs) -> Option<&Progress> {
         self.questions += 1;
         let holds = |(_, moments): &Kept| {
             let (Some((first, _)), Some((last, _))) = (moments.first(), moments.last()) else { return false };
@@ -142,17 +167,17 @@ impl<'a> Reader<'a> {
 
     /// What the device did between two of the moments.
     pub(super) fn between(&mut self, from: TimeNs, to: TimeNs) -> Option<ByLeaf> {
-        let (begin, mut end) = (*self.at(from)?, *self.at(to)?);
-        let mut known = 0u64;
-        for (end, begin) in end.iter_mut().zip(begin) {
-            *end = end.saturating_sub(begin);
-            known = known.saturating_add(*end);
+        let (begin, end) = (*self.at(from)?, *self.at(to)?);
+        let (mut did, mut known): (ByLeaf, u64) = ([0; ROOTS], 0);
+        for (did, (end, begin)) in did.iter_mut().zip(end.iter().zip(begin)) {
+            *did = end.saturating_sub(begin);
+            known = known.saturating_add(*did);
         }
         // Outside of the device's window nothing is known of it.
-        if let Some(unknown) = end.get_mut(RootLeaf::Unknown as usize) {
+        if let Some(unknown) = did.get_mut(RootLeaf::Unknown as usize) {
             *unknown = unknown.saturating_add(to.since(from).saturating_sub(known));
         }
-        Some(end)
+        Some(did)
     }
 }
 
@@ -160,15 +185,17 @@ impl<'a> Reader<'a> {
 mod tests {
     use proptest::prelude::{prop, proptest};
 
-    use super::{ByLeaf, Reader, RootLeaf, SoFar, TimeNs};
+    use super::{CpuLeaf, Progress, ROOTS, Reader, SoFar, TimeNs};
+
+    const SUMS: usize = ROOTS + CpuLeaf::ALL.len();
 
     proptest! {
         #[test]
         fn what_was_pushed_is_found_and_nothing_else(
-            steps in prop::collection::vec((1..2_000u64, 0..RootLeaf::ALL.len(), 0..RootLeaf::ALL.len(), 0..3u64), 1..400),
+            steps in prop::collection::vec((1..2_000u64, 0..SUMS, 0..SUMS, 0..3u64), 1..400),
             asked in prop::collection::vec(0..400usize, 0..200),
         ) {
-            let (mut at, mut sums): (TimeNs, ByLeaf) = (TimeNs(-1_000_000), [0; RootLeaf::ALL.len()]);
+            let (mut at, mut sums): (TimeNs, Progress) = (TimeNs(-1_000_000), [0; SUMS]);
             let (mut packed, mut plain) = (SoFar::default(), Vec::new());
             for (since, one, other, more) in steps {
                 at = at.plus(since);

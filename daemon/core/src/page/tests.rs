@@ -78,6 +78,7 @@ fn device(name: &str, rank: u32, steps: u64) -> DeviceReport {
         })),
         waits: waits.collect(),
         charged_ns: 0,
+        slowdown: None,
         gaps: Gaps { count: 1, longest_ns: 1, longest_start_ns: 0 },
         device_floor_ns: 10_000,
         idle_causes: Vec::new(),
@@ -124,6 +125,7 @@ fn finding(name: &str, at: u32) -> Finding {
         evidence: name.to_owned(),
         advice: "try",
         pointer: None,
+        lost: None,
         blame: Blame {
             culprit_ranks: (0..4096).collect(),
             chain: vec![link; 200],

@@ -174,6 +174,9 @@ pub struct GpuReport {
     pub waits: Vec<WaitReport>,
     /// Time that others waited for it as the one to blame, ns.
     pub charged_ns: u64,
+    /// How many times as long the recorded part of the job took as it would have with this rank no later than the others, by
+    /// simulation; null where that was not worked out.
+    pub slowdown: Option<f64>,
     /// Idle gaps.
     pub gaps: Gaps,
     /// Time from a launch to a start that counts as the device's own latency, ns.
@@ -314,13 +317,19 @@ impl Report {
         for ledger in &ledgers.gpus {
             late.insert(ledger.device, LateHost::of(&ledger.root));
         }
+        let lateness = ledgers.recorded.lateness(&ledgers.gpus);
         for ledger in &ledgers.gpus {
-            let report = device_report(ledger, &late, tables);
+            let mut report = device_report(ledger, &late, tables);
+            if let (Some(gpu), Some(Ok(saved))) = (&mut report.gpu, lateness.get(&ledger.device)) {
+                let least = report.wall_ns.saturating_sub(*saved).max(1);
+                gpu.slowdown = Some(report.wall_ns as f64 / least as f64);
+            }
             findings.extend(findings::of_device(ledger, &report.id, tables));
             findings.extend(findings::slow_transfers(capture, ledger, &report.id));
             devices.push(report);
         }
-        findings.extend(findings::of_gpus(capture, &ledgers.gpus));
+        findings.extend(findings::of_gpus(capture, &ledgers.gpus, &lateness));
+        findings::recoverable(&mut findings, ledgers);
         let ranks: Vec<DeviceReport> =
             ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
         let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();
@@ -442,6 +451,7 @@ fn device_report(
         root: RootLeaf::ALL.iter().map(|&l| (l.key().to_owned(), ledger.root.get(l).into())).collect(),
         waits: waits(&ledger.root, late, tables),
         charged_ns: ledger.root.charged_ns,
+        slowdown: None,
     };
     let window = Window { start_ns: ledger.start.0, end_ns: ledger.end.0 };
     let wall_ns = ledger.end.since(ledger.start);

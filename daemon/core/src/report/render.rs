@@ -363,6 +363,13 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
         writeln!(out)?;
         paragraph(out, &format!("{:<3}{:<9} ", number + 1, severity_mark(finding.severity)), &head)?;
         paragraph(out, "   because   ", &finding.evidence)?;
+        if let Some(saved) = finding.blame.recoverable_ns {
+            let window = &report.capture.window;
+            let wall = window.end_ns.abs_diff(window.start_ns);
+            let everywhere = if *devices > 1 { " on all of them" } else { "" };
+            let text = format!("{} of {}, had it not been{everywhere}", duration(saved), duration(wall));
+            paragraph(out, "   saves     ", &text)?;
+        }
         if finding.severity > Severity::Info {
             paragraph(out, "   try       ", finding.advice)?;
         }

@@ -473,7 +473,10 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
             // Up to where it is quiet; what is lost ends there or goes on.
             State::Lost
         } else if self.wait_until > now {
-            let runnable = self.wait_until.0.saturating_sub_unsigned(self.wait.run_queue_ns);
+            // Waking an idle CPU is the price of having waited.
+            let from_idle = self.wait.flags & wait_flags::FROM_IDLE != 0;
+            let run_queue_ns = if from_idle { 0 } else { self.wait.run_queue_ns };
+            let runnable = self.wait_until.0.saturating_sub_unsigned(run_queue_ns);
             let runnable = TimeNs(runnable.max(self.wait.start.0));
             if now < runnable {
                 to = to.min(runnable);

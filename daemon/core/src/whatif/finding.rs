@@ -79,6 +79,7 @@ pub(crate) fn finding(what_if: &WhatIf) -> Option<Finding> {
         evidence: evidence.join("; "),
         advice: rule.advice,
         pointer: None,
+        lost: None,
         blame: Blame {
             culprit_ranks,
             chain: Vec::new(),

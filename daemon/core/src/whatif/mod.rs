@@ -15,12 +15,12 @@
 //! is: with their operations at their best. A share may be below 0 or above 1, because taking away one delay can move
 //! another. Where the dependencies of a capture cannot be worked out, the result says why and has no numbers.
 //!
-//! [`late`] simulates the collectives of a recording in the same spirit, one rank at a time, without a schedule to know of.
+//! [`recorded`] simulates the collectives of a recording in the same spirit, without a schedule to know of.
 
 mod finding;
 pub mod graph;
 mod job;
-mod late;
+mod recorded;
 mod schedule;
 mod simulate;
 mod transfers;
@@ -34,7 +34,7 @@ use job::{Job, Place, Worker};
 use simulate::{Simulation, StepTimes};
 
 pub(crate) use finding::finding;
-pub(crate) use late::Late;
+pub(crate) use recorded::{Loss, Recorded};
 
 /// Workers that count as the slowest, in percent.
 const SLOWEST_PERCENT: usize = 3;

@@ -35,7 +35,8 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             | wait_flags::RETURNED
             | wait_flags::BEGAN_BEFORE
             | wait_flags::GOES_ON
-            | wait_flags::CONTINUED;
+            | wait_flags::CONTINUED
+            | wait_flags::FROM_IDLE;
         let mut flags = flags & kept;
         let waker = self.other(wait.waker);
         let mut peer = peer_pid.and_then(|pid| self.tasks.process(pid));

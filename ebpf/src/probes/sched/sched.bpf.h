@@ -319,6 +319,9 @@ static __always_inline void back_from_queue(struct task_struct *task, struct tas
 		preempted(state, WIRE_WAIT_PREEMPTED, from + throttled, now, by);
 }
 
+// Waking an idle CPU takes no longer; what is runnable for longer waited for another CPU first.
+#define IDLE_EXIT_NS 1000000
+
 // Waits at least this long have their descriptor looked at for certain.
 #define SURE_NS 20000
 
@@ -353,6 +356,8 @@ static __always_inline void switched_in(struct task_struct *task, struct task_st
 	record->start_ns = from;
 	record->duration_ns = now - from;
 	record->run_queue_ns = now - woken;
+	if (!before->pid && now - woken < IDLE_EXIT_NS)
+		record->head.flags |= WIRE_WAIT_FROM_IDLE;
 	record->stack = state->off_kind == WIRE_WAIT_FAULT ? state->page_fault_stack : 0;
 	record->kernel_stack = 0;
 	record->waker_stack = state->waker_stack;

@@ -155,6 +155,11 @@ impl<'a, S: ReadAt> HostWalk<'a, S> {
         visit(at, to, false);
     }
 
+    /// What was charged so far.
+    pub(crate) fn root(&self) -> CpuSums {
+        self.book.root
+    }
+
     /// All that was charged.
     pub(crate) fn finish(self) -> HostWork {
         HostWork { direct: self.direct, root: self.book.root, causes: self.book.causes }

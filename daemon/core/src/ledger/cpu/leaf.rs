@@ -75,7 +75,7 @@ pub struct CpuSums {
 
 impl CpuSums {
     /// Adds time to a leaf.
-    pub(super) fn add(&mut self, leaf: CpuLeaf, ns: u64) {
+    pub(in crate::ledger) fn add(&mut self, leaf: CpuLeaf, ns: u64) {
         if let Some(sum) = self.ns.get_mut(leaf as usize) {
             *sum = sum.saturating_add(ns);
         }
