@@ -335,8 +335,8 @@ fn severity_mark(severity: Severity) -> &'static str {
 pub(crate) fn told(report: &Report) -> Vec<(&Finding, usize)> {
     let mut told: Vec<(&Finding, usize)> = Vec::new();
     for finding in &report.findings {
-        // Each hang is a story of its own.
-        let same = |f: &Finding| f.rule == finding.rule && f.rule != "hang-collective";
+        // Each hang is a story of its own, and so is each late rank.
+        let same = |f: &Finding| f.rule == finding.rule && !matches!(f.rule, "hang-collective" | "rank-late");
         match told.iter_mut().find(|(f, _)| same(f)) {
             Some((_, devices)) => *devices += 1,
             None => told.push((finding, 1)),

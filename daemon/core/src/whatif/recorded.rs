@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use stallscope_schemas::units::{DeviceId, TimeNs};
 
-use crate::collectives::Operation;
+use crate::collectives::{Came, Operation};
 use crate::ledger::book::History;
 use crate::ledger::so_far::{Part, Progress, Reader};
 use crate::ledger::{CommLeaf, DeviceLedger, Leaf, RootLeaf};
@@ -251,14 +251,18 @@ impl Recorded {
     }
 }
 
-/// What the last one to come took longer than the median, since the moment before.
+/// What the last one to come took longer than the median, since the moment before. Where one has none, all are taken to have
+/// been level before.
 fn excess(operation: &Operation, pasts: &Pasts, lengths: &mut Vec<u64>) -> u64 {
+    let since = |came: &Came| pasts.get(&came.device).and_then(|past| past.before(came.at));
+    let have_all = operation.came.iter().all(|came| since(came).is_some());
     lengths.clear();
     let mut own = 0;
     for came in &operation.came {
-        // Where nothing is known from before, nothing is known of how long it took.
-        let Some(before) = pasts.get(&came.device).and_then(|past| past.before(came.at)) else { return 0 };
-        let length = came.at.since(before.at);
+        let length = match since(came).filter(|_| have_all) {
+            Some(before) => came.at.since(before.at),
+            None => u64::MAX.saturating_sub(came.last_at.since(came.at)),
+        };
         lengths.push(length);
         if came.device == operation.last {
             own = length;
@@ -344,8 +348,7 @@ fn jobs(operations: &[Operation]) -> BTreeMap<DeviceId, usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Recorded, jobs};
-    use crate::collectives::{Came, Operation};
+    use super::{Came, Operation, Recorded, jobs};
     use stallscope_schemas::units::{DeviceId, TimeNs};
 
     /// An operation to which devices come, and that all leave at once.
@@ -386,6 +389,16 @@ mod tests {
         assert_eq!(saved(&[[100, 130]; 7], 1), 7 * 30);
         assert_eq!(saved(&[[100, 130]; 7], 0), 0);
         assert_eq!(saved(&[[100, 100]; 7], 1), 0);
+    }
+
+    #[test]
+    fn who_is_late_for_the_first_operation_is_late_by_when_the_others_came() {
+        let mut operations = vec![operation(&[(0, 100), (1, 400), (2, 150)], 410)];
+        assert_eq!(lateness(operations.clone(), 1), Some(250));
+        // Nothing is known of what 3 did before.
+        operations.push(operation(&[(0, 420), (1, 420), (2, 430), (3, 500)], 510));
+        assert_eq!(lateness(operations.clone(), 3), Some(70));
+        assert_eq!(lateness(operations, 1), Some(0));
     }
 
     #[test]
