@@ -30,17 +30,29 @@ fn children(pid: u32) -> anyhow::Result<Vec<u32>> {
     Ok(all)
 }
 
-/// What is found in a job of four ranks when some of its processes are stopped while it is recorded.
-fn report(whom: impl Fn(&GpuJob) -> anyhow::Result<Vec<u32>>) -> anyhow::Result<Value> {
+/// What is found in a job of four ranks when some of its processes are stopped while it is recorded, or before.
+fn report(late: bool, whom: impl Fn(&GpuJob) -> anyhow::Result<Vec<u32>>) -> anyhow::Result<Value> {
     let folder = tempfile::tempdir()?;
     let libraries = double(folder.path(), Version::V12_8)?;
     let job = GpuJob::start(folder.path(), &libraries, 4, &[])?;
     let capture = folder.path().join("a.stall");
     let pid = job.pid().to_string();
-    let mut recorder = start(&["record", "--pid", &pid, "-d", "9s", "-o", text(&capture), "--json"])?;
-    std::thread::sleep(Duration::from_secs(4));
-    let whom = whom(&job)?;
-    whom.iter().try_for_each(|&pid| signal("-STOP", pid))?;
+    let stop = || {
+        let whom = whom(&job)?;
+        whom.iter().try_for_each(|&pid| signal("-STOP", pid))?;
+        // What the others have handed over comes to an end.
+        std::thread::sleep(Duration::from_secs(3));
+        anyhow::Ok(whom)
+    };
+    let record = || start(&["record", "--pid", &pid, "-d", "9s", "-o", text(&capture), "--json"]);
+    let (mut recorder, whom) = if late {
+        let whom = stop()?;
+        (record()?, whom)
+    } else {
+        let recorder = record()?;
+        std::thread::sleep(Duration::from_secs(4));
+        (recorder, stop()?)
+    };
     let status = recorder.0.wait()?;
     whom.iter().try_for_each(|&pid| signal("-CONT", pid))?;
     ensure!(status.success(), "{status}");
@@ -77,7 +89,7 @@ fn a_stopped_rank_is_who_never_arrived() -> anyhow::Result<()> {
         println!("skipped: {why}");
         return Ok(());
     }
-    let report = report(|job| {
+    let report = report(false, |job| {
         // The stand-ins' device is a thread of the process and stops with it, which no GPU does: so it has come to rest first.
         let rank = *job.ranks.get(2).context("a rank")?;
         let mut whom = children(rank)?;
@@ -97,11 +109,32 @@ fn a_rank_whose_loader_stopped_is_blocked_in_reading_from_it() -> anyhow::Result
         println!("skipped: {why}");
         return Ok(());
     }
-    let report = report(|job| children(*job.ranks.get(2).context("a rank")?))?;
+    let report = report(false, |job| children(*job.ranks.get(2).context("a rank")?))?;
     let verdict = of_rank_2(&report)?;
     let link = verdict["chain"].as_array().and_then(|chain| chain.last()).context("a chain")?;
     ensure!(link["rank"] == 2 && link["tid"].as_u64().is_some(), "{verdict:#}");
     ensure!(link["what"].as_str().is_some_and(|what| what.starts_with("is blocked in ")), "{verdict:#}");
+    Ok(())
+}
+
+#[test]
+fn of_a_job_that_hung_before_the_recording_it_is_said_where_each_rank_is() -> anyhow::Result<()> {
+    if let Some(why) = obstacle() {
+        println!("skipped: {why}");
+        return Ok(());
+    }
+    let report = report(true, |job| children(*job.ranks.get(2).context("a rank")?))?;
+    ensure!(verdicts(&report)?.is_empty(), "no kernel was recorded");
+    let findings = report["findings"].as_array().context("findings")?;
+    let still: Vec<&Value> = findings.iter().filter(|f| f["rule"] == "hang-standstill").collect();
+    let [still] = still.as_slice() else { anyhow::bail!("not one: {still:#?}") };
+    println!("{still:#}");
+    // The stand-ins wait in a lock, of which nothing says that it is a device's: who waits for whom stays open.
+    ensure!(still["severity"] == "warning" && still["culprit_ranks"] == serde_json::json!([]), "{still:#}");
+    let summary = still["summary"].as_str().unwrap_or_default();
+    ensure!(summary.contains("; rank 2 is blocked in read() of pipe:["), "{summary}");
+    ensure!(summary.contains("; ranks 0, 1 and 3 are blocked in futex() at gpu_cuda.py:"), "{summary}");
+    ensure!(summary.ends_with("; who waits for whom cannot be told"), "{summary}");
     Ok(())
 }
 
@@ -111,8 +144,9 @@ fn in_a_job_that_goes_on_nothing_hangs() -> anyhow::Result<()> {
         println!("skipped: {why}");
         return Ok(());
     }
-    let report = report(|_| Ok(Vec::new()))?;
-    let all = verdicts(&report)?;
+    let report = report(false, |_| Ok(Vec::new()))?;
+    let findings = report["findings"].as_array().context("findings")?;
+    let all: Vec<&Value> = findings.iter().filter(|finding| finding["category"] == "hang").collect();
     ensure!(all.is_empty(), "{all:#?}");
     Ok(())
 }

@@ -105,8 +105,11 @@ impl<'a> Progress<'a> {
     /// From when on an operation may run, or wait, that has not come back: none where there is none.
     pub(crate) fn unfinished_since(&self) -> Option<u64> {
         let out = self.table.iter().filter(|entry| entry.state == State::Out);
-        let since = out.map(|entry| entry.start).min()?;
-        Some(if self.streams == Streams::Several { since } else { since.max(self.last_end) })
+        let oldest = out.min_by_key(|entry| entry.start)?;
+        // A single stream ends its work in order: where what was asked for later has come back, this is on another one.
+        let is_later = |e: &Entry| e.state == State::Back && is_newer(e.correlation, oldest.correlation);
+        let in_order = self.streams != Streams::Several && !self.table.iter().any(is_later);
+        Some(if in_order { oldest.start.max(self.last_end) } else { oldest.start })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ const TOOLKIT: [&str; 2] = ["/usr/local/cuda/extras/CUPTI/lib64", "/usr/lib/x86_
 
 /// Folders that are looked into, and names in each: both are the job's.
 const MAX_FOLDERS: usize = 64;
+/// Arguments and environment together are at most three quarters of the kernel's largest stack for them, 6 MiB.
+const MAX_ENVIRON_BYTES: u64 = 6 << 20;
 const MAX_ENTRIES: usize = 1 << 16;
 
 /// CUPTI has about 10 MB.
@@ -37,6 +39,16 @@ pub(crate) struct Mapped {
     pub(crate) folders: Vec<PathBuf>,
 }
 
+/// The environment of a process, as far as a real one goes: a process may claim any of its memory to be that.
+fn environment(proc: &Path, pid: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(proc.join(pid.to_string()).join("environ")) {
+        // What could be read says as much as there is.
+        let _ = file.take(MAX_ENVIRON_BYTES).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
 /// What a process has mapped; `None` where it is gone or nobody may look.
 pub(crate) fn mapped(pid: u32) -> Option<Mapped> {
     let maps = BufReader::new(File::open(format!("/proc/{pid}/maps")).ok()?);
@@ -51,6 +63,7 @@ pub(crate) fn mapped(pid: u32) -> Option<Mapped> {
         let of_cuda = ["libcudart.so", "libcublas.so", "libnvrtc.so", "libcudnn.so"];
         if of_cuda.iter().any(|of| name.starts_with(of))
             && let Some(folder) = path.parent()
+            && found.folders.len() < MAX_FOLDERS
             && !found.folders.iter().any(|known| known == folder)
         {
             found.folders.push(folder.to_owned());
@@ -65,7 +78,7 @@ pub(crate) fn mapped(pid: u32) -> Option<Mapped> {
 /// Its folders belong to it: they are walked beneath its root, links and all, nothing in them is opened, and it is the
 /// process itself that will, with its own rights.
 pub(crate) fn cupti_within(pid: u32, mapped: &Mapped) -> Option<PathBuf> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let environment = environment(Path::new("/proc"), pid);
     let named = environment.split(|&b| b == 0).find_map(|line| line.strip_prefix(b"LD_LIBRARY_PATH="));
     let named = std::ffi::OsStr::from_bytes(named.unwrap_or_default());
     // A relative folder would be one of ours.
@@ -127,7 +140,7 @@ fn name_of_cupti(folder: &Path) -> Option<OsString> {
 
 /// Whether a process was started with an agent, which CUDA will load.
 pub(crate) fn brings_its_own(proc: &Path, pid: u32) -> bool {
-    let environment = fs::read(proc.join(pid.to_string()).join("environ")).unwrap_or_default();
+    let environment = environment(proc, pid);
     let value = environment.split(|&b| b == 0).find_map(|line| line.strip_prefix(b"CUDA_INJECTION64_PATH="));
     let path = value.map(|value| Path::new(std::ffi::OsStr::from_bytes(value)));
     path.and_then(Path::file_name).is_some_and(|name| name.as_bytes().starts_with(AGENT_FILE.as_bytes()))

@@ -346,7 +346,7 @@ fn what_is_not_known_is_said_and_nobody_is_blamed() {
     let missing = "which rank is missing cannot be told";
     nobody(&usual(At::InWait), missing, "rank 2 has not come and is itself in MPI_Wait for 5.");
     nobody(&usual(At::Lost), missing, "records of rank 2 are missing since then");
-    let unseen = "no call of rank 2 was recorded, so that it may have come before the recording began; it is blocked in read()";
+    let unseen = "no call of rank 2 on this group was recorded, so that it may have come before the recording began; it is blocked in read()";
     nobody(&usual(At::NeverSeen), missing, unseen);
     // Half of a group, and all of those that were seen came.
     let job = Job { at: INSIDE, size: 8, ..usual(At::Inside) };

@@ -246,9 +246,12 @@ fn work_from_before_the_recording_may_run_until_the_host_has_waited_for_the_devi
         let window = DeviceWindow { start: TimeNs(100), duration_ns: 700, flags };
         job.host.writer.push_device_window(job.gpu, window).unwrap();
         let ledger = ledger(&job.host.capture());
-        assert_eq!((ledger.sums.get(Leaf::Idle), ledger.sums.total()), (500, 700));
-        let leaves = [IdleLeaf::Unknown, IdleLeaf::Sync, IdleLeaf::Host, IdleLeaf::Launch, IdleLeaf::Device];
-        leaves.map(|leaf| ledger.sums.idle(leaf))
+        let unknown = ledger.sums.get(Leaf::Unknown);
+        assert_eq!((ledger.sums.get(Leaf::Idle) + unknown, ledger.sums.total()), (500, 700));
+        assert_eq!((ledger.unseen_ns, ledger.sums.idle(IdleLeaf::Unknown)), (unknown, 0));
+        let leaves = [IdleLeaf::Sync, IdleLeaf::Host, IdleLeaf::Launch, IdleLeaf::Device];
+        let [sync, host, launch, device] = leaves.map(|leaf| ledger.sums.idle(leaf));
+        [unknown, sync, host, launch, device]
     };
     let of = |sync, flags| after("cuCtxSynchronize", sync, flags);
     // The first gap is [100, 500), the second [600, 700): of that 90 are the host's, 5 the launch's, 5 the device's.
@@ -262,6 +265,38 @@ fn work_from_before_the_recording_may_run_until_the_host_has_waited_for_the_devi
     // The agent was there before the first launch.
     assert_eq!(of(None, window_flags::FROM_START), [0, 0, 90 + 390, 10, 10]);
     assert_eq!(of(Some((150, 300)), window_flags::FROM_START), [0, 150, 90 + 240, 10, 10]);
+}
+
+/// Once the device has come to work that was told of, another stream may still have some from before: that the host waits for a
+/// stream for long while nothing runs shows it.
+#[test]
+fn a_long_wait_for_a_stream_while_nothing_runs_is_for_work_from_before() {
+    const MS: i64 = 1_000_000;
+    let of = |call: &str, flags, (from, to): (i64, i64)| {
+        let mut job = Job::new();
+        let main = job.main;
+        job.host.span(main, 1000, 100 * MS);
+        let name = job.host.writer.intern(call);
+        let row = ApiCall {
+            start: TimeNs(from),
+            duration_ns: (to - from).unsigned_abs(),
+            name,
+            correlation: CorrelationId(0),
+        };
+        job.host.writer.push_api_call(main, row).unwrap();
+        job.kernel((10 * MS, 11 * MS), main, (10 * MS - 10, 10 * MS - 5));
+        job.kernel((60 * MS, 61 * MS), main, (60 * MS - 10, 60 * MS - 5));
+        let window = DeviceWindow { start: TimeNs(MS), duration_ns: 60_000_000, flags };
+        job.host.writer.push_device_window(job.gpu, window).unwrap();
+        let ledger = ledger(&job.host.capture());
+        (ledger.unseen_ns.div_ceil(1_000_000), ledger.sums.idle(IdleLeaf::Sync).div_ceil(1_000_000))
+    };
+    let wait = (11 * MS, 51 * MS);
+    assert_eq!(of("cuStreamSynchronize", 0, wait), (9 + 40, 0));
+    assert_eq!(of("cuCtxSynchronize", 0, wait), (9 + 40, 0));
+    assert_eq!(of("cuStreamSynchronize", window_flags::FROM_START, wait), (0, 40));
+    // It came back when it should.
+    assert_eq!(of("cuStreamSynchronize", 0, (10 * MS, 11 * MS + 500_000)), (9, 1));
 }
 
 #[test]
@@ -301,9 +336,10 @@ fn idle_time_of_a_device_that_another_process_may_have_used_unseen_is_unknown() 
     job.kernel((500, 600), main, (490, 495));
     job.kernel((700, 720), main, (690, 695));
     let ledger = ledger(&job.host.capture());
-    assert_eq!((ledger.sums.get(Leaf::Compute), ledger.sums.get(Leaf::Idle)), (170, 630));
     // Before 150 and up to 500, and from 750 on; not [600, 700), nor what is before 750.
-    assert_eq!(ledger.sums.idle(IdleLeaf::Unknown), 50 + 300 + 150);
+    let unknown = 50 + 300 + 150;
+    assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.unseen_ns), (unknown, unknown));
+    assert_eq!((ledger.sums.get(Leaf::Compute), ledger.sums.get(Leaf::Idle)), (170, 630 - unknown));
 }
 
 #[test]
@@ -323,7 +359,9 @@ fn what_was_launched_while_another_profiler_had_the_records_may_run_on() {
     job.kernel((400, 500), main, (390, 395));
     job.kernel((700, 750), main, (690, 695));
     let ledger = ledger(&job.host.capture());
-    assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.sums.get(Leaf::Compute)), (100, 250));
-    // Gaps that end with a loss, and [350, 400) after the first; not [650, 700).
-    assert_eq!(ledger.sums.idle(IdleLeaf::Unknown), 50 + 100 + 50, "{:?}", ledger.sums);
+    // Losses, and [350, 400) after the first; not [650, 700).
+    assert_eq!((ledger.sums.get(Leaf::Unknown), ledger.sums.get(Leaf::Compute)), (100 + 50, 250));
+    assert_eq!(ledger.unseen_ns, 50);
+    // Gaps that end with a loss.
+    assert_eq!(ledger.sums.idle(IdleLeaf::Unknown), 50 + 100, "{:?}", ledger.sums);
 }

@@ -233,7 +233,8 @@ fn of_a_chain_the_first_of_it_is_the_root() {
 
 #[test]
 fn a_slow_device_is_told_from_one_that_has_more_to_do() {
-    let of = |slow: &dyn Fn(&str) -> f64| {
+    // What the counters of both devices say: name, of the one that is not slow, of the other.
+    let with = |counters: &[(&str, u64, u64)], slow: &dyn Fn(&str) -> f64| {
         let mut job = Job::new(2, 4000 * US);
         for step in 0..3 {
             let base = step * 1300 * US + 10 * US;
@@ -252,13 +253,47 @@ fn a_slow_device_is_told_from_one_that_has_more_to_do() {
             }
             job.collective(20, &[(0, base + 350 * US), (1, last)], last + 100 * US);
         }
-        findings(&job.capture()).remove(0).summary
+        for (at, more) in [(100, 0), (2000, 1)] {
+            for &(name, one, other) in counters {
+                let name_id = job.host.writer.intern(name);
+                // Counts grow on the slow one.
+                let other = if name.ends_with("(count)") { other + more } else { other };
+                for (rank, value) in [(0, one), (1, other)] {
+                    let row = Counter { start: TimeNs(at * US), duration_ns: 0, name: name_id, value };
+                    job.host.writer.push_counter(job.ranks[rank].0, row).unwrap();
+                }
+            }
+        }
+        let late = findings(&job.capture()).remove(0);
+        (late.summary, late.evidence)
     };
-    assert!(
-        of(&|_| 1.5).ends_with("its device is slow: its kernels take 1.50 times as long as on the others")
-    );
+    let of = |slow: &dyn Fn(&str) -> f64| with(&[], slow).0;
+    let is_slow = "its device is slow: its kernels take 1.50 times as long as on the others";
+    let has_more = "some of its kernels take longer than on the others: more work";
+    assert!(of(&|_| 1.5).ends_with(is_slow));
     let one = of(&|name| if name == "softmax" { 3.0 } else { 1.0 });
-    assert!(one.ends_with("some of its kernels take longer than on the others: more work"), "{one}");
+    assert!(one.ends_with(has_more), "{one}");
+    assert!(with(&[], &|_| 1.5).1.contains("no counters of it were recorded"));
+
+    // Its clocks are held down: what computes takes half as long again, what moves memory does not.
+    let (sm, reasons, errors) =
+        ("sm clock (MHz)", "clock throttle reasons (bits)", "ecc corrected errors (count)");
+    let memory_bound = |name: &str| if name == "norm" { 1.0 } else { 1.5 };
+    let hot = with(&[(sm, 1800, 1200), (reasons, 0, 64), (errors, 7, 9)], &memory_bound);
+    assert!(hot.0.contains("its device is slow"), "{hot:?}");
+    for said in [
+        "its SM clock was 1200 MHz on average, that of the others 1800 MHz",
+        "heat (hardware) held its clocks down in 2 of 2 samples",
+        "1 corrected errors of its memory",
+    ] {
+        assert!(hot.1.contains(said), "{said}: {hot:?}");
+    }
+    // Clocks that are a little lower do not make one kernel three times as long; and with those of the others it is not they.
+    let one = |name: &str| if name == "softmax" { 3.0 } else { 1.0 };
+    assert!(with(&[(sm, 1800, 1700)], &one).0.ends_with(has_more));
+    let same = with(&[(sm, 1800, 1800), (reasons, 4, 4)], &|_| 1.5);
+    assert!(same.0.ends_with(is_slow) && same.1.contains("its SM clock (1800 MHz) is no lower"), "{same:?}");
+    assert!(!same.1.contains("power cap"), "{same:?}");
 }
 
 #[test]
@@ -430,4 +465,42 @@ fn slow_transfers_are_told_with_what_the_links_say_of_themselves() {
 fn slow_transfers_without_counters_blame_no_link() {
     let evidence = of_slow_transfers(slow_transfers());
     assert_eq!(evidence, ["2.0 ms at their best; no counters of links were recorded"; 2]);
+}
+
+/// Pairs meet at random: on the way from one that waits to one that is to blame there may be any others.
+#[test]
+fn ways_without_end_do_not_take_memory_without_end() {
+    const DEVICES: usize = 12;
+    let mut job = Job::new(12, 1 << 40);
+    let mut free = [1_000 * US; DEVICES];
+    let mut dice = 7u64;
+    let mut roll = |below: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % below
+    };
+    for _ in 0..1_000 {
+        let one = usize::try_from(roll(DEVICES as u64)).unwrap();
+        let other = (one + 1 + usize::try_from(roll(DEVICES as u64 - 1)).unwrap()) % DEVICES;
+        let stream = 100 + (one.min(other) * DEVICES + one.max(other)) as u64;
+        let came = [one, other].map(|rank| {
+            let work = 100 * US + roll(900_000).cast_signed();
+            job.op(rank, "gemm", 7, free[rank] + 5 * US, free[rank] + 5 * US + work);
+            (rank, free[rank] + 10 * US + work)
+        });
+        let end = came[0].1.max(came[1].1) + 50 * US;
+        for (rank, start) in came {
+            job.op(rank, "ncclDevKernel_SendRecv", stream, start, end);
+            free[rank] = end;
+        }
+    }
+    let capture = job.capture();
+    let ledgers = ledgers(&capture);
+    let ways: usize = ledgers.iter().map(|ledger| ledger.root.waits.len()).sum();
+    assert!((5_000..20_000).contains(&ways), "{ways}");
+    // Those that are left out on the way do not make anybody else the one to blame.
+    for ledger in &ledgers {
+        let waited: u64 = ledger.root.waits.values().map(|amount| amount.ns).sum();
+        assert_eq!(waited, ledger.sums.comm(CommLeaf::Wait));
+        assert!(ledger.root.waits.keys().all(|way| way.culprit() != Some(ledger.device)));
+    }
 }

@@ -78,6 +78,19 @@ pub enum Means {
     Network(Network),
     /// Ranks on CPUs, under an MPI.
     Mpi,
+    /// The same, each in a network namespace of its own. Some time after the recording has begun the link of one gets bad.
+    MpiLink(Link),
+}
+
+/// What is wrong with the link of a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// Nothing.
+    Good,
+    /// It carries the dose, in Mbit/s, each way.
+    Rate,
+    /// Each way it drops the dose of a hundred packets.
+    Loss,
 }
 
 /// What is wrong with a network.
@@ -131,6 +144,10 @@ const fn innocent(kind: Kind, name: &'static str, fault: &'static str, doses: &'
 const SLEEPS: Words = &["sleeps"];
 const COMPUTES: Words = &["computes"];
 const NETWORK: Words = &["recvfrom", "network"];
+const REPEATS: Words = &["connections of rank 2 sent segments again"];
+/// A queue that overflows loses segments as well.
+const LONG_TRIPS: Words =
+    &["connections of rank 2 had long round trips", "connections of rank 2 sent segments again"];
 
 /// All of them.
 pub const CASES: &[Case] = &[
@@ -232,6 +249,18 @@ pub const CASES: &[Case] = &[
     by(
         Means::Mpi,
         beside(case("ranks on CPUs: lock", "lock@2", culprit!(LATE, &[], &["sleeps", "locks"], LOCK)), LONG),
+    ),
+    by(Means::MpiLink(Link::Good), innocent(Kind::Healthy, "ranks on CPUs: good links", "none@2", &[0.0])),
+    by(
+        Means::MpiLink(Link::Rate),
+        beside(
+            case("ranks on CPUs: link, rate", "none@2", culprit!(LATE, &[], LONG_TRIPS, &[])),
+            &[200.0, 50.0],
+        ),
+    ),
+    by(
+        Means::MpiLink(Link::Loss),
+        beside(case("ranks on CPUs: link, loss", "none@2", culprit!(LATE, &[], REPEATS, &[])), &[2.0, 4.0]),
     ),
     innocent(Kind::Decoy, "decoy: sleep", "late@2", &[10.0, 40.0]),
     innocent(Kind::Decoy, "decoy: fsync", "fsync@2", &[10.0, 40.0]),

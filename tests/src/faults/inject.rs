@@ -47,7 +47,7 @@ pub(super) fn stopped_meanwhile<T: Send>(
     })
 }
 
-fn unix_ns() -> i64 {
+pub(super) fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
@@ -251,7 +251,7 @@ impl Drop for Peer {
     }
 }
 
-fn tool(program: &str, arguments: &str) -> anyhow::Result<()> {
+pub(super) fn tool(program: &str, arguments: &str) -> anyhow::Result<()> {
     let done =
         Command::new(program).args(arguments.split(' ')).output().with_context(|| program.to_owned())?;
     ensure!(done.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr).trim());

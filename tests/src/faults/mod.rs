@@ -8,6 +8,7 @@ mod baseline;
 mod cases;
 mod inject;
 mod mpi;
+mod network;
 mod page;
 mod row;
 mod run;

@@ -83,6 +83,7 @@ fn one(case: &Case, dose: f64, folder: &Path, libraries: &Path) -> anyhow::Resul
     let skipped = |why: anyhow::Error| Row { skipped: Some(format!("{why:#}")), ..Row::new(case, dose) };
     match case.means {
         Means::Mpi => Ok(mpi::run(case, dose, folder)?.unwrap_or_else(skipped)),
+        Means::MpiLink(link) => Ok(mpi::on_links(case, dose, link, folder)?.unwrap_or_else(skipped)),
         Means::Network(what) => match Peer::new(what) {
             Ok(_peer) => on_gpus(case, dose, folder, libraries, &Peer::arguments(what)),
             Err(why) => Ok(skipped(why)),

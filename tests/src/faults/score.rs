@@ -16,6 +16,9 @@ use super::spans::{Span, length, union};
 use super::splits::{Splits, p99_us};
 use super::truth::{Truth, ns};
 
+/// A fault that took less of a step is none to be named.
+const LEAST_SHARE: f64 = 0.01;
+
 /// What a fault from outside took, by the kernel's account.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FromOutside {
@@ -152,6 +155,9 @@ fn doses(row: &mut Row, gpus: &[Gpu<'_>], truth: &Truth, splits: &Splits, outsid
     }
     let times = if row.on_path && count > 0 { row.doses } else { row.steps };
     row.charged_ms = row.charged_ns as f64 / 1e6 / (times.max(1) * u64::from(RANKS - 1)) as f64;
+    let step_ms = gpu.window.1.abs_diff(gpu.window.0) as f64 / 1e6 / row.steps.max(1) as f64;
+    // A throttle may be set and throttle nothing.
+    row.took_nothing = row.actual_ms.is_some_and(|took| took < step_ms * LEAST_SHARE);
 }
 
 /// Whom the findings accuse.
@@ -173,7 +179,7 @@ pub(super) fn findings(row: &mut Row, case: &Case, report: &Value) -> anyhow::Re
             ranks(finding) == [u64::from(culprit.rank)] && culprit.says.iter().any(|word| said.contains(word))
         })
     };
-    row.top1 = (case.kind == Kind::Late).then(|| case.culprits.iter().all(names));
+    row.top1 = (case.kind == Kind::Late && !row.took_nothing).then(|| case.culprits.iter().all(names));
     let is_false = |finding: &&Value| {
         let is_grave = finding["severity"] == "warning" || finding["severity"] == "critical";
         is_grave && ranks(finding).iter().any(|&rank| !is_culprit(rank))

@@ -35,6 +35,18 @@ fn on_a_single_stream_it_begins_after_what_was_before_it() {
 }
 
 #[test]
+fn what_is_out_while_later_work_has_come_back_is_on_another_stream() {
+    let mut table = table();
+    let mut progress = Progress::new(&mut table);
+    // The first operation of its stream hangs: nothing ever came back from there.
+    progress.launch(5, 100);
+    progress.launch(6, 110);
+    progress.operation(6, COMPUTE, 300);
+    progress.launch(7, 310);
+    assert_eq!(progress.unfinished_since(), Some(100));
+}
+
+#[test]
 fn an_operation_may_come_before_its_launch_and_several_times() {
     let mut table = table();
     let mut progress = Progress::new(&mut table);

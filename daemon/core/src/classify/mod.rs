@@ -2,9 +2,10 @@
 //!
 //! A kernel's name is the weakest evidence of what it is. What a trace's metadata says and what the launching thread was
 //! doing come first (see [`op_class`]); the table of names decides the rest. What host threads wait for has a table of its
-//! own in [`waits`].
+//! own in [`waits`], what the frames of a stack say one in [`frames`].
 
 pub mod copies;
+pub mod frames;
 pub mod waits;
 
 use std::sync::LazyLock;

@@ -133,7 +133,7 @@ fn through(known: &Relation, moment: Moment) -> Moment {
 }
 
 /// What the lanes of two sources say of their clocks.
-fn between(one: &[&Lane], other: &[&Lane]) -> Option<(Vec<Moment>, bool)> {
+pub(super) fn between(one: &[&Lane], other: &[&Lane]) -> Option<(Vec<Moment>, bool)> {
     let mut all: Vec<Bound> = Vec::new();
     let mut names: BTreeSet<_> = one.iter().filter_map(|lane| lane.group).collect();
     names.retain(|name| other.iter().any(|lane| lane.group == Some(*name)));

@@ -19,6 +19,7 @@
 pub mod clocks;
 mod lanes;
 mod matching;
+pub(crate) mod off;
 mod pairing;
 mod phases;
 pub(crate) mod progress;

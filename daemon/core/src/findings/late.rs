@@ -7,6 +7,7 @@ use stallscope_schemas::units::DeviceId;
 use super::cpu::{HeldUp, held_up};
 use super::host_work::{UNSEEN, host_work};
 use super::rules::rule;
+use super::slow_device::clocks;
 use super::{Blame, Finding, Found, Link, top_names};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::OpClass;
@@ -21,6 +22,9 @@ const TELLING_PERMILLE: u64 = 10;
 /// Kernels are slower alike where the least slow one loses at least this share of what the slowest loses: clocks slow down
 /// what computes more than what moves memory.
 const ALIKE: f64 = 0.6;
+
+/// A kernel whose time exceeds what the clocks account for by more has more work.
+const CLOCKS_DO_NOT_TELL: f64 = 0.05;
 
 /// What a device cost the others.
 #[derive(Default)]
@@ -59,7 +63,7 @@ pub(crate) fn of_gpus<S: ReadAt>(
     let mut out = Vec::new();
     for ledger in ledgers {
         let Some(cost) = costs.get(&ledger.device) else { continue };
-        let Some(mut finding) = finding(ledger, ledgers, cost, capture.tables()) else { continue };
+        let Some(mut finding) = finding(capture, ledger, ledgers, cost) else { continue };
         // No rank gains more than it waited.
         let most = cost.waiting.values().max().copied().unwrap_or(0);
         let saved_ns = match lateness.get(&ledger.device).copied().unwrap_or(Ok(0)) {
@@ -81,14 +85,20 @@ fn name(device: DeviceId, tables: &Tables) -> String {
     rank_of(device, tables).map_or_else(|| device_name(device, tables), |rank| format!("rank {rank}"))
 }
 
-fn finding(late: &DeviceLedger, all: &[DeviceLedger], cost: &Cost, tables: &Tables) -> Option<Finding> {
+fn finding<S: ReadAt>(
+    capture: &Capture<S>,
+    late: &DeviceLedger,
+    all: &[DeviceLedger],
+    cost: &Cost,
+) -> Option<Finding> {
+    let tables = capture.tables();
     let others: Vec<&DeviceLedger> = all.iter().filter(|l| cost.waiting.contains_key(&l.device)).collect();
     // Devices that have nothing to do with it would make the share of those that wait look small.
     let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.end.since(l.start)));
     let id = device_name(late.device, tables);
     let mut found = Found { id: &id, wall, device: None, out: Vec::new() };
     rule("rank-late").severity(found.share(cost.ns))?;
-    let why = reason(late, &others, cost, tables);
+    let why = reason(capture, late, &others, cost);
     let who = name(late.device, tables);
     let waiting = cost.waiting.len();
     let steps = late.whole_steps().count() as u64;
@@ -125,7 +135,13 @@ struct Why {
     seen_ns: u64,
 }
 
-fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &Tables) -> Why {
+fn reason<S: ReadAt>(
+    capture: &Capture<S>,
+    late: &DeviceLedger,
+    others: &[&DeviceLedger],
+    cost: &Cost,
+) -> Why {
+    let tables = capture.tables();
     let of = |leaf: RootLeaf| cost.by_leaf.get(&leaf).copied().unwrap_or(0);
     let unseen = [RootLeaf::Unseen, RootLeaf::Unknown, RootLeaf::IdleUnknown, RootLeaf::Unsplit].map(of);
     let unseen_ns = unseen.iter().fold(0u64, |sum, ns| sum.saturating_add(*ns));
@@ -183,7 +199,7 @@ fn reason(late: &DeviceLedger, others: &[&DeviceLedger], cost: &Cost, tables: &T
             }
         }
         RootLeaf::Compute => {
-            let (sentence, evidence) = computes(late, others, tables);
+            let (sentence, evidence) = computes(capture, late, others);
             (sentence, evidence, None)
         }
         RootLeaf::Floor | RootLeaf::Excess | RootLeaf::Uncertain => {
@@ -261,7 +277,12 @@ impl Traced {
 }
 
 /// Why a device's computation makes it late: against the same kernels on the others.
-fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (String, String) {
+fn computes<S: ReadAt>(
+    capture: &Capture<S>,
+    late: &DeviceLedger,
+    others: &[&DeviceLedger],
+) -> (String, String) {
+    let tables = capture.tables();
     let own = top_names(late, OpClass::Compute);
     let all_ns = own.iter().fold(0u64, |sum, (_, tally)| sum.saturating_add(tally.ns));
     let peers = |name| {
@@ -304,20 +325,22 @@ fn computes(late: &DeviceLedger, others: &[&DeviceLedger], tables: &Tables) -> (
         return ("it computes".to_owned(), "its kernels take no longer than those of the others".to_owned());
     }
     let ratio = 1.0 + slower / expected.max(1.0);
+    let clocks = clocks(capture, late, others);
+    let said = clocks.said.join("; ");
+    let slow = format!("its device is slow: its kernels take {ratio:.2} times as long as on the others");
+    // What waits for memory does not slow down with the clock of what computes, so that kernels need not be slower alike.
+    if clocks.others_are.is_some_and(|times| most.0 <= times * (1.0 + CLOCKS_DO_NOT_TELL)) {
+        return (slow, format!("{} more in all; {said}", ns(slower)));
+    }
     if telling < 2 {
         let sentence = format!("its kernels take {ratio:.2} times as long as on the others");
-        return (
-            sentence,
-            format!("{} more in all; one kernel does not tell a slow device from more work", ns(slower)),
-        );
+        let one = "one kernel does not tell a slow device from more work";
+        return (sentence, format!("{} more in all; {one}; {said}", ns(slower)));
     }
     // Where all kernels are slower alike it is the device; where some are more so, these have more to do.
     if least - 1.0 > (most.0 - 1.0) * ALIKE {
-        let sentence =
-            format!("its device is slow: its kernels take {ratio:.2} times as long as on the others");
-        let evidence =
-            format!("{} more in all; every kernel takes at least {least:.2} times as long", ns(slower));
-        (sentence, evidence)
+        let alike = format!("every kernel takes at least {least:.2} times as long");
+        (slow, format!("{} more in all; {alike}; {said}", ns(slower)))
     } else {
         let sentence = "some of its kernels take longer than on the others: more work".to_owned();
         let kernel = short_name(most.1, 60);

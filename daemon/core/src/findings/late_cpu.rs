@@ -7,10 +7,11 @@ use stallscope_schemas::units::StringId;
 
 use super::{Finding, Found};
 use crate::capture::Tables;
-use crate::ledger::cpu::arrivals::Arrivals;
+use crate::ledger::cpu::arrivals::{Arrivals, position};
 use crate::ledger::{CpuLeaf, CpuLedger};
 use crate::report::rank_of;
 use crate::report::text::{duration, percent, short_name};
+use crate::whatif::Recorded;
 
 /// Findings about ranks that others wait for: one each.
 pub(super) fn late(
@@ -20,6 +21,7 @@ pub(super) fn late(
     tables: &Tables,
 ) -> Vec<Finding> {
     let mut out = Vec::new();
+    let recorded = Recorded::new(arrivals.operations.clone(), Vec::new());
     let outside: HashMap<usize, Leaves> =
         arrivals.ranks.iter().filter_map(|a| Some((a.ledger, outside(ledgers.get(a.ledger)?)))).collect();
     for arrival in &arrivals.ranks {
@@ -69,6 +71,7 @@ pub(super) fn late(
             (summary, evidence)
         });
         for finding in &mut found.out {
+            finding.blame.recoverable_ns = recorded.without_lateness(position(arrival.ledger));
             finding.blame.culprit_ranks = rank_of(ledger.device, tables).into_iter().collect();
             // Ranks of one host have one clock, and only calls that were matched are counted.
             finding.blame.confidence = Some(1.0);

@@ -1,18 +1,22 @@
 //! Transfers that took longer than the same operation at its best, and what the job's links say of themselves meanwhile:
-//! counters of NVLink, PCIe and network adapters, and repeated segments of connections.
+//! counters of NVLink, PCIe and network adapters, and repeated segments of connections. Ranks on CPUs have connections only,
+//! each of which is known from both ends: they tell where a bad link is (`between_ranks`).
 //!
 //! Counters are sampled once a second, so they show that a link had trouble while transfers were slow, and not which
 //! transfer it was. Where none of them moved, or none was recorded, the finding says so and blames no link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stallscope_schemas::record::{RecordKind, device_kind};
 use stallscope_schemas::units::{DeviceId, TimeNs};
 
-use super::{Finding, Found};
+use super::rules::rule;
+use super::{Finding, Found, Severity};
 use crate::capture::{Capture, ReadAt};
+use crate::ledger::cpu::arrivals::{Arrival, Arrivals};
 use crate::ledger::so_far::Part;
-use crate::ledger::{CommLeaf, DeviceLedger, RootLeaf};
+use crate::ledger::{CommLeaf, CpuLedger, DeviceLedger, RootLeaf};
+use crate::report::rank_of;
 use crate::report::text::{duration, percent, printable, short_name};
 use crate::rows::{Connection, Counter};
 
@@ -60,8 +64,8 @@ fn look<S: ReadAt>(
     troubles: &mut Troubles,
 ) {
     let tables = capture.tables();
-    // First and last value of counts, and of the width of the link.
-    let mut seen: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    // Of counts the last value before and the last one in the stretch, and how many there were; of the link's width the last one.
+    let mut seen: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
     for row in capture.rows::<Counter>(device.0).filter(|row| row.start <= to) {
         let name = tables.string(row.name);
         if row.duration_ns > 0 {
@@ -73,16 +77,22 @@ fn look<S: ReadAt>(
                 *sum = sum.saturating_add(row.value);
             }
         } else if OF_GPUS.iter().any(|end| name.ends_with(end)) || name.starts_with("pcie link width") {
-            seen.entry(name).or_insert((row.value, row.value)).1 = row.value;
+            let (before, last, count) = seen.entry(name).or_insert((row.value, row.value, 0));
+            (*last, *count) = (row.value, *count + 1);
+            if row.start <= from {
+                *before = row.value;
+            }
         }
     }
-    troubles.any |= !seen.is_empty();
-    for (name, (first, last)) in &seen {
-        if !name.starts_with("pcie link width") && last > first {
-            troubles.grown.insert((*name).to_owned(), last - first);
+    for (name, (before, last, count)) in seen.iter().filter(|(name, _)| !name.starts_with("pcie link width"))
+    {
+        // One sample says nothing of growth.
+        troubles.any |= *count > 1;
+        if last > before {
+            troubles.grown.insert((*name).to_owned(), last - before);
         }
     }
-    let width = |name: &str| seen.get(name).map(|&(_, last)| last);
+    let width = |name: &str| seen.get(name).map(|&(_, last, _)| last);
     if let (Some(now), Some(most)) = (width("pcie link width (lanes)"), width("pcie link width max (lanes)"))
         && now < most
     {
@@ -90,23 +100,75 @@ fn look<S: ReadAt>(
     }
 }
 
-/// The connections of a device's processes on which segments were sent again, the worst first.
-fn repeated<S: ReadAt>(capture: &Capture<S>, device: DeviceId, (from, to): (TimeNs, TimeNs)) -> Vec<String> {
+/// What a connection did.
+#[derive(Clone, Debug, Default)]
+struct Traffic {
+    segments: u64,
+    /// Segments sent again, of `segments`.
+    again: u64,
+    /// Share of segments sent again, times the length of the stretch; and these lengths, ns.
+    repeats: f64,
+    length: f64,
+    /// Round trips, of each stretch in which it sent, ns.
+    rtts_ns: Vec<u64>,
+}
+
+impl Traffic {
+    fn add(&mut self, row: &Connection) {
+        self.segments = self.segments.saturating_add(row.segments);
+        self.again = self.again.saturating_add(row.retransmits);
+        self.repeats += row.retransmits as f64 / row.segments.max(1) as f64 * row.duration_ns as f64;
+        self.length += row.duration_ns as f64;
+        self.rtts_ns.push(row.rtt_ns);
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.segments = self.segments.saturating_add(other.segments);
+        self.again = self.again.saturating_add(other.again);
+        self.repeats += other.repeats;
+        self.length += other.length;
+    }
+
+    /// Mean share of segments that were sent again, over time: while a link is bad few are sent.
+    fn repeats(&self) -> f64 {
+        self.repeats / self.length.max(1.0)
+    }
+
+    /// Median round trip, ns: one that ends while no CPU is free is long on a good link as well.
+    fn rtt_ns(&self) -> u64 {
+        let mut all = self.rtts_ns.clone();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied().unwrap_or(0)
+    }
+}
+
+/// What each connection of a device's processes did, by its name.
+fn traffic<S: ReadAt>(
+    capture: &Capture<S>,
+    device: DeviceId,
+    (from, to): (TimeNs, TimeNs),
+) -> BTreeMap<&str, Traffic> {
     let tables = capture.tables();
-    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut sums: BTreeMap<&str, Traffic> = BTreeMap::new();
     for process in tables.device(device).map(|d| d.processes.as_slice()).unwrap_or_default() {
         let within = |row: &Connection| row.start < to && row.start.plus(row.duration_ns) > from;
-        for row in capture.rows::<Connection>(process.0).filter(within) {
-            let sum = sums.entry(tables.string(row.name)).or_default();
-            *sum = (sum.0.saturating_add(row.retransmits), sum.1.saturating_add(row.segments));
+        for row in capture.rows::<Connection>(process.0).filter(within).filter(|row| row.segments > 0) {
+            sums.entry(tables.string(row.name)).or_default().add(&row);
         }
     }
-    let mut worst: Vec<(&str, (u64, u64))> = sums.into_iter().filter(|(_, (again, _))| *again > 0).collect();
-    worst.sort_by_key(|&(name, (again, _))| (std::cmp::Reverse(again), name));
-    let line = |(name, (again, of)): (&str, (u64, u64))| {
-        format!("tcp {} sent {again} of {of} segments again", short_name(&printable(name), 60))
-    };
-    worst.into_iter().take(MAX_NAMED).map(line).collect()
+    sums
+}
+
+/// The connections on which segments were sent again, the worst first.
+fn repeated(connections: BTreeMap<&str, Traffic>) -> Vec<String> {
+    let mut worst: Vec<(&str, Traffic)> = connections.into_iter().filter(|(_, t)| t.again > 0).collect();
+    worst.sort_by_key(|(name, of)| (std::cmp::Reverse(of.again), *name));
+    worst.into_iter().take(MAX_NAMED).map(|(name, of)| resent(name, &of)).collect()
+}
+
+fn resent(name: &str, of: &Traffic) -> String {
+    let name = short_name(name.strip_prefix("tcp ").unwrap_or(name), 60);
+    format!("tcp {name} sent {} of {} segments again", of.again, of.segments)
 }
 
 /// A device's transfers beyond their best, with what its links say.
@@ -144,7 +206,7 @@ fn links<S: ReadAt>(capture: &Capture<S>, ledger: &DeviceLedger) -> String {
             look(capture, host, window, &mut troubles);
         }
     }
-    let connections = repeated(capture, ledger.device, window);
+    let connections = repeated(traffic(capture, ledger.device, window));
     let mut grown: Vec<(&String, &u64)> = troubles.grown.iter().collect();
     grown.sort_by_key(|&(name, by)| (std::cmp::Reverse(*by), name.clone()));
     let counters = grown.into_iter().take(MAX_NAMED).map(|(name, by)| format!("{name}: {by}"));
@@ -153,4 +215,186 @@ fn links<S: ReadAt>(capture: &Capture<S>, ledger: &DeviceLedger) -> String {
         return format!("meanwhile {}", told.join("; "));
     }
     if troubles.any { "no counter of a link moved" } else { "no counters of links were recorded" }.to_owned()
+}
+
+/// A link is bad from this share of repeated segments on, and from this many: a machine whose CPUs are all taken repeats a
+/// few in a thousand, because acknowledgements come late.
+const BAD_REPEATS: f64 = 0.01;
+const MIN_REPEATS: u64 = 10;
+/// A link is bad, too, where its round trip is at least a third of the longest, and that is long: in ms, and as a multiple of
+/// that of the good ones. A good link of a busy machine takes some tenths of one.
+const OF_LONGEST: u64 = 3;
+const BAD_RTT: u64 = 4;
+const MIN_RTT_NS: u64 = 2_000_000;
+/// Connections that carry less than this share of what the busiest does tell nothing by their round trip.
+const MIN_TRAFFIC: f64 = 0.1;
+
+/// A connection between two ranks, or from a rank to somebody else.
+struct Link<'a> {
+    name: &'a str,
+    /// Positions of the ledgers of the ranks at its ends.
+    ends: BTreeSet<usize>,
+    of: Traffic,
+    /// Round trip from the end where it is shorter, ns: who hears nothing back for a while waits for an acknowledgement that
+    /// is delayed on purpose, however good the link is. A bad link delays both.
+    rtt_ns: u64,
+}
+
+/// Which links of a job of ranks on CPUs are bad, how that shows, and the rank at which all of them end.
+struct Bad<'a> {
+    links: Vec<Link<'a>>,
+    what: &'static str,
+    culprit: Option<usize>,
+    /// Share of what is bad that lies on these links.
+    confidence: f64,
+    /// The worst of the others, in words.
+    others: String,
+}
+
+/// The name that a connection has where its other end is: `tcp a → b` is `tcp b → a` there.
+fn from_its_other_end(name: &str) -> Option<String> {
+    let (local, peer) = name.strip_prefix("tcp ").unwrap_or(name).split_once(" → ")?;
+    let protocol = if name.starts_with("tcp ") { "tcp " } else { "" };
+    Some(format!("{protocol}{peer} → {local}"))
+}
+
+fn links_of<'a, S: ReadAt>(
+    capture: &'a Capture<S>,
+    arrivals: &Arrivals,
+    ledgers: &[CpuLedger],
+) -> Vec<Link<'a>> {
+    let mut ends: BTreeMap<&str, (usize, Traffic)> = BTreeMap::new();
+    for at in arrivals.ranks.iter().map(|arrival| arrival.ledger) {
+        let Some(ledger) = ledgers.get(at) else { continue };
+        for (name, of) in traffic(capture, ledger.device, (ledger.start, ledger.end)) {
+            ends.insert(name, (at, of));
+        }
+    }
+    let mut links = Vec::new();
+    for (&name, (at, of)) in &ends {
+        let other = from_its_other_end(name).and_then(|reversed| ends.get_key_value(reversed.as_str()));
+        match other {
+            // Told by the other end.
+            Some((&reversed, _)) if reversed < name => {}
+            Some((_, (peer, back))) => {
+                let rtt_ns = of.rtt_ns().min(back.rtt_ns());
+                let mut of = of.clone();
+                of.join(back);
+                links.push(Link { name, ends: BTreeSet::from([*at, *peer]), of, rtt_ns });
+            }
+            None => {
+                links.push(Link { name, ends: BTreeSet::from([*at]), of: of.clone(), rtt_ns: of.rtt_ns() });
+            }
+        }
+    }
+    links
+}
+
+/// Finds the bad ones: by repeated segments, else by their round trips.
+fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
+    let repeats = |link: &Link<'_>| link.of.again >= MIN_REPEATS && link.of.repeats() >= BAD_REPEATS;
+    if links.iter().any(repeats) {
+        let share = |link: &Link<'_>| format!("{:.2} % of segments sent again", link.of.repeats() * 100.0);
+        return Some(apart(links, repeats, "sent segments again", |link| link.of.repeats(), share));
+    }
+    let busiest = links.iter().map(|link| link.of.segments).max()?;
+    let links: Vec<Link<'_>> =
+        links.into_iter().filter(|link| link.of.segments as f64 >= busiest as f64 * MIN_TRAFFIC).collect();
+    let mut times: Vec<u64> = links.iter().map(|link| link.rtt_ns).collect();
+    times.sort_unstable();
+    let longest = *times.last()?;
+    // Half of the links may be bad, as those of one rank of four are.
+    let good = *times.get(times.len().saturating_sub(1) / 4)?;
+    if longest < good.saturating_mul(BAD_RTT).max(MIN_RTT_NS) {
+        return None;
+    }
+    let is_long = |link: &Link<'_>| link.rtt_ns >= longest / OF_LONGEST;
+    Some(apart(links, is_long, "had long round trips", |link| link.rtt_ns as f64, round_trip))
+}
+
+fn round_trip(link: &Link<'_>) -> String {
+    format!("a round trip of {}", duration(link.rtt_ns))
+}
+
+/// Takes the bad links from the others. A rank is to blame where at least two of them end at it, none elsewhere, and there
+/// is a good one that does not: else the network is bad, or one cable of it.
+fn apart<'a>(
+    links: Vec<Link<'a>>,
+    is_bad: impl Fn(&Link<'a>) -> bool,
+    what: &'static str,
+    amount: impl Fn(&Link<'a>) -> f64,
+    text: impl Fn(&Link<'a>) -> String,
+) -> Bad<'a> {
+    let all: f64 = links.iter().map(&amount).sum();
+    let (mut bad, good): (Vec<Link<'a>>, Vec<Link<'a>>) = links.into_iter().partition(is_bad);
+    bad.sort_by(|a, b| amount(b).total_cmp(&amount(a)).then_with(|| a.name.cmp(b.name)));
+    let common =
+        bad.iter().map(|link| link.ends.clone()).reduce(|a, b| a.intersection(&b).copied().collect());
+    let culprit =
+        common.filter(|ends| ends.len() == 1 && bad.len() > 1).and_then(|ends| ends.first().copied());
+    let culprit = culprit.filter(|rank| good.iter().any(|link| !link.ends.contains(rank)));
+    let confidence = bad.iter().map(&amount).sum::<f64>() / all.max(f64::MIN_POSITIVE);
+    let worst = good.iter().max_by(|a, b| amount(a).total_cmp(&amount(b)));
+    let others = worst.map(text).unwrap_or_default();
+    Bad { links: bad, what, culprit, confidence, others }
+}
+
+/// What the transfers of ranks on CPUs took beyond their best, and which links were bad meanwhile. Without a bad link that
+/// is no problem of the network: the ranks may have waited for CPUs.
+pub(super) fn between_ranks<S: ReadAt>(
+    capture: &Capture<S>,
+    arrivals: &Arrivals,
+    ledgers: &[CpuLedger],
+    ids: &[String],
+) -> Option<Finding> {
+    let sum = |of: fn(&Arrival) -> u64| {
+        arrivals.ranks.iter().fold(0u64, |sum, arrival| sum.saturating_add(of(arrival)))
+    };
+    let (moved, slow, held) = (sum(|a| a.moved_ns), sum(|a| a.slow_ns), sum(|a| a.held_ns));
+    let of_ranks = arrivals.ranks.iter().filter_map(|arrival| ledgers.get(arrival.ledger));
+    let wall = of_ranks.fold(0u64, |sum, ledger| sum.saturating_add(ledger.wall_ns));
+    let bad = bad(links_of(capture, arrivals, ledgers));
+    let rule = rule("communication-slow");
+    let share = |ns: u64| if wall == 0 { 0.0 } else { ns as f64 / wall as f64 };
+    let beyond = slow.saturating_add(held).min(wall);
+    // A link that is bad all of the time leaves no good transfer to compare with.
+    let all = moved.saturating_add(held).min(wall);
+    let is_all = rule.severity(share(beyond)).is_none() && bad.is_some();
+    let ns = if is_all { all } else { beyond };
+    let severity = rule.severity(share(ns))?;
+    let severity = if bad.is_some() { severity } else { Severity::Notice };
+    let name = short_name(capture.tables().string(arrivals.name), 40);
+    let culprit = bad.as_ref().and_then(|bad| Some((bad.culprit?, ids.get(bad.culprit?)?)));
+    let took = if is_all {
+        format!("transfers in {name} took {} of the ranks' time", percent(ns, wall))
+    } else {
+        format!("transfers in {name} took {} of the ranks' time longer than at their best", percent(ns, wall))
+    };
+    let summary = match (&bad, culprit) {
+        (Some(bad), Some((_, id))) => format!("{took}: connections of {id} {}", bad.what),
+        (Some(bad), None) => format!("{took}: connections between ranks {}", bad.what),
+        (None, _) => format!("{took}; no connection stands out"),
+    };
+    let mut evidence =
+        format!("after the last rank had come {}, {} beyond the best", duration(moved), duration(slow));
+    if held > 0 {
+        evidence.push_str(&format!("; ranks waited {} for one that was in another call", duration(held)));
+    }
+    for link in bad.iter().flat_map(|bad| &bad.links).take(MAX_NAMED) {
+        evidence.push_str(&format!("; {}, {}", resent(link.name, &link.of), round_trip(link)));
+    }
+    if let Some(bad) = bad.as_ref().filter(|bad| !bad.others.is_empty()) {
+        evidence.push_str(&format!("; of the others the worst has {}", bad.others));
+    }
+    let first = arrivals.ranks.iter().max_by_key(|arrival| arrival.slow_ns).map(|arrival| arrival.ledger)?;
+    let id = ids.get(culprit.map_or(first, |(at, _)| at))?;
+    let mut found = Found { id, wall, device: None, out: Vec::new() };
+    found.push("communication-slow", "slow transfers", severity, ns, (summary, evidence));
+    let mut finding = found.out.pop()?;
+    if let Some(((at, _), bad)) = culprit.zip(bad.as_ref()) {
+        finding.blame.culprit_ranks =
+            rank_of(ledgers.get(at)?.device, capture.tables()).into_iter().collect();
+        finding.blame.confidence = Some(bad.confidence);
+    }
+    Some(finding)
 }

@@ -3,6 +3,7 @@
 //! A finding is a share of a device's wall time that one rule speaks of. Nothing is said below a rule's first threshold.
 
 mod blame;
+mod clock;
 mod cpu;
 mod frames;
 mod host_work;
@@ -11,6 +12,7 @@ mod late_cpu;
 mod links;
 mod recoverable;
 pub mod rules;
+mod slow_device;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +33,7 @@ use crate::timeline::host::Node;
 use crate::whatif::Loss;
 
 pub use blame::{Blame, Link};
+pub(crate) use clock::of_clocks;
 pub use cpu::Pointer;
 pub(crate) use frames::user_frame;
 pub(crate) use host_work::{UNSEEN, host_work};
@@ -129,7 +132,17 @@ pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec
     copies(ledger, &mut found);
     compute(ledger, tables, &mut found);
     steps(ledger, tables, &mut found);
-    let unknown = ledger.sums.get(Leaf::Unknown).saturating_sub(hung_ns);
+    let unseen = ledger.unseen_ns;
+    found.add("capture-unseen", "work from before the recording", unseen, || {
+        let summary = format!(
+            "for {} of the time it is not known whether the device was idle: work launched before it was observed may have run",
+            percent(unseen, wall)
+        );
+        let evidence = "nothing that was recorded ran, and until the host has waited for the whole device nothing shows that \
+                        earlier work had ended";
+        (summary, format!("{} in all; {evidence}", duration(unseen)))
+    });
+    let unknown = ledger.sums.get(Leaf::Unknown).saturating_sub(hung_ns).saturating_sub(unseen);
     found.add("capture-unknown", "missing records", unknown, || {
         let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
         (summary, "records of this time are missing or damaged".to_owned())
@@ -153,6 +166,7 @@ pub(crate) fn of_ranks<S: ReadAt>(
     // One communicator tells the story: inner layers and sub-groups would tell it again.
     if let Some(arrivals) = arrivals(capture, ledgers).first() {
         out.extend(late_cpu::late(arrivals, ledgers, ids, tables));
+        out.extend(links::between_ranks(capture, arrivals, ledgers, ids));
     }
     out
 }

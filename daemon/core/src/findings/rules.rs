@@ -134,6 +134,12 @@ rules! {
         "a collective waits for a rank that does not come, a kernel for memory that nobody writes: look at the other ranks of its communicator, and at what the launching thread waits for";
     "hang-collective" "hang" [NEVER, NEVER, NEVER]
         "look at the ranks named, not at those that wait: py-spy dump and nvidia-smi on their hosts say whether a process is gone, stopped or holds the GIL, and whether its GPU has an error (Xid)";
+    "capture-clock" "capture" [0.001, NEVER, NEVER]
+        "record anew; if it stays, report it: the recorder compares the clocks of the agent and of the host all the time";
+    "capture-unseen" "capture" [0.02, 0.10, NEVER]
+        "record for longer, or start the job under stallscope; where this goes on, the device is at work from before the recording: look at its utilisation, and at the other ranks";
+    "hang-standstill" "hang" [NEVER, NEVER, NEVER]
+        "look at the ranks named, not at those in communication: py-spy dump --native on their hosts says where each is; where none is named, record while the job begins to hang, or import Flight Recorder dumps";
     "capture-unknown" "capture" [0.01, 0.05, 0.20]
         "records are missing for this time; the losses below say why";
 }

@@ -12,7 +12,8 @@
 //! - `graph` is who waits for what; `verdict` finds where it ends, and what to say where it ends in a circle or in a rank
 //!   of which nothing is known;
 //! - `capture` makes the input from a capture of dumps, `live` from a recording of GPUs, `ranks` from one of ranks on CPUs;
-//!   `text` makes the findings from the verdict, `blocked` adds what a thread was doing when the recording ended.
+//!   `text` makes the findings from the verdict, `blocked` adds what a thread was doing when the recording ended;
+//! - `standstill` judges without calls: a job that hung before the recording began.
 //!
 //! What always holds: the input may come from anywhere, so numbers are compared and never trusted; the work is bounded by
 //! the open calls of each rank that are looked at, and nothing recurses. A rank is blamed on evidence that ranks gave
@@ -24,6 +25,7 @@ mod graph;
 mod live;
 mod operations;
 mod ranks;
+mod standstill;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -37,6 +39,7 @@ use stallscope_schemas::units::{StackId, StringId, TimeNs};
 pub use capture::{CollectiveState, job_of};
 pub(crate) use live::live_findings;
 pub use operations::Key;
+pub(crate) use standstill::standstill;
 pub(crate) use text::findings;
 pub use verdict::{Fault, Hang, judge};
 

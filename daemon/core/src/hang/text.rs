@@ -78,7 +78,7 @@ pub(super) struct Text<'a> {
 }
 
 /// `rank 9`, `ranks 9 and 14`, `ranks 1, 2 and 3`.
-fn ranks(all: &[u32]) -> String {
+pub(super) fn ranks(all: &[u32]) -> String {
     match all {
         [] => "nobody".to_owned(),
         [one] => format!("rank {one}"),

@@ -96,6 +96,12 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// Books a piece of a gap in which the device may have worked all the same.
+    pub(super) fn unknown(&mut self, from: TimeNs, to: TimeNs) {
+        self.sums.add(Leaf::Unknown, to.since(from));
+        self.advance(from, to, RootLeaf::Unknown);
+    }
+
     /// Books exposed communication by its phases.
     fn comm(&mut self, from: TimeNs, to: TimeNs) {
         let mut at = from;

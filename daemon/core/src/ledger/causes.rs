@@ -19,7 +19,7 @@ pub enum Reason {
     Lost,
     /// The operation was queued long before it began, and no recorded order explains it.
     Queued,
-    /// The device was not observed before, and nothing shows that it had nothing left to do.
+    /// The device was not observed before, and nothing shows that it had nothing left to do: such a piece is no idle time.
     Unseen,
 }
 

@@ -105,6 +105,8 @@ pub struct DeviceLedger {
     pub launched_ops: u64,
     /// Operations before the window: launched before the trace began.
     pub ops_before_window: u64,
+    /// Of its unknown time, how long nothing that was told of ran on it while work launched before it was observed may have, ns.
+    pub unseen_ns: u64,
     /// Gaps.
     pub gaps: u64,
     /// Time from a launch to a start that counts as the device's own latency, ns.
@@ -266,6 +268,7 @@ pub fn device_ledger<S: ReadAt>(
         ops,
         launched_ops,
         ops_before_window,
+        unseen_ns: explainer.unseen_ns,
         gaps: explainer.gaps,
         device_floor_ns: explainer.device_floor_ns,
         longest_gap: explainer.longest_gap,

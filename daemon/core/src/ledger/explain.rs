@@ -25,6 +25,10 @@ use crate::timeline::host::{HostTimeline, Node, Piece, StackTree};
 /// operations have begun.
 const RECENT_LAUNCHES: usize = 8;
 
+/// A wait for a stream or an event comes back so long after the device has done what was told of, at most; else it waits for
+/// something else.
+const COMES_BACK_NS: u64 = 1_000_000;
+
 /// Graph replays that can be running on one device at once: one a stream, and programs replay on a few.
 const RECENT_GRAPHS: usize = 8;
 
@@ -98,6 +102,10 @@ pub(super) struct Explainer<'a, S: ReadAt> {
     open_gap: (TimeNs, TimeNs),
     /// Work that nobody told of: stretches that do not touch, in order; what is over is taken out.
     pub(super) unseen: VecDeque<Unseen>,
+    /// The device has come to work that was told of, but another stream may still be at work that was not.
+    other_streams: bool,
+    /// Time of gaps in which such work may have run, ns.
+    pub(super) unseen_ns: u64,
     pub(super) longest_gap: (TimeNs, u64),
 }
 
@@ -139,8 +147,8 @@ impl Unseen {
 
 /// Makes two of the piece in which a moment lies.
 fn cut(pieces: &mut Vec<Blamed>, at: TimeNs) {
-    let Some(index) = pieces.iter().position(|p| p.from < at && at < p.to) else { return };
-    if let Some(piece) = pieces.get_mut(index) {
+    let index = pieces.partition_point(|p| p.to <= at);
+    if let Some(piece) = pieces.get_mut(index).filter(|p| p.from < at) {
         let rest = Blamed { from: at, ..*piece };
         piece.to = at;
         pieces.insert(index + 1, rest);
@@ -175,6 +183,8 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             gaps: 0,
             open_gap: (TimeNs(i64::MIN), TimeNs(i64::MIN)),
             unseen: VecDeque::new(),
+            other_streams: false,
+            unseen_ns: 0,
             longest_gap: (TimeNs(0), 0),
         }
     }
@@ -244,13 +254,13 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
             device_floor_ns: self.device_floor_ns,
         };
         context.explain(from, to, closing, &mut self.pieces, &mut self.blamed);
-        let mut at = 0;
-        while let Some(unseen) = self.unseen.get(at).filter(|unseen| unseen.from < to) {
-            if unseen.hide(&mut self.blamed, to, capture.tables()) {
-                self.unseen.remove(at);
-            } else {
-                at += 1;
+        while let Some(unseen) = self.unseen.front().filter(|unseen| unseen.from < to) {
+            if !unseen.hide(&mut self.blamed, to, capture.tables()) {
+                // All of the gap behind it is hidden.
+                break;
             }
+            self.unseen.pop_front();
+            self.other_streams = false;
         }
         // From the launching call on, the device waits for what was launched from there.
         let launched = closing.and_then(|x| Some((x.launch?, x.correlation)));
@@ -264,9 +274,23 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
         }
         for piece in &self.blamed {
             let (ns, cause) = (piece.to.since(piece.from), piece.cause);
+            if cause.reason == Reason::Unseen {
+                book.unknown(piece.from, piece.to);
+                self.unseen_ns += ns;
+                continue;
+            }
             let followed = cause.thread.filter(|&t| self.host_work.follows(t));
             // Inside a call as well: where the thread is stopped, throttled or has no CPU, the call cannot go on.
             let in_call = matches!(cause.leaf, IdleLeaf::Sync | IdleLeaf::Driver | IdleLeaf::Launch);
+            let waits_for_unseen = cause.leaf == IdleLeaf::Sync && self.other_streams;
+            if waits_for_unseen && piece.to < to && waits_for_device(capture.tables().string(cause.call)) {
+                self.other_streams = false;
+            }
+            if waits_for_unseen && followed.is_none() && ns > COMES_BACK_NS {
+                book.unknown(piece.from, piece.to);
+                self.unseen_ns += ns;
+                continue;
+            }
             let before = self.host_work.root();
             if let (true, Some(thread)) = (in_call, followed) {
                 let kept = &mut self.kept;
@@ -282,6 +306,9 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
                 for &(from, to, is_kept) in &self.kept {
                     if is_kept {
                         book.idle((from, to), IdleLeaf::Host, Some(thread), Some(&did));
+                    } else if waits_for_unseen && to.since(from) > COMES_BACK_NS {
+                        book.unknown(from, to);
+                        self.unseen_ns += to.since(from);
                     } else {
                         book.idle((from, to), cause.leaf, Some(thread), None);
                         self.causes.add(cause, to.since(from));
@@ -321,6 +348,7 @@ impl<'a, S: ReadAt> Explainer<'a, S> {
     pub(super) fn worked_at(&mut self, moment: TimeNs) {
         while self.unseen.front().is_some_and(|unseen| unseen.to <= moment) {
             self.unseen.pop_front();
+            self.other_streams = true;
         }
     }
 

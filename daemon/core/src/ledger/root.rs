@@ -18,6 +18,7 @@
 //! which they ended, so that those of the late one are known. Parts are rounded so that they sum to the wait: the root
 //! leaves of a device sum to its wall time as its direct ones do.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashMap;
@@ -215,6 +216,11 @@ struct Late {
     usual: Option<(DeviceId, TimeNs, TimeNs)>,
 }
 
+/// Of what one wait is passed on to, the most that keep the devices on the way.
+const MAX_PASSED_ON: usize = 32;
+/// Ways that are told apart: each is a line of the report. Beyond them only who is to blame is kept.
+const MAX_WAYS: usize = 1 << 14;
+
 /// Operations of a device that are remembered to find one that another device had, too.
 const RECENT: usize = 64;
 
@@ -374,10 +380,11 @@ impl Blame<'_> {
             add(parts, key, ns);
             return;
         }
-        let (keys, weights): (Vec<Key>, Vec<u64>) = sums.into_iter().unzip();
-        for (key, share) in keys.into_iter().zip(in_proportion(ns, &weights)).filter(|(_, share)| *share > 0)
-        {
-            let key = self.key_beyond(late, key);
+        sums.sort_unstable_by_key(|&(key, ns)| (Reverse(ns), key));
+        let weights: Vec<u64> = sums.iter().map(|(_, ns)| *ns).collect();
+        let shares = in_proportion(ns, &weights);
+        for (at, (&(key, _), share)) in sums.iter().zip(shares).enumerate().filter(|(_, (_, ns))| *ns > 0) {
+            let key = if at < MAX_PASSED_ON { self.key_beyond(late, key) } else { self.end_of(key) };
             add(parts, key, share);
         }
     }
@@ -392,10 +399,19 @@ impl Blame<'_> {
         key
     }
 
+    /// The number of the key of who is to blame at the end of a way.
+    fn end_of(&mut self, key: Key) -> Key {
+        let end = self.keys.get(key as usize).and_then(|way| Some((way.culprit()?, way.leaf)));
+        end.map_or(key, |(culprit, leaf)| self.own_key(culprit, leaf))
+    }
+
     /// The number of the key of a late device that waited for another key itself.
     fn key_beyond(&mut self, late: DeviceId, beyond: Key) -> Key {
         if let Some(&known) = self.keys_beyond.get(&(late, beyond)) {
             return known;
+        }
+        if self.keys.len() >= MAX_WAYS {
+            return self.end_of(beyond);
         }
         let Some(WaitedFor { via, leaf }) = self.keys.get(beyond as usize).cloned() else { return beyond };
         let key = self.key(&via, late, leaf);

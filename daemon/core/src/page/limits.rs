@@ -62,10 +62,16 @@ fn shares(html: &mut Html, report: &Report) {
         let direct = |leaf: RootLeaf| sum.iter().find(|p| p.key == leaf.key()).map_or(0, |p| p.direct_ns);
         let root = |leaf: RootLeaf| sum.iter().find(|p| p.key == leaf.key()).map_or(0, |p| p.root_ns);
         let mut add = |what, why, ns| all.push(Share { what, why, ns, of: wall });
+        let before = saturating_sum(gpus.iter().filter_map(|d| Some(d.gpu.as_ref()?.unseen_ns)));
+        add(
+            "unknown: work from before",
+            "nothing recorded ran, and work launched before the recording may have",
+            before,
+        );
         add(
             "unknown",
             "records of this time are missing, damaged, or have no end",
-            direct(RootLeaf::Unknown),
+            direct(RootLeaf::Unknown).saturating_sub(before),
         );
         add(
             "idle: cause unknown",

@@ -63,6 +63,7 @@ fn device(name: &str, rank: u32, steps: u64) -> DeviceReport {
     let gpu = GpuReport {
         totals: Totals { comm_ns: wait, memcpy_ns: 0 },
         idle: idle(wall_ns),
+        unseen_ns: 0,
         operations: 10,
         launched_operations: 5,
         operations_before_window: 3,

@@ -6,6 +6,7 @@
 mod cpu;
 mod diff;
 mod jobs;
+mod odd;
 mod render;
 mod render_cpu;
 mod render_whatif;
@@ -158,6 +159,8 @@ pub struct GpuReport {
     pub totals: Totals,
     /// Exclusive leaves of idle time; they sum to `direct.idle_ns`.
     pub idle: Map<String, Value>,
+    /// Of `direct.unknown_ns`, how long nothing recorded ran while work launched before the device was observed may have, ns.
+    pub unseen_ns: u64,
     /// Operations in the window.
     pub operations: u64,
     /// Of those, with a recorded launch.
@@ -330,6 +333,7 @@ impl Report {
         }
         findings.extend(findings::of_gpus(capture, &ledgers.gpus, &lateness));
         findings::recoverable(&mut findings, ledgers);
+        findings.extend(findings::of_clocks(capture, &ledgers.gpus));
         let ranks: Vec<DeviceReport> =
             ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
         let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();
@@ -341,6 +345,10 @@ impl Report {
         let job = hang::job_of(capture);
         findings.extend(job.iter().flat_map(|job| hang::findings(job, tables)));
         findings.extend(hang::live_findings(capture));
+        let still = hang::standstill(capture);
+        // Who waits for others by yielding is runnable all the time, whoever else wants the CPU.
+        findings.retain(|f| f.rule != "rank-run-queue" || !still.in_communication.contains(&f.device));
+        findings.extend(still.findings);
         findings::rank(&mut findings);
         Self {
             schema_version: SCHEMA_VERSION,
@@ -422,6 +430,7 @@ fn device_report(
     let gpu = GpuReport {
         totals: Totals { comm_ns: ledger.comm_ns, memcpy_ns: ledger.memcpy_ns },
         idle: idle_map(&ledger.sums),
+        unseen_ns: ledger.unseen_ns,
         operations: ledger.ops,
         launched_operations: ledger.launched_ops,
         operations_before_window: ledger.ops_before_window,

@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 use serde_json::{Map, Value};
 
 use super::diff::Diff;
+use super::odd::{self, Odd, odd};
 use super::text::{bar, duration, percent, short_name};
 use super::{DeviceReport, GpuReport, Report, jobs, render_cpu, render_whatif, saturating_sum};
 use crate::findings::{Finding, Severity};
@@ -255,20 +256,27 @@ fn each_device(report: &Report, out: &mut impl Write) -> fmt::Result {
         "\n{:<26}{:>5}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "device", "rank", "wall", "compute", "exp.comm", "exp.copy", "idle", "unknown"
     )?;
-    for device in report.devices.iter().filter(|d| d.gpu.is_some()) {
-        let share = |leaf: Leaf| percent(value(&device.direct, leaf.key()), device.wall_ns);
-        writeln!(
-            out,
-            "{:<26}{:>5}{:>11}{:>10}{:>10}{:>10}{:>10}{:>10}",
-            short_name(&device.id, 25),
-            device.rank.map_or_else(|| "-".to_owned(), |r| r.to_string()),
-            duration(device.wall_ns),
-            share(Leaf::Compute),
-            share(Leaf::CommExposed),
-            share(Leaf::MemcpyExposed),
-            share(Leaf::Idle),
-            share(Leaf::Unknown),
-        )?;
+    const LEAVES: [Leaf; 5] =
+        [Leaf::Compute, Leaf::CommExposed, Leaf::MemcpyExposed, Leaf::Idle, Leaf::Unknown];
+    let gpus: Vec<&DeviceReport> = report.devices.iter().filter(|d| d.gpu.is_some()).collect();
+    let shares = |device: &&DeviceReport| {
+        let share = |leaf: Leaf| value(&device.direct, leaf.key()) as f64 / device.wall_ns.max(1) as f64;
+        LEAVES.map(share).to_vec()
+    };
+    let Odd { shown, rest } = odd(&gpus.iter().map(shares).collect::<Vec<_>>());
+    for device in shown.into_iter().filter_map(|at| gpus.get(at)) {
+        let rank = device.rank.map_or_else(|| "-".to_owned(), |r| r.to_string());
+        write!(out, "{:<26}{rank:>5}{:>11}", short_name(&device.id, 25), duration(device.wall_ns))?;
+        for leaf in LEAVES {
+            write!(out, "{:>10}", percent(value(&device.direct, leaf.key()), device.wall_ns))?;
+        }
+        writeln!(out)?;
+    }
+    if let Some((medians, said)) = rest {
+        write!(out, "{:<42}", format!("median of {}", gpus.len()))?;
+        medians.into_iter().try_for_each(|median| write!(out, "{:>10}", odd::share(median)))?;
+        writeln!(out)?;
+        paragraph(out, "", &said)?;
     }
     Ok(())
 }

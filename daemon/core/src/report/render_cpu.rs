@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use super::render::{line, value};
+use super::odd::{self, Odd, odd};
+use super::render::{line, paragraph, value};
 use super::text::{duration, percent, short_name};
 use super::{CpuReport, DeviceReport, Report, saturating_sum};
 use crate::ledger::CpuLeaf;
@@ -41,7 +42,7 @@ fn table(cpus: &[(&DeviceReport, &CpuReport)], out: &mut impl Write) -> fmt::Res
         write!(out, "{column:>CELL$}")?;
     }
     writeln!(out)?;
-    for (device, cpu) in cpus {
+    let cells = |(device, cpu): &(&DeviceReport, &CpuReport)| {
         let of = |leaf: CpuLeaf| value(&cpu.root, leaf.key());
         let shown = [
             of(CpuLeaf::Compute),
@@ -53,12 +54,27 @@ fn table(cpus: &[(&DeviceReport, &CpuReport)], out: &mut impl Write) -> fmt::Res
         ];
         let unknown = of(CpuLeaf::Unknown);
         let named = saturating_sum(shown.into_iter()).saturating_add(unknown);
+        shown.into_iter().chain([device.wall_ns.saturating_sub(named), unknown]).collect::<Vec<u64>>()
+    };
+    let shares = |rank: &(&DeviceReport, &CpuReport)| {
+        let share = |ns: u64| ns as f64 / rank.0.wall_ns.max(1) as f64;
+        cells(rank).into_iter().map(share).collect::<Vec<f64>>()
+    };
+    let Odd { shown, rest } = odd(&cpus.iter().map(shares).collect::<Vec<_>>());
+    for rank in shown.into_iter().filter_map(|at| cpus.get(at)) {
+        let device = rank.0;
         let pid = device.pids.first().map_or_else(|| "-".to_owned(), ToString::to_string);
         write!(out, "{:<15}{pid:>8}{:>CELL$}", short_name(&device.id, 14), duration(device.wall_ns))?;
-        for ns in shown.into_iter().chain([device.wall_ns.saturating_sub(named), unknown]) {
+        for ns in cells(rank) {
             write!(out, "{:>CELL$}", percent(ns, device.wall_ns))?;
         }
         writeln!(out)?;
+    }
+    if let Some((medians, said)) = rest {
+        write!(out, "{:<32}", format!("median of {}", cpus.len()))?;
+        medians.into_iter().try_for_each(|median| write!(out, "{:>CELL$}", odd::share(median)))?;
+        writeln!(out)?;
+        paragraph(out, "", &said)?;
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ impl Recorded {
         if exceeds(unmatched, UNMATCHED_PERCENT, sum(&|ledger| ledger.sums.get(Leaf::CommExposed))) {
             return Some("too many collectives were not matched");
         }
-        let unknown = sum(&|ledger| ledger.sums.get(Leaf::Unknown));
+        let unknown = sum(&|ledger| ledger.sums.get(Leaf::Unknown).saturating_sub(ledger.unseen_ns));
         if exceeds(unknown, UNKNOWN_PERCENT, sum(&|ledger| ledger.end.since(ledger.start))) {
             return Some("records are missing");
         }

@@ -3,15 +3,15 @@
 //! Only calls that return when the operation is over for the rank say when it was in it: those of MPI and of Gloo. c10d hands
 //! its work to Gloo or MPI and returns, and so does NCCL to the device; of c10d only the waits are looked at.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, RecordKind, call_flags, collective_call};
-use stallscope_schemas::units::{ProcessId, SourceId, StackId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 
 use super::super::live::HANG_NS;
+use super::processes::{self, Seat, Seats};
 use crate::capture::{Capture, ColumnSet, ReadAt, Run, Tables};
-use crate::report::rank_of;
 use crate::rows::{CollectiveCall, ThreadLoss};
 
 /// Calls of a rank on a group that are kept, the last ones.
@@ -19,9 +19,20 @@ const LAST: usize = 1024;
 /// Groups of a rank that are kept.
 const MAX_LANES: usize = 4096;
 /// A call that was cut off at the end of the recording ends as far before its thread as the recorder needs to ask all threads.
-const CUT_NS: u64 = 50_000_000;
+pub(super) const CUT_NS: u64 = 50_000_000;
 /// A process that was followed to so long before the others' end has ended: one that lives is followed to the end.
-const ENDED_NS: u64 = HANG_NS / 4;
+pub(in crate::hang) const ENDED_NS: u64 = HANG_NS / 4;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It returned, and the operation was over.
+    Returned,
+    /// It had not when the recording, or its thread, ended.
+    Open,
+    /// It was given up, by an exception or with an error: that says of nobody that he came.
+    Left,
+}
 
 /// One call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +49,15 @@ pub(super) struct Mark {
     pub(super) peer: Option<u32>,
     pub(super) stack: StackId,
     pub(super) thread: ThreadId,
-    /// It had not returned when the recording, or its thread, ended.
-    pub(super) is_open: bool,
+    pub(super) fate: Fate,
     /// It only begins the operation.
     pub(super) is_async: bool,
+}
+
+impl Mark {
+    pub(super) fn is_open(&self) -> bool {
+        self.fate == Fate::Open
+    }
 }
 
 /// What a rank calls a group.
@@ -72,7 +88,7 @@ pub(super) struct Lane {
 impl Lane {
     /// The collective that the rank had not left at the end.
     pub(super) fn open(&self) -> Option<&Mark> {
-        self.marks.iter().rev().find(|mark| mark.is_open)
+        self.marks.iter().rev().find(|mark| mark.is_open())
     }
 }
 
@@ -81,10 +97,11 @@ impl Lane {
 pub(super) struct Rank {
     pub(super) rank: u32,
     pub(super) world: Option<u32>,
-    /// Threads of its processes that were followed.
+    /// Threads of its process, and of its helpers, that were followed.
     pub(super) threads: Vec<ThreadId>,
     /// The thread that drives it: the outermost that entered a library, else the main one.
     pub(super) driver: Option<ThreadId>,
+    /// When its process was last followed.
     pub(super) end: TimeNs,
     /// Its process ended before the recording did.
     pub(super) has_ended: bool,
@@ -95,15 +112,21 @@ pub(super) struct Rank {
 }
 
 /// The ranks of one job on one host, which have one clock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ranks {
     pub(super) ranks: Vec<Rank>,
     pub(super) lanes: Vec<Lane>,
     pub(super) end: TimeNs,
+    /// A rank of which several processes made calls at the same time: each of them is one of `ranks`.
+    pub(super) mixed: Option<u32>,
 }
 
-/// Host and job.
-type Origin = (SourceId, String);
+impl Ranks {
+    /// Ranks of the job, where known.
+    pub(super) fn world(&self) -> Option<u32> {
+        self.ranks.iter().filter_map(|rank| rank.world).max()
+    }
+}
 
 /// The ranks of each job, if a call of any rank had gone on for long when the recording ended. Otherwise nothing is read
 /// but the lengths of calls.
@@ -111,16 +134,7 @@ pub(super) fn jobs<S: ReadAt>(capture: &Capture<S>) -> Vec<Ranks> {
     if !any_open(capture) {
         return Vec::new();
     }
-    let tables = capture.tables();
-    let names = ranks_of_processes(tables);
-    let mut jobs: BTreeMap<Origin, BTreeMap<u32, Vec<ThreadId>>> = BTreeMap::new();
-    for key in capture.keys(RecordKind::ThreadSpan) {
-        let Some(process) = tables.thread(ThreadId(key)).map(|t| t.process) else { continue };
-        let (Some(&rank), Some(of)) = (names.get(&process), tables.process(process)) else { continue };
-        let job = jobs.entry((of.source, of.job.clone())).or_default();
-        job.entry(rank).or_default().push(ThreadId(key));
-    }
-    jobs.into_values().map(|ranks| read(capture, ranks)).collect()
+    processes::jobs(capture).into_iter().map(|seats| read(capture, seats)).collect()
 }
 
 fn thread_end<S: ReadAt>(capture: &Capture<S>, thread: ThreadId) -> Option<TimeNs> {
@@ -147,61 +161,38 @@ fn any_open<S: ReadAt>(capture: &Capture<S>) -> bool {
     })
 }
 
-fn ranks_of_processes(tables: &Tables) -> HashMap<ProcessId, u32> {
-    let mut all = HashMap::new();
-    for (number, device) in (0u32..).zip(tables.devices()) {
-        if let Some(rank) = rank_of(stallscope_schemas::units::DeviceId(number), tables) {
-            all.extend(device.processes.iter().map(|&process| (process, rank)));
-        }
-    }
-    let own = (0u32..).zip(tables.processes()).filter_map(|(n, p)| Some((ProcessId(n), p.rank?)));
-    all.extend(own);
-    all
-}
-
-fn read<S: ReadAt>(capture: &Capture<S>, threads: BTreeMap<u32, Vec<ThreadId>>) -> Ranks {
-    let mut all = Ranks { end: TimeNs(i64::MIN), ..Ranks::default() };
-    for (position, (rank, threads)) in threads.into_iter().enumerate() {
-        let mut reading = Reading { capture, position, lanes: BTreeMap::new(), of: new_rank(rank) };
-        reading.of.world = threads.iter().find_map(|&t| {
-            let tables = capture.tables();
-            tables.process(tables.thread(t)?.process)?.world_size
-        });
+fn read<S: ReadAt>(capture: &Capture<S>, seats: Seats) -> Ranks {
+    let end = seats.seats.iter().map(|seat| seat.end).max().unwrap_or(TimeNs(i64::MIN));
+    let mut all = Ranks { ranks: Vec::new(), lanes: Vec::new(), end, mixed: seats.mixed };
+    for (position, seat) in seats.seats.into_iter().enumerate() {
+        let mut reading =
+            Reading { capture, position, lanes: BTreeMap::new(), saw_init: false, elsewhere: None };
         let mut outer = None;
-        for &thread in &threads {
-            let Some(end) = thread_end(capture, thread) else { continue };
-            reading.of.end = reading.of.end.max(end);
-            let seen = reading.thread(thread, end);
+        for &thread in &seat.threads {
+            let Some(thread_end) = thread_end(capture, thread) else { continue };
+            let seen = reading.thread(thread, thread_end);
             outer = outer.max(seen.map(|layer| (layer, std::cmp::Reverse(thread))));
         }
-        reading.of.driver =
-            outer.map(|(_, thread)| thread.0).or_else(|| main_thread(capture.tables(), &threads));
-        reading.of.threads = threads;
-        all.end = all.end.max(reading.of.end);
-        all.ranks.push(reading.of);
-        all.lanes.extend(reading.lanes.into_values());
-    }
-    for rank in &mut all.ranks {
-        rank.has_ended = all.end.since(rank.end) > ENDED_NS;
+        let driver = outer.map(|(_, thread)| thread.0);
+        let Reading { lanes, saw_init, elsewhere, .. } = reading;
+        all.lanes.extend(lanes.into_values().map(Lane::without_those_before));
+        let Seat { rank, world, threads, helpers, end: last } = seat;
+        all.ranks.push(Rank {
+            rank,
+            world,
+            driver: driver.or_else(|| main_thread(capture.tables(), &threads)),
+            threads: threads.into_iter().chain(helpers).collect(),
+            end: last,
+            has_ended: end.since(last) > ENDED_NS,
+            saw_init,
+            elsewhere,
+        });
     }
     all
-}
-
-fn new_rank(rank: u32) -> Rank {
-    Rank {
-        rank,
-        world: None,
-        threads: Vec::new(),
-        driver: None,
-        end: TimeNs(i64::MIN),
-        has_ended: false,
-        saw_init: false,
-        elsewhere: None,
-    }
 }
 
 /// The main thread of the process with the least number, or its thread with the least id.
-fn main_thread(tables: &Tables, threads: &[ThreadId]) -> Option<ThreadId> {
+pub(in crate::hang) fn main_thread(tables: &Tables, threads: &[ThreadId]) -> Option<ThreadId> {
     let own = threads.iter().filter_map(|&thread| {
         let of = tables.thread(thread)?;
         let process = tables.process(of.process)?;
@@ -221,7 +212,8 @@ struct Reading<'a, S: ReadAt> {
     capture: &'a Capture<S>,
     position: usize,
     lanes: BTreeMap<GroupName, Lane>,
-    of: Rank,
+    saw_init: bool,
+    elsewhere: Option<Mark>,
 }
 
 impl<S: ReadAt> Reading<'_, S> {
@@ -239,7 +231,12 @@ impl<S: ReadAt> Reading<'_, S> {
             *until = end;
             let outer = call.library == CollectiveLibrary::C10d;
             layer = layer.max(Some(if outer { Layer::Outer } else { Layer::Inner }));
-            let is_open = call.flags & call_flags::OPEN != 0 && end.plus(CUT_NS) >= thread_end;
+            let failed = call.flags & call_flags::RETURNED != 0 && call.result != 0;
+            let fate = match call.flags & call_flags::OPEN != 0 {
+                true if end.plus(CUT_NS) >= thread_end => Fate::Open,
+                false if !failed => Fate::Returned,
+                _ => Fate::Left,
+            };
             let mark = Mark {
                 start: call.start,
                 end,
@@ -251,7 +248,7 @@ impl<S: ReadAt> Reading<'_, S> {
                 peer: call.peer,
                 stack: call.stack,
                 thread,
-                is_open,
+                fate,
                 is_async: call.flags & call_flags::ASYNC != 0,
             };
             self.add(&call, mark);
@@ -268,9 +265,9 @@ impl<S: ReadAt> Reading<'_, S> {
             CollectiveOp::Group => {}
             CollectiveOp::Init => {
                 let name = self.capture.tables().string(mark.name).to_ascii_lowercase();
-                self.of.saw_init |= tells && !mark.is_open && name.contains("mpi_init");
+                self.saw_init |= tells && mark.fate == Fate::Returned && name.contains("mpi_init");
             }
-            CollectiveOp::Wait | CollectiveOp::Other if mark.is_open => self.of.elsewhere = Some(mark),
+            CollectiveOp::Wait | CollectiveOp::Other if mark.is_open() => self.elsewhere = Some(mark),
             CollectiveOp::Wait | CollectiveOp::Other => {}
             _ if tells && (!mark.is_async || call.library == CollectiveLibrary::Mpi) => {
                 if let Some(lane) = self.lane(call) {
@@ -308,12 +305,12 @@ impl<S: ReadAt> Reading<'_, S> {
 impl Lane {
     fn add(&mut self, mark: Mark) {
         if matches!(mark.operation, CollectiveOp::Send | CollectiveOp::Recv) {
-            if mark.is_open {
+            if mark.is_open() {
                 self.transfer = Some(mark);
             }
             return;
         }
-        if !mark.is_open {
+        if mark.fate == Fate::Returned {
             self.longest_ns = self.longest_ns.max(mark.end.since(mark.start));
         }
         if self.marks.len() >= LAST {
@@ -323,14 +320,32 @@ impl Lane {
         let at = self.marks.partition_point(|other| other.start <= mark.start);
         self.marks.insert(at, mark);
     }
+
+    /// Without the calls on a group before, which is gone, of the same address: numbers begin anew with each.
+    fn without_those_before(mut self) -> Self {
+        let (mut from, mut last) = (0, None::<Mark>);
+        for (at, mark) in self.marks.iter().enumerate().filter(|(_, mark)| mark.sequence > 0) {
+            // Calls of several threads at a time may have their numbers the other way round.
+            if last.is_some_and(|last| mark.sequence <= last.sequence && last.end <= mark.start) {
+                from = at;
+            }
+            last = Some(*mark);
+        }
+        self.marks.drain(..from);
+        self
+    }
 }
 
 /// Whether records of any of a rank's threads are missing between two moments: then what it did not call is not known. A
 /// switch of a thread that was missed hides no call.
 pub(super) fn has_lost<S: ReadAt>(capture: &Capture<S>, rank: &Rank, from: TimeNs, to: TimeNs) -> bool {
-    let hides_calls = |lost: ThreadLoss| lost.counter != LossCounter::ProbeMissed.id();
     rank.threads.iter().any(|thread| {
         let mut lost = capture.rows_between::<ThreadLoss>(thread.0, from, to);
-        lost.any(hides_calls)
+        lost.any(|lost| hides_calls(&lost))
     })
+}
+
+/// Whether calls may be among the records that are missing.
+pub(in crate::hang) fn hides_calls(lost: &ThreadLoss) -> bool {
+    lost.counter != LossCounter::ProbeMissed.id()
 }

@@ -1,4 +1,4 @@
-//! Which calls of several ranks are on one group, and by how much the ranks' counts of them differ.
+//! By how much the counts that several ranks have of their calls on one group differ.
 //!
 //! Each process counts its calls from the moment on at which it was first seen, so counts of two ranks differ by a number
 //! that stays the same. Operations that nobody leaves before all have entered say which: with the right number their calls
@@ -6,29 +6,41 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp};
+use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::TimeNs;
 
-use super::calls::{Lane, Mark, Rank};
+use super::calls::{Fate, Lane, Mark, Rank};
+use super::clusters::Cluster;
 
-/// Calls by which two counts are laid side by side.
+/// Calls by which two counts are laid side by side. The last ones have to agree, all of them: a call that was not counted
+/// moves all that come after it.
 const ENOUGH: usize = 4;
-/// Share of them that have to agree, in percent.
+/// Share of all of them that has to, in percent.
 const AGREE_PERCENT: usize = 90;
 /// Calls that are looked at, the last ones.
 const JUDGED: usize = 256;
 /// Differences of counts that are tried.
 const TRIED: usize = 8;
-/// Lanes whose names mean nothing to others that are held against each other.
-const MAX_PRIVATE: usize = 256;
 
-/// Calls on one group.
-#[derive(Debug)]
-pub(super) struct Cluster {
-    /// Positions of the lanes; one a rank.
-    pub(super) lanes: Vec<usize>,
-    /// Ranks in it; 0 where unknown.
-    pub(super) size: u64,
+/// Why counts cannot be laid side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unlevel {
+    /// There are too few calls to tell.
+    Few,
+    /// No difference holds for all of them.
+    Uneven,
+    /// Calls have no numbers.
+    Uncounted,
+}
+
+impl Unlevel {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Few => "too few of its operations were recorded on all ranks before",
+            Self::Uneven => "calls of it were not recorded everywhere, so that counts do not stay level",
+            Self::Uncounted => "its calls were not counted since the probes paused",
+        }
+    }
 }
 
 /// How well two counts go together.
@@ -37,7 +49,7 @@ pub(super) struct Level {
     /// By how much the other's count is ahead.
     pub(super) ahead: i64,
     /// How far apart calls end, on average, ns.
-    apart_ns: u64,
+    pub(super) apart_ns: u64,
 }
 
 /// Nobody leaves before all have entered.
@@ -48,8 +60,10 @@ pub(super) fn synchronises(operation: CollectiveOp) -> bool {
 
 /// Calls that say when an operation was over: those of operations that synchronise and have returned.
 fn telling(lane: &Lane) -> impl Iterator<Item = &Mark> {
-    let tells =
-        |mark: &&Mark| !mark.is_open && !mark.is_async && mark.sequence > 0 && synchronises(mark.operation);
+    let tells = |mark: &&Mark| {
+        let is_over = mark.fate == Fate::Returned && !mark.is_async;
+        is_over && mark.sequence > 0 && synchronises(mark.operation)
+    };
     lane.marks.iter().rev().filter(tells).take(JUDGED)
 }
 
@@ -57,8 +71,25 @@ fn are_one(one: &Mark, other: &Mark) -> bool {
     one.operation == other.operation && one.start <= other.end && other.start <= one.end
 }
 
-/// By how much `other`'s count is ahead of `one`'s; the error says why that cannot be told.
-pub(super) fn level(one: &Lane, other: &Lane) -> Result<Level, &'static str> {
+/// Whether the other rank had entered the last operations that this one left, if its count is so much ahead: nobody leaves
+/// before.
+fn had_entered(one: &Lane, other: &Lane, ahead: i64) -> bool {
+    telling(one).take(ENOUGH).all(|mark| {
+        let twin = mark.sequence.checked_add_signed(ahead);
+        let is_twin = |other: &Mark| {
+            Some(other.sequence) == twin && other.operation == mark.operation && other.start <= mark.end
+        };
+        other.marks.iter().rev().any(is_twin)
+    })
+}
+
+fn is_possible(one: &Lane, other: &Lane, ahead: i64) -> bool {
+    let back = ahead.checked_neg();
+    had_entered(one, other, ahead) && back.is_some_and(|back| had_entered(other, one, back))
+}
+
+/// By how much `other`'s count is ahead of `one`'s.
+pub(super) fn level(one: &Lane, other: &Lane) -> Result<Level, Unlevel> {
     let by_number: HashMap<u64, &Mark> = telling(other).map(|mark| (mark.sequence, mark)).collect();
     let mut by_end: Vec<&Mark> = by_number.values().copied().collect();
     by_end.sort_unstable_by_key(|mark| (mark.end, mark.sequence));
@@ -75,10 +106,11 @@ pub(super) fn level(one: &Lane, other: &Lane) -> Result<Level, &'static str> {
             }
         }
     }
+    // Of one group, some call would have been in one operation.
+    let are_apart = votes.is_empty() && [one, other].iter().all(|lane| telling(lane).count() >= ENOUGH);
+    let mut why = if are_apart { Unlevel::Uneven } else { Unlevel::Few };
     let mut tried: Vec<(usize, i64)> = votes.into_iter().map(|(ahead, count)| (count, ahead)).collect();
     tried.sort_unstable_by_key(|&(count, ahead)| (std::cmp::Reverse(count), ahead.unsigned_abs()));
-    let few = "too few of its operations were recorded on all ranks before";
-    let mut why = few;
     let mut best: Option<Level> = None;
     for (_, ahead) in tried.into_iter().take(TRIED) {
         let (mut pairs, mut agree, mut apart) = (0usize, 0usize, 0u64);
@@ -95,8 +127,9 @@ pub(super) fn level(one: &Lane, other: &Lane) -> Result<Level, &'static str> {
         if pairs < ENOUGH {
             continue;
         }
-        if agree.saturating_mul(100) < pairs.saturating_mul(AGREE_PERCENT) {
-            why = "calls of it were not recorded everywhere, so that counts do not stay level";
+        let most_agree = agree.saturating_mul(100) >= pairs.saturating_mul(AGREE_PERCENT);
+        if !most_agree || !is_possible(one, other, ahead) {
+            why = Unlevel::Uneven;
             continue;
         }
         let apart_ns = apart / agree.max(1) as u64;
@@ -107,97 +140,43 @@ pub(super) fn level(one: &Lane, other: &Lane) -> Result<Level, &'static str> {
     best.ok_or(why)
 }
 
-/// Puts together what is one group.
-pub(super) fn clusters(lanes: &[Lane]) -> Vec<Cluster> {
-    let mut named: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    let mut private: BTreeMap<CollectiveLibrary, Vec<usize>> = BTreeMap::new();
-    for (at, lane) in lanes.iter().enumerate() {
-        if lane.is_private {
-            private.entry(lane.group.library).or_default().push(at);
-        } else {
-            named.entry(lane.group).or_default().push(at);
-        }
-    }
-    let mut out: Vec<Vec<usize>> = named.into_values().collect();
-    for of_library in private.into_values() {
-        out.extend(by_times(&of_library, lanes));
-    }
-    let size = |members: &[usize]| members.iter().filter_map(|&at| lanes.get(at)).map(|l| l.size).max();
-    out.into_iter().map(|lanes| Cluster { size: size(&lanes).unwrap_or(0), lanes }).collect()
-}
-
-/// Groups that each rank calls by a name of its own: those whose calls go together. Where each rank has one only, they are
-/// one if there are as many as it has ranks.
-fn by_times(of_library: &[usize], lanes: &[Lane]) -> Vec<Vec<usize>> {
-    let lane = |at: usize| lanes.get(at);
-    let mut left: Vec<usize> = of_library.iter().copied().take(MAX_PRIVATE).collect();
-    left.sort_by_key(|&at| (std::cmp::Reverse(lane(at).map_or(0, |l| l.marks.len())), at));
-    let rank = |at: usize| lane(at).map(|l| l.rank);
-    let mut ranks: Vec<_> = left.iter().map(|&at| rank(at)).collect();
-    ranks.sort_unstable();
-    ranks.dedup();
-    let sizes = || left.iter().filter_map(|&at| lane(at)).map(|l| l.size);
-    let alike = sizes().min() == sizes().max() && sizes().all(|size| size == ranks.len() as u64);
-    if ranks.len() == left.len() && alike {
-        return vec![left];
-    }
-    let mut out = Vec::new();
-    while let Some(first) = (!left.is_empty()).then(|| left.remove(0)) {
-        let Some(seed) = lane(first) else { continue };
-        let mut fits: Vec<(u64, usize)> = left
-            .iter()
-            .filter_map(|&at| {
-                let other = lane(at)?;
-                let size = seed.size == 0 || other.size == 0 || seed.size == other.size;
-                let fits = size && other.rank != seed.rank;
-                Some((level(seed, other).ok().filter(|_| fits)?.apart_ns, at))
-            })
-            .collect();
-        fits.sort_unstable();
-        let mut members = vec![first];
-        for (_, at) in fits {
-            let full = seed.size > 0 && members.len() as u64 >= seed.size;
-            if !full && members.iter().all(|&member| rank(member) != rank(at)) {
-                members.push(at);
-            }
-        }
-        left.retain(|at| !members.contains(at));
-        out.push(members);
-    }
-    out
-}
-
 /// What a rank's numbers are ahead of those of all: numbers less this mean the same on all lanes of the cluster.
 pub(super) fn ahead(
     cluster: &Cluster,
     lanes: &[Lane],
     ranks: &[Rank],
-) -> Result<BTreeMap<usize, i64>, &'static str> {
+) -> Result<BTreeMap<usize, i64>, Unlevel> {
     let of = |at: usize| lanes.get(at);
     let from_start = |at: usize| {
         let rank = of(at).filter(|lane| !lane.is_private).and_then(|lane| ranks.get(lane.rank));
         rank.is_some_and(|rank| rank.saw_init)
     };
+    // After a pause of the probes calls have no numbers, and those from before say nothing of them.
+    let is_uncounted =
+        |lane: &Lane| lane.open().or_else(|| lane.marks.back()).is_some_and(|m| m.sequence == 0);
+    if cluster.lanes.iter().filter_map(|&at| of(at)).any(is_uncounted) {
+        return Err(Unlevel::Uncounted);
+    }
     let reference = cluster
         .lanes
         .iter()
         .copied()
         .max_by_key(|&at| (of(at).map_or(0, |lane| telling(lane).count()), std::cmp::Reverse(at)));
-    let (Some(reference), mut out) = (reference, BTreeMap::new()) else {
-        return Err("no call of it was recorded");
+    let mut out = BTreeMap::new();
+    let Some((reference, first)) = reference.and_then(|at| Some((at, of(at)?))) else {
+        return Err(Unlevel::Few);
     };
-    let Some(first) = of(reference) else { return Err("no call of it was recorded") };
     for &at in &cluster.lanes {
-        let Some(lane) = of(at) else { continue };
-        let ahead = if at == reference {
-            0
-        } else {
-            match level(first, lane) {
-                Ok(level) => level.ahead,
-                // Whoever was seen to set the library up was counted from the first call on.
-                Err(_) if from_start(at) && from_start(reference) => 0,
-                Err(why) => return Err(why),
-            }
+        let Some(lane) = of(at).filter(|_| at != reference) else {
+            out.insert(at, 0);
+            continue;
+        };
+        // Whoever was seen to set the library up was counted from the first call on.
+        let counts_from_start = from_start(at) && from_start(reference);
+        let ahead = match level(first, lane) {
+            Ok(level) => level.ahead,
+            Err(Unlevel::Few) if counts_from_start && is_possible(first, lane, 0) => 0,
+            Err(why) => return Err(why),
         };
         out.insert(at, ahead);
     }

@@ -4,16 +4,24 @@
 //! calls the one that begins last ends the waiting of the others: rank `r` waits `min(L, e_r) − s_r` for the last begin
 //! `L`. Ranks of one host share a clock, so that no error bound is needed; ranks of other hosts are left out.
 //!
+//! Both were level when the last rank came to the call before. From then on to its own coming a rank was `i` inside of calls
+//! and `o` outside; of what `r` waits for the last one `q`, the share `max(0, i_q − i_r)` of `max(0, i_q − i_r) + max(0, o_q −
+//! o_r)` is not `q`'s doing: a transfer, or somebody else, `held` it (docs/late-ranks.md has the same for GPUs).
+//!
+//! What comes after `L` is transfer, `max(0, e_r − L)`; what it takes beyond its best, the 5th percentile of all ranks' transfers of the
+//! same function and size (the least of fewer than 20), is slow.
+//!
 //! Calls on one communicator come in the same order on every rank, but a recording begins in the middle, not everywhere
 //! at the same call. So sequences are shifted against each other until matching calls overlap in time and end together.
 
 use std::collections::BTreeMap;
 
 use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, call_flags};
-use stallscope_schemas::units::{StringId, TimeNs};
+use stallscope_schemas::units::{DeviceId, StringId, TimeNs};
 
 use super::CpuLedger;
 use crate::capture::{Capture, ReadAt};
+use crate::collectives::{Came, Operation};
 use crate::rows::CollectiveCall;
 
 /// Calls of one rank on one communicator that are looked at.
@@ -25,6 +33,9 @@ const JUDGED: usize = 512;
 /// Share of pairs that have to agree, in percent: a call or two may be cut or lost.
 const AGREE_PERCENT: usize = 80;
 
+/// Calls times ranks up to which they are kept for a simulation, 100 MB.
+const MAX_KEPT: usize = 1 << 22;
+
 /// One call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
@@ -32,6 +43,14 @@ struct Mark {
     end: TimeNs,
     operation: CollectiveOp,
     name: StringId,
+    bytes: u64,
+    /// Position of the thread among those of its rank.
+    thread: usize,
+}
+
+/// The position of a ledger in place of a device.
+pub(crate) fn position(ledger: usize) -> DeviceId {
+    DeviceId(u32::try_from(ledger).unwrap_or(u32::MAX))
 }
 
 /// What is known of one rank's arrivals.
@@ -41,10 +60,16 @@ pub struct Arrival {
     pub ledger: usize,
     /// Calls in which it was the last to begin.
     pub last: u64,
-    /// Time that the others waited for it, summed over them, ns.
+    /// Time that the others waited for it by its own doing, summed over them, ns.
     pub caused_ns: u64,
     /// Time that it waited for others, ns.
     pub waited_ns: u64,
+    /// Of that, for those that were held in other calls, ns.
+    pub held_ns: u64,
+    /// Time in calls after the last rank had come, ns.
+    pub moved_ns: u64,
+    /// Of that, what was beyond the best, ns.
+    pub slow_ns: u64,
 }
 
 /// Matched calls of one communicator.
@@ -56,10 +81,24 @@ pub struct Arrivals {
     pub calls: u64,
     /// The ranks.
     pub ranks: Vec<Arrival>,
+    /// The matched calls, with positions of ledgers in place of devices; none where they are too many.
+    pub(crate) operations: Vec<Operation>,
 }
 
 /// Calls of each rank on each communicator.
 type ByGroup = BTreeMap<(CollectiveLibrary, StringId), Vec<Mark>>;
+
+/// One rank's calls.
+struct Calls {
+    /// Position of its ledger.
+    ledger: usize,
+    groups: ByGroup,
+    /// Of each thread: when it was in a call of whatever kind, in order.
+    inside: Inside,
+}
+
+/// Calls of each thread of a rank, begin and end, none of which overlap.
+type Inside = Vec<Vec<(TimeNs, TimeNs)>>;
 
 /// The calls of one rank on one communicator, with the position of its ledger.
 type Sequence<'a> = (usize, &'a [Mark]);
@@ -72,13 +111,15 @@ pub fn arrivals<S: ReadAt>(capture: &Capture<S>, ledgers: &[CpuLedger]) -> Vec<A
         device.processes.first().and_then(|&p| tables.process(p)).map(|p| (p.host.clone(), p.source))
     };
     let Some(first) = ledgers.first().and_then(host) else { return Vec::new() };
-    let marks: Vec<(usize, ByGroup)> = ledgers
+    let calls: Vec<Calls> = ledgers
         .iter()
         .enumerate()
         .filter(|(_, ledger)| host(ledger).as_ref() == Some(&first))
-        .map(|(at, ledger)| (at, by_group(capture, ledger)))
+        .map(|(at, ledger)| calls(capture, at, ledger))
         .collect();
-    let mut all: Vec<Arrivals> = sequences(&marks).iter().filter_map(|ranks| matched(ranks)).collect();
+    let inside: BTreeMap<usize, &Inside> = calls.iter().map(|of| (of.ledger, &of.inside)).collect();
+    let mut all: Vec<Arrivals> =
+        sequences(&calls).iter().filter_map(|ranks| matched(ranks, &inside)).collect();
     let waited = |a: &Arrivals| a.ranks.iter().fold(0u64, |sum, r| sum.saturating_add(r.caused_ns));
     all.sort_by_key(|a| (std::cmp::Reverse(waited(a)), a.name));
     all
@@ -95,9 +136,11 @@ fn is_synchronising(operation: CollectiveOp) -> bool {
     )
 }
 
-fn by_group<S: ReadAt>(capture: &Capture<S>, ledger: &CpuLedger) -> ByGroup {
+fn calls<S: ReadAt>(capture: &Capture<S>, at: usize, ledger: &CpuLedger) -> Calls {
     let mut groups = ByGroup::new();
-    for thread in &ledger.threads {
+    let mut inside = Inside::new();
+    for (number, thread) in ledger.threads.iter().enumerate() {
+        let mut spans = Vec::new();
         let mut open: BTreeMap<CollectiveLibrary, TimeNs> = BTreeMap::new();
         for call in capture.rows::<CollectiveCall>(thread.thread.0) {
             let end = call.start.plus(call.duration_ns);
@@ -107,26 +150,54 @@ fn by_group<S: ReadAt>(capture: &Capture<S>, ledger: &CpuLedger) -> ByGroup {
                 continue;
             }
             *until = end;
+            // Calls of two libraries may lie in each other.
+            let from = spans.last().map_or(call.start, |&(_, last)| call.start.max(last));
+            if spans.len() < MAX_CALLS && end > from {
+                spans.push((from, end));
+            }
             if is_synchronising(call.operation) && call.flags & (call_flags::ASYNC | call_flags::OPEN) == 0 {
                 let marks = groups.entry((call.library, call.group)).or_default();
                 if marks.len() < MAX_CALLS {
-                    let CollectiveCall { start, operation, name, .. } = call;
-                    marks.push(Mark { start, end, operation, name });
+                    let CollectiveCall { start, operation, name, bytes, .. } = call;
+                    marks.push(Mark { start, end, operation, name, bytes, thread: number });
                 }
             }
         }
+        inside.push(spans);
     }
     groups.values_mut().for_each(|marks| marks.sort_by_key(|m| m.start));
-    groups
+    Calls { ledger: at, groups, inside }
+}
+
+/// How long a thread was in calls between two moments, ns.
+fn time_inside(calls: &[(TimeNs, TimeNs)], from: TimeNs, to: TimeNs) -> u64 {
+    let first = calls.partition_point(|(_, end)| *end <= from);
+    let within = calls.iter().skip(first).take_while(|(start, _)| *start < to);
+    within.fold(0u64, |sum, &(start, end)| sum.saturating_add(end.min(to).since(start.max(from))))
+}
+
+/// What of a wait is not the doing of the last one `q`, which was so long inside of calls and outside since `r` was level
+/// with it.
+fn held(waited: u64, q: (u64, u64), r: (u64, u64)) -> u64 {
+    let (inside, outside) = (q.0.saturating_sub(r.0), q.1.saturating_sub(r.1));
+    let all = u128::from(inside) + u128::from(outside);
+    let part = u128::from(waited) * u128::from(inside) / all.max(1);
+    u64::try_from(part).unwrap_or(waited)
+}
+
+/// The 5th percentile; of fewer than 20 the least.
+fn best(times: &mut [u64]) -> u64 {
+    times.sort_unstable();
+    times.get(times.len() * 5 / 100).copied().unwrap_or(0)
 }
 
 /// Sequences that belong together: those on a communicator of the same name; where a library's names differ from rank to
 /// rank (they may be addresses), those of ranks that use one communicator each.
-fn sequences(ranks: &[(usize, ByGroup)]) -> Vec<Vec<Sequence<'_>>> {
+fn sequences(ranks: &[Calls]) -> Vec<Vec<Sequence<'_>>> {
     let mut together: BTreeMap<(CollectiveLibrary, StringId), Vec<Sequence<'_>>> = BTreeMap::new();
-    for (rank, groups) in ranks {
+    for Calls { ledger, groups, .. } in ranks {
         for (&key, marks) in groups {
-            together.entry(key).or_default().push((*rank, marks));
+            together.entry(key).or_default().push((*ledger, marks));
         }
     }
     let mut alone: BTreeMap<CollectiveLibrary, Vec<Sequence<'_>>> = BTreeMap::new();
@@ -176,8 +247,8 @@ fn paired<'a>(of: &'a [Mark], other: &'a [Mark], shift: isize) -> impl Iterator<
     of.iter().skip(skip).zip(other.iter().skip(skip_other))
 }
 
-/// Adds up who was last.
-fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
+/// Adds up who was last, and what the transfers took.
+fn matched(ranks: &[Sequence<'_>], inside: &BTreeMap<usize, &Inside>) -> Option<Arrivals> {
     let (reference, of) =
         *ranks.iter().max_by_key(|(rank, marks)| (marks.len(), std::cmp::Reverse(*rank)))?;
     let members: Vec<(usize, &[Mark], isize)> = ranks
@@ -195,7 +266,14 @@ fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
     // A rank may have several calls open at once (one for each bucket of gradients): its time counts once.
     let mut counted = vec![TimeNs(i64::MIN); members.len()];
     let mut names: BTreeMap<StringId, u64> = BTreeMap::new();
+    // Of each function and size: the transfers, with the position of the rank.
+    let mut transfers: BTreeMap<(StringId, u64), Vec<(usize, u64)>> = BTreeMap::new();
+    let mut moved = vec![TimeNs(i64::MIN); members.len()];
     let mut calls = 0;
+    let keeps = of.len().saturating_mul(members.len()) <= MAX_KEPT;
+    let mut operations = Vec::new();
+    // When all were level.
+    let mut level: Option<TimeNs> = None;
     for (at, mark) in of.iter().enumerate() {
         let twin = |&(_, marks, by): &(usize, &'_ [Mark], isize)| {
             let twin = *marks.get(at.checked_add_signed(by)?)?;
@@ -206,28 +284,61 @@ fn matched(ranks: &[Sequence<'_>]) -> Option<Arrivals> {
         let Some((last, begin)) = twins.iter().map(|m| m.start).enumerate().max_by_key(|(_, s)| *s) else {
             continue;
         };
+        let since = |rank: usize| {
+            let (twin, level) = (twins.get(rank)?, level?);
+            let calls = inside.get(&members.get(rank)?.0)?.get(twin.thread)?;
+            let within = time_inside(calls, level, twin.start);
+            Some((within, twin.start.since(level).saturating_sub(within)))
+        };
+        let of_last = since(last);
         calls += 1;
         *names.entry(mark.name).or_default() += 1;
+        let of_size = transfers.entry((mark.name, mark.bytes)).or_default();
         let mut caused = 0u64;
-        for ((arrival, twin), counted) in seen.iter_mut().zip(&twins).zip(&mut counted) {
-            let end = begin.min(twin.end);
-            let waited = end.since(twin.start.max(*counted));
-            *counted = end.max(*counted);
+        let ranks = seen.iter_mut().zip(&twins).zip(counted.iter_mut().zip(&mut moved));
+        for (rank, ((arrival, twin), (counted, moved))) in ranks.enumerate() {
+            let (from, end) = (twin.start.max(*counted), begin.min(twin.end));
+            let waited = end.since(from);
+            let held = of_last.zip(since(rank)).map_or(0, |(q, r)| held(waited, q, r));
             arrival.waited_ns = arrival.waited_ns.saturating_add(waited);
-            caused = caused.saturating_add(waited);
+            arrival.held_ns = arrival.held_ns.saturating_add(held);
+            caused = caused.saturating_add(waited.saturating_sub(held));
+            *counted = end.max(*counted);
+            of_size.push((rank, twin.end.since(begin.max(*moved))));
+            *moved = twin.end.max(*moved);
+        }
+        level = Some(begin);
+        if keeps {
+            let device =
+                |at: usize| members.get(at).map_or(DeviceId(u32::MAX), |(ledger, ..)| position(*ledger));
+            let came = twins.iter().enumerate().map(|(at, twin)| Came {
+                device: device(at),
+                at: twin.start,
+                last_at: begin,
+                end: twin.end,
+            });
+            operations.push(Operation { last: device(last), at: begin, came: came.collect(), before: None });
         }
         if let Some(arrival) = seen.get_mut(last).filter(|_| caused > 0) {
             arrival.last += 1;
             arrival.caused_ns = arrival.caused_ns.saturating_add(caused);
         }
     }
+    for times in transfers.into_values() {
+        let best = best(&mut times.iter().map(|(_, ns)| *ns).collect::<Vec<_>>());
+        for (rank, ns) in times {
+            let Some(arrival) = seen.get_mut(rank) else { continue };
+            arrival.moved_ns = arrival.moved_ns.saturating_add(ns);
+            arrival.slow_ns = arrival.slow_ns.saturating_add(ns.saturating_sub(best));
+        }
+    }
     let name = names.into_iter().max_by_key(|(_, count)| *count)?.0;
-    Some(Arrivals { name, calls, ranks: seen })
+    Some(Arrivals { name, calls, ranks: seen, operations })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Arrival, Arrivals, CollectiveOp, Mark, StringId, TimeNs, matched};
+    use super::{Arrival, Arrivals, BTreeMap, CollectiveOp, Inside, Mark, StringId, TimeNs, matched};
 
     fn calls(spans: &[(i64, i64)]) -> Vec<Mark> {
         let mark = |&(start, end): &(i64, i64)| Mark {
@@ -235,6 +346,8 @@ mod tests {
             end: TimeNs(end),
             operation: CollectiveOp::AllReduce,
             name: StringId(7),
+            bytes: 64,
+            thread: 0,
         };
         spans.iter().map(mark).collect()
     }
@@ -242,7 +355,7 @@ mod tests {
     fn of(ranks: &[&[(i64, i64)]]) -> Arrivals {
         let marks: Vec<Vec<Mark>> = ranks.iter().map(|spans| calls(spans)).collect();
         let sequences: Vec<_> = marks.iter().map(Vec::as_slice).enumerate().collect();
-        matched(&sequences).unwrap()
+        matched(&sequences, &BTreeMap::new()).unwrap()
     }
 
     #[test]
@@ -254,9 +367,33 @@ mod tests {
             &[(300, 1020), (600, 1040), (2000, 2200)],
             &[(1000, 1020), (1010, 1040), (2000, 2200)],
         ]);
-        let rank = |ledger, last, caused_ns, waited_ns| Arrival { ledger, last, caused_ns, waited_ns };
-        assert_eq!(arrivals.ranks, [rank(0, 0, 0, 1010), rank(1, 0, 0, 710), rank(2, 2, 1720, 0)]);
+        let ranks: Vec<_> =
+            arrivals.ranks.iter().map(|a| (a.ledger, a.last, a.caused_ns, a.waited_ns)).collect();
+        assert_eq!(ranks, [(0, 0, 0, 1010), (1, 0, 0, 710), (2, 2, 1720, 0)]);
         assert_eq!(arrivals.calls, 3);
+    }
+
+    #[test]
+    fn who_is_inside_of_another_call_is_not_late_by_its_own_doing() {
+        // Both were level at 10. Rank 1 is in a broadcast until 710, and then works for 300, rank 0 for 90 only.
+        let ranks = [calls(&[(0, 20), (110, 1100)]), calls(&[(10, 20), (1010, 1100)])];
+        let sequences: Vec<_> = ranks.iter().map(Vec::as_slice).enumerate().collect();
+        let of_rank = |spans: &[(i64, i64)]| {
+            vec![spans.iter().map(|&(from, to)| (TimeNs(from), TimeNs(to))).collect::<Vec<_>>()]
+        };
+        let inside: [Inside; 2] =
+            [of_rank(&[(0, 20), (110, 1100)]), of_rank(&[(10, 20), (20, 710), (1010, 1100)])];
+        let arrivals = matched(&sequences, &inside.iter().enumerate().collect()).unwrap();
+        let of = |rank: usize| arrivals.ranks[rank];
+        // Of 900 that it waits, rank 1 was 690 longer inside of calls and 210 longer outside.
+        assert_eq!((of(0).waited_ns, of(0).held_ns, of(1).caused_ns), (10 + 900, 690, 10 + 210));
+    }
+
+    #[test]
+    fn what_a_transfer_takes_beyond_its_best_is_slow() {
+        let arrivals = of(&[&[(0, 200), (1000, 1500)], &[(100, 210), (1000, 1600)]]);
+        let slow: Vec<_> = arrivals.ranks.iter().map(|a| (a.moved_ns, a.slow_ns)).collect();
+        assert_eq!(slow, [(100 + 500, 400), (110 + 600, 10 + 500)]);
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! Ranks on CPUs whose network is bad: which link is named, and that nobody is called late.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::{Host, MS};
+use stallscope_core::findings::{Finding, Severity};
+use stallscope_core::ledger::{Ledgers, Options};
+use stallscope_core::report::Report;
+use stallscope_core::rows::Connection;
+use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp};
+use stallscope_schemas::units::{ProcessId, TimeNs};
+
+const RANKS: usize = 4;
+const STEP: i64 = 10 * MS;
+const STEPS: i64 = 100;
+
+/// What a connection did in each of five stretches.
+#[derive(Clone, Copy)]
+struct Line {
+    /// Ranks at its ends.
+    ends: [usize; 2],
+    /// Of 10,000 segments sent again, by each end.
+    again: u64,
+    /// Round trips as each end has them.
+    rtt_us: [u64; 2],
+}
+
+const fn line(ends: [usize; 2], again: u64, rtt_us: [u64; 2]) -> Line {
+    Line { ends, again, rtt_us }
+}
+
+/// Those of a recursive doubling, all good; some wait for delayed acknowledgements.
+const GOOD: [Line; 4] = [
+    line([0, 1], 3, [100, 6000]),
+    line([2, 3], 10, [150, 120]),
+    line([0, 2], 5, [80, 90]),
+    line([1, 3], 0, [5000, 70]),
+];
+
+fn connections(host: &mut Host, process: ProcessId, rank: usize, of: Line) {
+    let name = |from: usize, to: usize| format!("tcp 10.0.0.{from}:{} → 10.0.0.{to}:{}", 40 + to, 40 + from);
+    for (end, (&at, &peer)) in of.ends.iter().zip(of.ends.iter().rev()).enumerate() {
+        if at != rank {
+            continue;
+        }
+        for stretch in 0..5 {
+            let row = Connection {
+                start: TimeNs(stretch * 200 * MS),
+                duration_ns: 200 * MS.unsigned_abs(),
+                name: host.writer.intern(&name(at, peer)),
+                sent_bytes: 10_000_000,
+                received_bytes: 10_000_000,
+                retransmits: of.again,
+                rtt_ns: of.rtt_us[end] * 1000,
+                segments: 10_000,
+            };
+            host.writer.push_connection(process, row).unwrap();
+        }
+    }
+}
+
+/// A job of four ranks whose all-reduces take 1 ms in the first `good` steps and `slow` afterwards. Rank 3 leaves them `behind`
+/// the others, goes through a broadcast for as long as that, and works as long as everybody.
+fn job(lines: &[Line], good: i64, slow: i64, behind: i64) -> Vec<Finding> {
+    let mut host = Host::new();
+    for rank in 0..RANKS {
+        let number = i64::try_from(rank).unwrap();
+        let process = host.process(10 + number, "python3", u32::try_from(rank).ok());
+        host.rank(&format!("rank {rank}"), &[process]);
+        let main = host.thread(process, 10 + number, "main", 0, STEPS * STEP);
+        let late = if rank == 3 { behind } else { 0 };
+        for step in 0..STEPS {
+            let (library, begin) = (CollectiveLibrary::Mpi, step * STEP + 2 * MS + late);
+            let end = step * STEP + 2 * MS + behind + if step < good { MS } else { slow };
+            let bcast = (step * STEP, step * STEP + MS / 10 + late);
+            host.call_of(main, bcast.0, bcast.1, "MPI_Bcast", library, CollectiveOp::Broadcast, "world", 0);
+            host.call_of(main, begin, end, "MPI_Allreduce", library, CollectiveOp::AllReduce, "world", 0);
+        }
+        lines.iter().for_each(|&of| connections(&mut host, process, rank, of));
+    }
+    let capture = host.capture();
+    Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap()).findings
+}
+
+fn slow(findings: &[Finding]) -> &Finding {
+    let [one] = findings.iter().filter(|f| f.rule == "communication-slow").collect::<Vec<_>>()[..] else {
+        panic!("{findings:?}")
+    };
+    one
+}
+
+/// Good links, but for these.
+fn but(bad: &[Line]) -> Vec<Line> {
+    let good = GOOD.iter().map(|line| *bad.iter().find(|of| of.ends == line.ends).unwrap_or(line));
+    good.collect()
+}
+
+#[test]
+fn segments_sent_again_on_all_links_of_a_rank_accuse_it() {
+    let lossy = but(&[line([2, 3], 300, [200, 300]), line([0, 2], 200, [100, 100])]);
+    let findings = job(&lossy, 50, 5 * MS, 0);
+    let finding = slow(&findings);
+    assert_eq!(finding.blame.culprit_ranks, [2]);
+    assert_eq!((finding.device.as_str(), finding.severity), ("rank 2", Severity::Critical));
+    // Half of 100 calls took 4 ms longer than the best.
+    assert_eq!(finding.ns, 50 * 4 * MS.unsigned_abs() * 4);
+    assert_eq!(
+        finding.summary,
+        "transfers in MPI_Allreduce took 20.0 % of the ranks' time longer than at their best: connections of rank 2 sent \
+         segments again"
+    );
+    let worst = "tcp 10.0.0.2:43 → 10.0.0.3:42 sent 3000 of 100000 segments again, a round trip of 200.0 µs";
+    assert!(finding.evidence.contains(worst), "{}", finding.evidence);
+    assert!(findings.iter().all(|f| f.rule != "rank-late"));
+}
+
+#[test]
+fn round_trips_that_are_long_from_both_ends_accuse_the_rank_between_them() {
+    let limited = but(&[line([2, 3], 0, [9000, 8000]), line([0, 2], 0, [4000, 3500])]);
+    let findings = job(&limited, 50, 5 * MS, 0);
+    let finding = slow(&findings);
+    assert_eq!(finding.blame.culprit_ranks, [2]);
+    assert!(finding.summary.ends_with(": connections of rank 2 had long round trips"), "{}", finding.summary);
+    assert!(
+        finding.evidence.ends_with("of the others the worst has a round trip of 100.0 µs"),
+        "{}",
+        finding.evidence
+    );
+}
+
+#[test]
+fn a_bad_link_alone_accuses_no_rank_and_is_named() {
+    let findings = job(&but(&[line([2, 3], 300, [200, 300])]), 50, 5 * MS, 0);
+    let finding = slow(&findings);
+    assert!(finding.blame.culprit_ranks.is_empty());
+    assert_eq!(finding.severity, Severity::Critical);
+    assert!(finding.evidence.contains("tcp 10.0.0.2:43 → 10.0.0.3:42 sent 3000 of"), "{}", finding.evidence);
+}
+
+#[test]
+fn links_that_are_bad_between_others_too_accuse_no_rank() {
+    let everywhere =
+        but(&[line([2, 3], 300, [200, 300]), line([0, 2], 300, [100, 100]), line([0, 1], 300, [100, 100])]);
+    assert!(slow(&job(&everywhere, 50, 5 * MS, 0)).blame.culprit_ranks.is_empty());
+    // A star whose links are all bad: the network may be.
+    let star = [line([0, 1], 300, [100, 100]), line([0, 2], 300, [100, 100]), line([0, 3], 300, [100, 100])];
+    assert!(slow(&job(&star, 50, 5 * MS, 0)).blame.culprit_ranks.is_empty());
+}
+
+#[test]
+fn slow_transfers_over_good_links_are_mentioned_and_blame_no_link() {
+    let findings = job(&GOOD, 50, 5 * MS, 0);
+    let finding = slow(&findings);
+    assert_eq!(finding.severity, Severity::Notice);
+    assert!(finding.blame.culprit_ranks.is_empty());
+    assert!(finding.summary.ends_with("; no connection stands out"), "{}", finding.summary);
+}
+
+#[test]
+fn links_that_are_bad_all_of_the_time_leave_no_good_transfer_to_compare_with() {
+    let lossy = but(&[line([2, 3], 300, [200, 300]), line([0, 2], 200, [100, 100])]);
+    let findings = job(&lossy, 0, 5 * MS, 0);
+    let finding = slow(&findings);
+    assert_eq!(finding.ns, 100 * 5 * MS.unsigned_abs() * 4);
+    assert!(finding.summary.starts_with("transfers in MPI_Allreduce took 50.0 % of the ranks' time:"));
+    // Over good links that is what transfers take.
+    assert!(job(&GOOD, 0, 5 * MS, 0).iter().all(|f| f.rule != "communication-slow"));
+}
+
+#[test]
+fn a_rank_that_comes_late_out_of_another_call_is_not_late() {
+    // For 1 ms of each step the others wait for rank 3, which the broadcast held up.
+    let lossy = but(&[line([2, 3], 300, [200, 300]), line([0, 2], 200, [100, 100])]);
+    let findings = job(&lossy, 50, 3 * MS, MS);
+    assert!(findings.iter().all(|f| f.rule != "rank-late"), "{findings:?}");
+    // Of the first call nothing is known but that it was last.
+    assert!(slow(&findings).evidence.contains("ranks waited 297.0 ms for one that was in another call"));
+}

@@ -1,0 +1,94 @@
+//! A GPU whose clock is wrong: that is said, by how much, and of no other one.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::Host;
+use stallscope_core::capture::{Capture, Device};
+use stallscope_core::findings::Finding;
+use stallscope_core::ledger::{Ledgers, Options};
+use stallscope_core::report::Report;
+use stallscope_core::rows::{GpuOp, Launch};
+use stallscope_schemas::record::{CopyKind, OpKind};
+use stallscope_schemas::units::{CorrelationId, TimeNs};
+
+const US: i64 = 1_000;
+
+/// Steps of three ranks that meet in an all-reduce of 100 µs; what the clock of rank 2's GPU is ahead by, by time.
+fn capture(ahead: impl Fn(i64) -> i64) -> Capture<Vec<u8>> {
+    let mut host = Host::new();
+    host.writer.add_label("gpu.clock_error_ns", "1000");
+    let call = host.writer.intern("cuLaunchKernel");
+    for rank in 0..3u32 {
+        let pid = 100 + i64::from(rank);
+        let process = host.process(pid, "python", Some(rank));
+        host.writer.update_process(process, |p| p.world_size = Some(3));
+        let thread = host.thread(process, pid, "MainThread", 0, 1_000_000 * US);
+        let id = format!("GPU-{rank}");
+        let device = host.writer.add_device(Device { id, processes: vec![process], ..Device::default() });
+        let mut at = 10_000 * US;
+        for step in 0..60i64 {
+            // No two steps are alike, or any shift by a step would do.
+            let work = 900 + (step * step * 37) % 211;
+            let own = if i64::from(rank) == step % 3 { 0 } else { 40 };
+            let end = at + (work + 100) * US;
+            for (name, stream, from, to) in [
+                ("gemm", 7, at, at + (work - own) * US),
+                ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", 20, at + (work - own) * US, end),
+            ] {
+                let off = if rank == 2 { ahead(from) } else { 0 };
+                let launch = Launch { thread, start: TimeNs(from - US), duration_ns: 1_000, name: call };
+                let op = GpuOp {
+                    start: TimeNs(from + off),
+                    duration_ns: (to - from).unsigned_abs(),
+                    name: host.writer.intern(name),
+                    stream,
+                    kind: OpKind::Kernel,
+                    flags: 0,
+                    correlation: CorrelationId(from.unsigned_abs()),
+                    bytes: 0,
+                    copy_kind: CopyKind::Unknown,
+                    launch: Some(launch),
+                };
+                host.writer.push_gpu_op(device, op).unwrap();
+            }
+            at = end;
+        }
+    }
+    host.capture()
+}
+
+fn said(capture: &Capture<Vec<u8>>) -> Vec<Finding> {
+    let ledgers = Ledgers::of(capture, Options::default()).unwrap();
+    Report::build(capture, &ledgers).findings.into_iter().filter(|f| f.rule == "capture-clock").collect()
+}
+
+#[test]
+fn a_clock_that_is_ahead_is_said_to_be_by_how_much() {
+    let found = said(&capture(|_| 430 * US));
+    let [clock] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!(clock.device, "GPU-2");
+    let summary = "the times of GPU-2 are 430.0 µs ahead of those of GPU-0: who was late for its collectives cannot be told";
+    assert_eq!(clock.summary, summary);
+    assert!(clock.evidence.contains("wrong by 1.0 µs at most"), "{}", clock.evidence);
+}
+
+#[test]
+fn a_clock_that_is_behind_is_behind() {
+    let found = said(&capture(|_| -250 * US));
+    assert!(found[0].summary.contains("250.0 µs behind those of GPU-0"), "{found:#?}");
+}
+
+#[test]
+fn a_clock_that_was_set_says_so() {
+    let found = said(&capture(|at| if at < 40_000 * US { 0 } else { 430 * US }));
+    let [clock] = &found[..] else { panic!("{found:#?}") };
+    assert!(clock.evidence.contains("it was set once"), "{}", clock.evidence);
+    assert!(clock.summary.contains("0 ns to 430.0 µs ahead of those of GPU-0"), "{}", clock.summary);
+}
+
+#[test]
+fn clocks_that_are_right_are_not_spoken_of() {
+    assert_eq!(said(&capture(|_| 0)).len(), 0);
+    assert_eq!(said(&capture(|_| US)).len(), 0);
+}
