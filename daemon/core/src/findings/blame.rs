@@ -25,9 +25,10 @@ pub struct Blame {
     /// From the loss to its root.
     pub chain: Vec<Link>,
     /// Share of `ns` for which the capture has the evidence, 0 to 1: what lies outside of the error of the clocks and of
-    /// lost records, or for a hang the share of the group's members that were heard. None where nobody is blamed.
+    /// lost records, for a hang the share of the group's members that were heard, of bad links the share of what is bad that
+    /// lies on those named. None where nobody is blamed.
     pub confidence: Option<f64>,
-    /// Time that the job would save without this cause, ns: of a late rank, how long it alone was missing; elsewhere by
-    /// simulating the job anew. None where that was not worked out.
+    /// Time that the job would save without this cause, ns, by simulating the job anew; of a late GPU rank whose job cannot be simulated,
+    /// how long it alone was missing. None where that was not worked out.
     pub recoverable_ns: Option<u64>,
 }
