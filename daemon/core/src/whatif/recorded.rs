@@ -49,8 +49,8 @@ const RECENT: usize = 64;
 const UNMATCHED_PERCENT: u64 = 10;
 const UNKNOWN_PERCENT: u64 = 1;
 
-/// Comings to operations up to which ranks are simulated one by one: a few seconds.
-const MAX_COMINGS: usize = 1 << 25;
+/// Comings to operations up to which ranks are simulated one by one: a second or two.
+const MAX_COMINGS: usize = 1 << 24;
 
 /// Operations of a recording, in the order in which they are simulated, and what each device did between them.
 #[derive(Debug, Default)]
