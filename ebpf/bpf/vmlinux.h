@@ -290,6 +290,9 @@ struct tcp_sock {
 	u64 bytes_received;
 	u64 bytes_retrans;
 	u32 total_retrans;
+	u32 mss_cache;
+	u32 rate_delivered;
+	u32 rate_interval_us;
 };
 
 struct sockaddr_un {

@@ -396,6 +396,8 @@ pub struct Connection {
     pub retransmits: u32,
     /// Segments sent.
     pub segments: u32,
+    /// What the kernel estimates the connection to deliver, bytes a second; 0 where it does not say.
+    pub delivery_rate: u64,
 }
 
 /// WIRE_TYPE_FAULTS

@@ -370,6 +370,8 @@ struct wire_connection {
 	__u32 retransmits;
 	/// Segments sent.
 	__u32 segments;
+	/// What the kernel estimates the connection to deliver, bytes a second; 0 where it does not say.
+	__u64 delivery_rate;
 };
 
 /// WIRE_TYPE_FAULTS

@@ -35,9 +35,10 @@ class Truth:
         if self.file:
             os.write(self.file, (json.dumps({"pid": os.getpid(), "rank": RANK, **fields}) + "\n").encode())
 
-    def dose(self, what, step, begin_ns, end_ns):
+    def dose(self, what, step, begin_ns, end_ns, own_ns=None):
         thread = threading.get_native_id()
-        self.line(t="dose", thread=thread, step=step, what=what, begin_ns=begin_ns, end_ns=end_ns)
+        own = {} if own_ns is None else {"own_ns": own_ns}
+        self.line(t="dose", thread=thread, step=step, what=what, begin_ns=begin_ns, end_ns=end_ns, **own)
 
 
 def arguments():
@@ -111,7 +112,28 @@ def worker(args, batches):
         step += 1
 
 
-# Harms of the main thread: each holds its caller for about dose_ms.
+# Harms of the main thread: each holds its caller for about dose_ms. Those that happen in calls of the driver return how long
+# they were in them with a CPU to run on: what goes on between two calls, and waiting for a CPU, is not the driver's.
+
+
+class Calls:
+    def __init__(self):
+        self.ns = 0
+
+    def __enter__(self):
+        self.queued, self.begin = queued_ns(), time.monotonic_ns()
+
+    def __exit__(self, *_):
+        self.ns += time.monotonic_ns() - self.begin - (queued_ns() - self.queued)
+
+
+def queued_ns():
+    """How long this thread has waited for a CPU."""
+    return int(os.pread(SCHEDSTAT, 64, 0).split()[1])
+
+
+# Of the main thread, which is the one that opens it.
+SCHEDSTAT = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
 
 
 def late(_gpu, dose_ms):
@@ -170,18 +192,22 @@ def fetch(connection, bytes_a_ms):
 
 
 def malloc_storm(gpu, dose_ms):
-    end = time.monotonic_ns() + dose_ms * 1e6
+    calls, end = Calls(), time.monotonic_ns() + dose_ms * 1e6
     while time.monotonic_ns() < end:
-        gpu.runtime.cudaFree(gpu.alloc(1 << 20))
+        with calls:
+            gpu.runtime.cudaFree(gpu.alloc(1 << 20))
+    return calls.ns
 
 
 def sync_copy(gpu, dose_ms):
     """Copies from pageable memory, 6 MB a millisecond on stand-ins."""
     size = int(dose_ms * 6e6)
     host = mmap.mmap(-1, size)  # not touched, so that only the copy takes time
-    memory = gpu.alloc(size)
-    gpu.runtime.cudaMemcpy(memory, ctypes.byref(ctypes.c_char.from_buffer(host)), ctypes.c_size_t(size), ctypes.c_int(1))
+    memory, calls = gpu.alloc(size), Calls()
+    with calls:
+        gpu.runtime.cudaMemcpy(memory, ctypes.byref(ctypes.c_char.from_buffer(host)), ctypes.c_size_t(size), ctypes.c_int(1))
     gpu.runtime.cudaFree(memory)
+    return calls.ns
 
 
 CHECKPOINT = os.urandom(1 << 16)
@@ -296,8 +322,8 @@ class Trainer:
         harmed = step % args.every == args.turn % args.every
         if harmed and args.fault in self.harms:
             harm = time.monotonic_ns()
-            self.harms[args.fault](gpu, args.dose_ms)
-            self.truth.dose(args.fault, step, harm, time.monotonic_ns())
+            own_ns = self.harms[args.fault](gpu, args.dose_ms)
+            self.truth.dose(args.fault, step, harm, time.monotonic_ns(), own_ns)
         gpu.copy(self.batch, self.pinned, BATCH_BYTES, 1, self.compute)
         if args.chain:
             self.meet(self.ranks.before)

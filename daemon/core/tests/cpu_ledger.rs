@@ -129,6 +129,7 @@ fn what_ends_a_poll_says_what_it_waited_for() {
                 retransmits: 0,
                 rtt_ns: 1,
                 segments: 1,
+                delivery_rate: 0,
             };
             host.writer.push_connection(process, row).unwrap();
         }

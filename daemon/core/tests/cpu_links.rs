@@ -24,10 +24,12 @@ struct Line {
     again: u64,
     /// Round trips as each end has them.
     rtt_us: [u64; 2],
+    /// What it delivers as each end has it, Mbit/s; 0 where that is unknown.
+    rates: [u64; 2],
 }
 
 const fn line(ends: [usize; 2], again: u64, rtt_us: [u64; 2]) -> Line {
-    Line { ends, again, rtt_us }
+    Line { ends, again, rtt_us, rates: [40_000, 50_000] }
 }
 
 /// Those of a recursive doubling, all good; some wait for delayed acknowledgements.
@@ -54,6 +56,7 @@ fn connections(host: &mut Host, process: ProcessId, rank: usize, of: Line) {
                 retransmits: of.again,
                 rtt_ns: of.rtt_us[end] * 1000,
                 segments: 10_000,
+                delivery_rate: of.rates[end] * 125_000,
             };
             host.writer.push_connection(process, row).unwrap();
         }
@@ -127,6 +130,46 @@ fn round_trips_that_are_long_from_both_ends_accuse_the_rank_between_them() {
         "{}",
         finding.evidence
     );
+}
+
+#[test]
+fn links_that_deliver_little_by_one_of_their_ends_accuse_the_rank_between_them() {
+    let mut limited = but(&[]);
+    for line in &mut limited {
+        let slow = line.ends.iter().position(|&end| end == 2);
+        slow.into_iter().for_each(|end| line.rates[end] = 5000);
+    }
+    let findings = job(&limited, 50, 5 * MS, 0);
+    let finding = slow(&findings);
+    assert_eq!(finding.blame.culprit_ranks, [2]);
+    assert!(finding.summary.ends_with(": connections of rank 2 delivered little"), "{}", finding.summary);
+    let worst = "tcp 10.0.0.2:43 → 10.0.0.3:42 sent 100 of 100000 segments again, a round trip of 120.0 µs, 5.0 Gbit/s delivered";
+    assert!(finding.evidence.contains(worst), "{}", finding.evidence);
+    assert!(finding.evidence.ends_with("of the others the worst has 40.0 Gbit/s"), "{}", finding.evidence);
+    // A little more is what links of one kind may differ by; and of some kernels nothing is known.
+    for rate in [5001, 0] {
+        limited
+            .iter_mut()
+            .flat_map(|line| &mut line.rates)
+            .filter(|at| **at < 40_000)
+            .for_each(|at| *at = rate);
+        assert!(slow(&job(&limited, 50, 5 * MS, 0)).blame.culprit_ranks.is_empty(), "{rate}");
+    }
+}
+
+#[test]
+fn a_link_to_elsewhere_is_not_compared_with_those_between_ranks_of_this_host() {
+    // Rank 0 and rank 3 talk to other hosts, over what is slower and farther than this one's loopback.
+    let mut far = GOOD.to_vec();
+    for end in [0, 0, 3, 3] {
+        far.push(Line { rates: [1000, 0], ..line([end, 10 + far.len()], 0, [5000, 0]) });
+    }
+    assert!(slow(&job(&far, 50, 5 * MS, 0)).blame.culprit_ranks.is_empty());
+    // All of one's are.
+    for line in far.iter_mut().filter(|line| line.ends[0] == 3 && line.ends[1] >= 10) {
+        line.rates[0] = 100;
+    }
+    assert_eq!(slow(&job(&far, 50, 5 * MS, 0)).blame.culprit_ranks, [3]);
 }
 
 #[test]

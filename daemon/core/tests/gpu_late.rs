@@ -446,6 +446,7 @@ fn slow_transfers_are_told_with_what_the_links_say_of_themselves() {
         retransmits: 35,
         rtt_ns: 1000,
         segments: 1200,
+        delivery_rate: 0,
     };
     writer.push_connection(process, connection).unwrap();
     let evidence = of_slow_transfers(job);

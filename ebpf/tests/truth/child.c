@@ -321,12 +321,12 @@ static void do_objects(const char *folder)
 	printf("polled %d\n", server);
 }
 
-// The kernel's own account of a connection: sent without repetitions, received, sent again, round trip in us.
+// The kernel's own account of a connection: sent without repetitions, received, sent again, round trip in us, delivery rate.
 static void tcp_account(int fd)
 {
 	unsigned char info[256] = { 0 };
 	socklen_t length = sizeof(info);
-	uint64_t sent, again, received;
+	uint64_t sent, again, received, rate;
 	uint32_t retransmits, rtt;
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &length) || length < 216)
 		die("TCP_INFO");
@@ -334,10 +334,11 @@ static void tcp_account(int fd)
 	memcpy(&rtt, info + 68, 4);
 	memcpy(&retransmits, info + 100, 4);
 	memcpy(&received, info + 128, 8);
+	memcpy(&rate, info + 160, 8);
 	memcpy(&sent, info + 200, 8);
 	memcpy(&again, info + 208, 8);
-	printf("tcp %llu %llu %u %u\n", (unsigned long long)(sent - again), (unsigned long long)received,
-	       retransmits, rtt);
+	printf("tcp %llu %llu %u %u %llu\n", (unsigned long long)(sent - again), (unsigned long long)received,
+	       retransmits, rtt, (unsigned long long)rate);
 }
 
 static void do_client(const char *address, int port, long bytes)

@@ -92,6 +92,7 @@ fn check(pair: &Pair) -> Option<Connection> {
     let sent = last(&recording, client_pid, "→ 10.97.0.2:4242");
     println!("kernel {kernel:?}, ours {sent:?}");
     assert_eq!((sent.sent, sent.received, u64::from(sent.retransmits)), (kernel[0], kernel[1], kernel[2]));
+    assert_eq!(sent.delivery_rate, kernel[4]);
     // The kernel counts the end of the stream as a byte received.
     assert_eq!((sent.sent, sent.received), (SENT, 5 + 1));
     assert!(sent.rtt_ns > 0 && u64::from(sent.segments) > SENT / 65536);

@@ -331,7 +331,7 @@ columns! {
 }
 columns! {
     /// Columns of [`RecordKind::Connection`](super::RecordKind::Connection).
-    connection: 8 {
+    connection: 9 {
         /// `local → peer` (string id).
         NAME = 2,
         /// Bytes sent, retransmitted ones not counted again.
@@ -344,6 +344,8 @@ columns! {
         RTT = 6,
         /// Segments sent, the repeated ones among them.
         SEGMENTS = 7,
+        /// What the kernel estimated the connection to deliver at the end of the stretch, bytes a second; 0 where unknown.
+        DELIVERY_RATE = 8,
     }
 }
 columns! {

@@ -107,6 +107,8 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
     let what = if case.kind == Kind::Decoy { "--decoy" } else { "--fault" };
     let every = case.culprits.len().max(1).to_string();
     let mut arguments = vec!["--forward-us", "2000", "--backward-us", "4000", "--bucket-mib", "4"];
+    // Loaders prepare the next batch while the devices work, not while the ranks launch.
+    arguments.extend(["--load-ms", "8"]);
     arguments.extend([what, case.fault, "--dose-ms", &dose_text, "--every", &every]);
     arguments.extend(more.iter().map(String::as_str));
     if case.means == Means::Chain {
@@ -115,6 +117,10 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
     let mut settings = format!("gpus={RANKS}");
     if case.means == Means::Loss {
         settings.push_str(&format!(";fault.drop={:.0}", 100.0 / dose));
+    }
+    if case.fault.starts_with("malloc-storm@") {
+        // As large allocations take: else what Python does between two calls is a good part of the storm.
+        settings.push_str(";alloc.ns=500000");
     }
     let log_text = log.display().to_string();
     let environment = [
@@ -149,7 +155,7 @@ fn recorded(
     match case.means {
         Means::Stop => {
             let (stops, _) = stopped_meanwhile(victim, dose, record)?;
-            Ok((stops.into_iter().map(|span| Dose { rank, span }).collect(), None))
+            Ok((stops.into_iter().map(|span| Dose::whole(rank, span)).collect(), None))
         }
         Means::Throttle => {
             let start = || Throttled::new(victim, dose);

@@ -32,6 +32,15 @@ pub(super) struct Dose {
     pub(super) rank: u32,
     /// Begin and end, Unix ns.
     pub(super) span: Span,
+    /// How much of it was the harm, ns.
+    pub(super) ns: u64,
+}
+
+impl Dose {
+    /// One that was nothing else.
+    pub(super) fn whole(rank: u32, span: Span) -> Self {
+        Self { rank, span, ns: span.1.abs_diff(span.0) }
+    }
 }
 
 /// What one device did.
@@ -82,7 +91,8 @@ impl Truth {
             match line {
                 Line::Dose(dose) => {
                     let span = (unix(dose.begin_ns, offset), unix(dose.end_ns, offset));
-                    truth.doses.push(Dose { rank: dose.rank, span });
+                    let whole = Dose::whole(dose.rank, span);
+                    truth.doses.push(Dose { ns: dose.own_ns.unwrap_or(whole.ns), ..whole });
                 }
                 Line::Op(op) => {
                     let Some(&(rank, offset)) = ranks.get(&op.pid) else { continue };
@@ -129,7 +139,7 @@ impl Truth {
             let (from, to) = line.split_once(' ')?;
             Some((from.parse().ok()?, to.trim().parse().ok()?))
         };
-        let doses = text.lines().filter_map(span).map(|span| Dose { rank, span }).collect();
+        let doses = text.lines().filter_map(span).map(|span| Dose::whole(rank, span)).collect();
         Self { doses, ..Self::default() }
     }
 
@@ -192,7 +202,7 @@ impl Truth {
 }
 
 fn mean<'a>(doses: impl Iterator<Item = &'a Dose>) -> (usize, f64) {
-    let all: Vec<f64> = doses.map(|dose| (dose.span.1 - dose.span.0) as f64).collect();
+    let all: Vec<f64> = doses.map(|dose| dose.ns as f64).collect();
     (all.len(), all.iter().sum::<f64>() / all.len().max(1) as f64)
 }
 

@@ -177,6 +177,7 @@ fn rows(writer: &mut Writer, threads: &Threads, late: bool, at: i64) -> Result<(
             segments: 3,
             retransmits: 1,
             rtt_ns: 50_000,
+            delivery_rate: 1_000_000,
         },
     )?;
     Ok(())

@@ -280,6 +280,9 @@ pub struct Dose {
     pub begin_ns: u64,
     /// It ended.
     pub end_ns: u64,
+    /// What of it was the harm, where not all was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_ns: Option<u64>,
 }
 
 /// Lines are held back at most this long.

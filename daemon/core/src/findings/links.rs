@@ -111,6 +111,8 @@ struct Traffic {
     length: f64,
     /// Round trips, of each stretch in which it sent, ns.
     rtts_ns: Vec<u64>,
+    /// What it was estimated to deliver, of the same, bytes a second; as far as known.
+    rates: Vec<u64>,
 }
 
 impl Traffic {
@@ -120,6 +122,7 @@ impl Traffic {
         self.repeats += row.retransmits as f64 / row.segments.max(1) as f64 * row.duration_ns as f64;
         self.length += row.duration_ns as f64;
         self.rtts_ns.push(row.rtt_ns);
+        self.rates.extend((row.delivery_rate > 0).then_some(row.delivery_rate));
     }
 
     fn join(&mut self, other: &Self) {
@@ -136,10 +139,19 @@ impl Traffic {
 
     /// Median round trip, ns: one that ends while no CPU is free is long on a good link as well.
     fn rtt_ns(&self) -> u64 {
-        let mut all = self.rtts_ns.clone();
-        all.sort_unstable();
-        all.get(all.len() / 2).copied().unwrap_or(0)
+        median(&self.rtts_ns).unwrap_or(0)
     }
+
+    /// Median of what it was estimated to deliver, bytes a second.
+    fn rate(&self) -> Option<u64> {
+        median(&self.rates)
+    }
+}
+
+fn median(values: &[u64]) -> Option<u64> {
+    let mut all = values.to_vec();
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
 }
 
 /// What each connection of a device's processes did, by its name.
@@ -226,18 +238,24 @@ const MIN_REPEATS: u64 = 10;
 const OF_LONGEST: u64 = 3;
 const BAD_RTT: u64 = 4;
 const MIN_RTT_NS: u64 = 2_000_000;
-/// Connections that carry less than this share of what the busiest does tell nothing by their round trip.
+/// A link is bad, too, where it delivers at most this part of what good ones do.
+const BAD_RATE: u64 = 8;
+/// Connections that carry less than this share of what the busiest does tell nothing by their round trip or their rate.
 const MIN_TRAFFIC: f64 = 0.1;
 
 /// A connection between two ranks, or from a rank to somebody else.
 struct Link<'a> {
     name: &'a str,
-    /// Positions of the ledgers of the ranks at its ends.
+    /// Positions of the ledgers of the ranks at its ends; one where the other end is elsewhere, which may be far away. Only
+    /// links with as many ends are compared.
     ends: BTreeSet<usize>,
     of: Traffic,
     /// Round trip from the end where it is shorter, ns: who hears nothing back for a while waits for an acknowledgement that
     /// is delayed on purpose, however good the link is. A bad link delays both.
     rtt_ns: u64,
+    /// What it was estimated to deliver, from the end where that is less, bytes a second. The other end may not see that a
+    /// link is slow: where what it sends fits into a queue on the way it never has more to send than goes out.
+    rate: Option<u64>,
 }
 
 /// Which links of a job of ranks on CPUs are bad, how that shows, and the rank at which all of them end.
@@ -278,19 +296,21 @@ fn links_of<'a, S: ReadAt>(
             Some((&reversed, _)) if reversed < name => {}
             Some((_, (peer, back))) => {
                 let rtt_ns = of.rtt_ns().min(back.rtt_ns());
+                let rate = of.rate().into_iter().chain(back.rate()).min();
                 let mut of = of.clone();
                 of.join(back);
-                links.push(Link { name, ends: BTreeSet::from([*at, *peer]), of, rtt_ns });
+                links.push(Link { name, ends: BTreeSet::from([*at, *peer]), of, rtt_ns, rate });
             }
             None => {
-                links.push(Link { name, ends: BTreeSet::from([*at]), of: of.clone(), rtt_ns: of.rtt_ns() });
+                let (rtt_ns, rate) = (of.rtt_ns(), of.rate());
+                links.push(Link { name, ends: BTreeSet::from([*at]), of: of.clone(), rtt_ns, rate });
             }
         }
     }
     links
 }
 
-/// Finds the bad ones: by repeated segments, else by their round trips.
+/// Finds the bad ones: by repeated segments, else by what they deliver, else by their round trips.
 fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
     let repeats = |link: &Link<'_>| link.of.again >= MIN_REPEATS && link.of.repeats() >= BAD_REPEATS;
     if links.iter().any(repeats) {
@@ -300,16 +320,73 @@ fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
     let busiest = links.iter().map(|link| link.of.segments).max()?;
     let links: Vec<Link<'_>> =
         links.into_iter().filter(|link| link.of.segments as f64 >= busiest as f64 * MIN_TRAFFIC).collect();
-    let mut times: Vec<u64> = links.iter().map(|link| link.rtt_ns).collect();
-    times.sort_unstable();
-    let longest = *times.last()?;
-    // Half of the links may be bad, as those of one rank of four are.
-    let good = *times.get(times.len().saturating_sub(1) / 4)?;
-    if longest < good.saturating_mul(BAD_RTT).max(MIN_RTT_NS) {
-        return None;
+    let slow = slow(&links);
+    if !slow.is_empty() {
+        let is_slow = |link: &Link<'_>| slow.contains(link.name);
+        let cost = |link: &Link<'_>| 1.0 / link.rate.unwrap_or(u64::MAX) as f64;
+        return Some(apart(links, is_slow, "delivered little", cost, delivered));
     }
-    let is_long = |link: &Link<'_>| link.rtt_ns >= longest / OF_LONGEST;
-    Some(apart(links, is_long, "had long round trips", |link| link.rtt_ns as f64, round_trip))
+    let far = far(&links);
+    let is_far = |link: &Link<'_>| far.contains(link.name);
+    (!far.is_empty())
+        .then(|| apart(links, is_far, "had long round trips", |link| link.rtt_ns as f64, round_trip))
+}
+
+/// Of links of each number of ends, the value of the better ones by worth: half of the links may be bad, as those of one rank of
+/// four are.
+fn of_good(links: &[Link<'_>], worth: impl Fn(&Link<'_>) -> Option<u64>) -> BTreeMap<usize, u64> {
+    let mut all: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    for link in links {
+        all.entry(link.ends.len()).or_default().extend(worth(link));
+    }
+    let good = |(ends, mut worths): (usize, Vec<u64>)| {
+        worths.sort_unstable_by_key(|worth| std::cmp::Reverse(*worth));
+        Some((ends, *worths.get(worths.len().checked_sub(1)? / 4)?))
+    };
+    all.into_iter().filter_map(good).collect()
+}
+
+/// Names of those that deliver much less than others whose ends are like theirs.
+fn slow<'a>(links: &[Link<'a>]) -> BTreeSet<&'a str> {
+    let good = of_good(links, |link| link.rate);
+    let is_slow = |link: &&Link<'a>| {
+        let both = link.rate.zip(good.get(&link.ends.len()));
+        both.is_some_and(|(rate, good)| rate.saturating_mul(BAD_RATE) <= *good)
+    };
+    links.iter().filter(is_slow).map(|link| link.name).collect()
+}
+
+/// Names of those that have long round trips among links whose ends are like theirs.
+fn far<'a>(links: &[Link<'a>]) -> BTreeSet<&'a str> {
+    // The better, the shorter.
+    let good = of_good(links, |link| Some(u64::MAX - link.rtt_ns));
+    let mut longest: BTreeMap<usize, u64> = BTreeMap::new();
+    for link in links {
+        let most = longest.entry(link.ends.len()).or_default();
+        *most = link.rtt_ns.max(*most);
+    }
+    let is_far = |link: &&Link<'a>| {
+        let ends = link.ends.len();
+        let good_ns = good.get(&ends).map_or(0, |worth| u64::MAX - worth);
+        let longest_ns = longest.get(&ends).copied().unwrap_or(0);
+        let is_long = longest_ns >= good_ns.saturating_mul(BAD_RTT).max(MIN_RTT_NS);
+        is_long && link.rtt_ns >= longest_ns / OF_LONGEST
+    };
+    links.iter().filter(is_far).map(|link| link.name).collect()
+}
+
+fn delivered(link: &Link<'_>) -> String {
+    link.rate.map_or_else(String::new, bit_rate)
+}
+
+/// Bytes a second, in the unit in which links are sold.
+fn bit_rate(bytes: u64) -> String {
+    let megabits = bytes as f64 * 8e-6;
+    if megabits < 1000.0 {
+        format!("{megabits:.0} Mbit/s")
+    } else {
+        format!("{:.1} Gbit/s", megabits / 1000.0)
+    }
 }
 
 fn round_trip(link: &Link<'_>) -> String {
@@ -382,6 +459,7 @@ pub(super) fn between_ranks<S: ReadAt>(
     }
     for link in bad.iter().flat_map(|bad| &bad.links).take(MAX_NAMED) {
         evidence.push_str(&format!("; {}, {}", resent(link.name, &link.of), round_trip(link)));
+        evidence.extend(link.rate.map(|rate| format!(", {} delivered", bit_rate(rate))));
     }
     if let Some(bad) = bad.as_ref().filter(|bad| !bad.others.is_empty()) {
         evidence.push_str(&format!("; of the others the worst has {}", bad.others));

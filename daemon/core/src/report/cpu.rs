@@ -179,6 +179,8 @@ pub struct ConnectionReport {
     pub retransmits: u64,
     /// Smoothed round-trip time at the end, ns.
     pub rtt_ns: u64,
+    /// What the kernel estimated it to deliver at the end, bytes a second; 0 where unknown.
+    pub delivery_rate: u64,
 }
 
 /// One block device.
@@ -389,6 +391,7 @@ fn connections(ledger: &CpuLedger, tables: &Tables) -> Vec<ConnectionReport> {
             segments: connection.segments,
             retransmits: connection.retransmits,
             rtt_ns: connection.rtt_ns,
+            delivery_rate: connection.delivery_rate,
         })
         .collect()
 }

@@ -323,6 +323,9 @@ host_row! {
         rtt_ns: u64 = RTT Measure,
         /// Segments sent, the repeated ones among them.
         segments: u64 = SEGMENTS Measure,
+        /// What the kernel estimated it to deliver at the end, bytes a second; 0 where unknown. It takes no sample into account
+        /// that the program cut short by sending nothing more, unless that is a better one.
+        delivery_rate: u64 = DELIVERY_RATE Measure,
     }
 }
 

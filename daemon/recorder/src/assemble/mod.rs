@@ -540,6 +540,7 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             retransmits: u64::from(now.retransmits.saturating_sub(before.retransmits)),
             rtt_ns: now.rtt_ns,
             segments: u64::from(now.segments.saturating_sub(before.segments)),
+            delivery_rate: now.delivery_rate,
         };
         self.ingest.writer().push_connection(process, row)
     }

@@ -37,6 +37,8 @@ pub struct ConnectionTally {
     pub retransmits: u64,
     /// Smoothed round-trip time at the end, ns.
     pub rtt_ns: u64,
+    /// What the kernel estimated it to deliver at the end, bytes a second; 0 where unknown.
+    pub delivery_rate: u64,
 }
 
 /// Requests to a block device.
@@ -115,6 +117,9 @@ impl Io {
                 add(&mut connection.retransmits, row.retransmits);
                 if row.rtt_ns > 0 {
                     connection.rtt_ns = row.rtt_ns;
+                }
+                if row.delivery_rate > 0 {
+                    connection.delivery_rate = row.delivery_rate;
                 }
             }
         }
