@@ -165,6 +165,9 @@ class Ranks:
         comm = comm or self.comm
         self.nccl.ncclAllReduce(memory, memory, c_size_t(count), c_int(FLOAT32), c_int(SUM), comm, stream)
 
+    def broadcast(self, memory, count, root, stream):
+        self.nccl.ncclBroadcast(memory, memory, c_size_t(count), c_int(FLOAT32), c_int(root), self.comm, stream)
+
     def close(self):
         for comm in filter(None, [self.comm, self.before, self.after]):
             self.nccl.ncclCommDestroy(comm)

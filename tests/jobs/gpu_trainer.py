@@ -54,6 +54,7 @@ def arguments():
     parser.add_argument("--load-ms", type=float, default=1, help="what a batch costs a loader's worker")
     parser.add_argument("--data", help="folder whose files the loader reads; %%r is the rank")
     parser.add_argument("--chain", action="store_true", help="each rank meets the one before it and the one after it, and no other")
+    parser.add_argument("--buffers", action="store_true", help="rank 0 sends what it normalises by at the begin of each step")
     parser.add_argument("--fault", default="none@0", help="KIND@RANK[,KIND@RANK...]")
     parser.add_argument("--fetch-from", default="127.0.0.1:9", help="HOST:PORT that the fault fetch asks and waits for")
     parser.add_argument("--fetch-bytes-a-ms", type=int, default=0, help="of the dose; 0: the peer waits that long")
@@ -327,6 +328,8 @@ class Trainer:
         gpu.copy(self.batch, self.pinned, BATCH_BYTES, 1, self.compute)
         if args.chain:
             self.meet(self.ranks.before)
+        if args.buffers:
+            self.ranks.broadcast(self.gradients, 1 << 12, 0, self.compute)
         for _ in range(args.layers):
             self.kernel("forward_gemm", args.forward_us, harmed)
         for _ in range(args.layers):

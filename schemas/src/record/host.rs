@@ -135,6 +135,14 @@ numbered_enum! {
     }
 }
 
+impl CollectiveOp {
+    /// Whether it goes to or from one rank, its root.
+    #[must_use]
+    pub fn has_root(self) -> bool {
+        matches!(self, Self::Broadcast | Self::Reduce | Self::Gather | Self::Scatter)
+    }
+}
+
 /// Declares the column numbers of a record kind. `START` and `DURATION` are those of every kind: begin in the source's
 /// clock and length, ns.
 macro_rules! columns {

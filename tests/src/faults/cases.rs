@@ -66,6 +66,8 @@ pub enum Means {
     Trainer,
     /// The same; each rank meets its neighbours only.
     Chain,
+    /// The same; rank 0 sends the others something at the begin of each step.
+    Buffers,
     /// The rank's process is stopped four times a second for the dose.
     Stop,
     /// The rank's launching thread may run 1 ms in each period; the dose is the period.
@@ -237,6 +239,11 @@ pub const CASES: &[Case] = &[
         // A dose reaches the last rank steps later, perhaps behind the window's end.
         Means::Chain,
         beside(case("chain of four ranks", "late@0", culprit!(0, HOST, SLEEPS, SLEEP)), &[10.0, 40.0, 100.0]),
+    ),
+    by(
+        // What the root does before it launches is in the wait as well, which comes first in a step.
+        Means::Buffers,
+        beside(case("late root of a broadcast", "late@0", culprit!(0, HOST, SLEEPS, SLEEP)), DOSES),
     ),
     by(
         Means::Mpi,

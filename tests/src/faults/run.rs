@@ -111,8 +111,10 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
     arguments.extend(["--load-ms", "8"]);
     arguments.extend([what, case.fault, "--dose-ms", &dose_text, "--every", &every]);
     arguments.extend(more.iter().map(String::as_str));
-    if case.means == Means::Chain {
-        arguments.push("--chain");
+    match case.means {
+        Means::Chain => arguments.push("--chain"),
+        Means::Buffers => arguments.push("--buffers"),
+        _ => {}
     }
     let mut settings = format!("gpus={RANKS}");
     if case.means == Means::Loss {

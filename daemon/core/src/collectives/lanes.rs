@@ -1,6 +1,7 @@
 //! The communication kernels of each device, by communicator as far as that is known.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 
 use hashbrown::HashMap;
 use stallscope_schemas::record::{
@@ -27,6 +28,8 @@ pub(super) struct Mark {
     pub(super) end: TimeNs,
     pub(super) name: StringId,
     pub(super) operation: CollectiveOp,
+    /// The rank from which or to which it goes, where it has one and that is known.
+    pub(super) root: Root,
     /// Bytes that this rank put in; 0 where unknown.
     pub(super) bytes: u64,
     /// Position in the communicator's order, where that is known on all ranks alike.
@@ -41,6 +44,21 @@ impl Mark {
     /// A time of it as its own device tells it.
     pub(super) fn own(&self, time: TimeNs) -> TimeNs {
         TimeNs(time.0.saturating_sub(self.shift.ns))
+    }
+}
+
+/// A rank of a communicator, in one byte: there are many kernels, and nearly all roots are the first rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Root(Option<NonZeroU8>);
+
+impl Root {
+    /// Nothing is known of one beyond 254.
+    pub(super) fn of(rank: u32) -> Self {
+        Self(rank.checked_add(1).and_then(|one_more| NonZeroU8::new(u8::try_from(one_more).ok()?)))
+    }
+
+    pub(super) fn rank(self) -> Option<u32> {
+        self.0.map(|one_more| u32::from(one_more.get()) - 1)
     }
 }
 
@@ -72,6 +90,8 @@ pub(super) struct Lane {
     pub(super) group: Option<StringId>,
     /// Its ranks, where known.
     pub(super) group_size: u64,
+    /// Which of them its device is, where a call says so.
+    pub(super) rank: Option<u32>,
     /// By their begin.
     pub(super) marks: Vec<Mark>,
     /// Those that had not ended when the recording did.
@@ -88,6 +108,8 @@ struct Known {
     group: StringId,
     group_size: u64,
     operation: CollectiveOp,
+    root: Root,
+    rank: Option<u32>,
     bytes: u64,
     sequence: Option<u64>,
     call: u64,
@@ -164,6 +186,7 @@ fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<Lane> {
                 end: op.end,
                 name: op.name,
                 operation: known.map_or_else(|| names.operation(op.name), |k| k.operation),
+                root: known.map_or(Root::default(), |k| k.root),
                 bytes: known.map_or(0, |k| k.bytes),
                 sequence: known.and_then(|k| k.sequence),
                 call: known.map_or(0, |k| k.call),
@@ -195,12 +218,14 @@ fn into_lanes(device: DeviceId, marks: Vec<(Op, Mark, Option<Known>)>, tables: &
             // An address of one process says nothing to another.
             group: group.filter(|&g| is_shared(tables.string(g))),
             group_size: 0,
+            rank: None,
             marks: Vec::new(),
             open: Vec::new(),
             called: group.unwrap_or(StringId(0)),
             threads: Vec::new(),
         });
         lane.group_size = lane.group_size.max(known.map_or(0, |k| k.group_size));
+        lane.rank = lane.rank.or_else(|| known?.rank);
         if let Some((thread, _)) = op.launch.filter(|(thread, _)| !lane.threads.contains(thread)) {
             lane.threads.push(thread);
         }
@@ -315,6 +340,8 @@ struct Call {
     sequence: u64,
     group: StringId,
     operation: CollectiveOp,
+    root: Root,
+    rank: Option<u32>,
     is_nested: bool,
 }
 
@@ -328,6 +355,8 @@ impl Call {
             sequence: row.sequence,
             group: row.group,
             operation: row.operation,
+            root: row.peer.filter(|_| row.operation.has_root()).map_or(Root::default(), Root::of),
+            rank: row.rank,
             is_nested: row.flags & call_flags::NESTED != 0,
         }
     }
@@ -359,6 +388,8 @@ impl<'a, S: ReadAt> Calls<'a, S> {
                 group: row.group,
                 group_size: row.group_size,
                 operation: operation(self.capture.tables().string(row.name)),
+                root: Root::default(),
+                rank: None,
                 bytes: row.bytes,
                 sequence: row.sequence,
                 call: 0,
@@ -386,6 +417,8 @@ fn known(calls: &[Call], at: TimeNs) -> Option<Known> {
         group: call.group,
         group_size: call.group_size,
         operation: call.operation,
+        root: call.root,
+        rank: call.rank,
         bytes: call.bytes,
         // A process counts from the recording's begin: the number of another means another call.
         sequence: None,
@@ -403,6 +436,8 @@ fn known(calls: &[Call], at: TimeNs) -> Option<Known> {
         group: if all.group == one.group { all.group } else { StringId(0) },
         group_size: all.group_size.max(one.group_size),
         operation: if all.operation == one.operation { one.operation } else { CollectiveOp::Other },
+        root: if all.root == one.root { one.root } else { Root::default() },
+        rank: all.rank.or(one.rank),
         bytes: all.bytes.saturating_add(one.bytes),
         sequence: None,
         // The last of them: the kernel is that of all.

@@ -148,7 +148,7 @@ impl Transfer {
             CollectiveOp::AllGather | CollectiveOp::ReduceScatter | CollectiveOp::AllToAll => {
                 (ranks - 1.0) / ranks
             }
-            CollectiveOp::Send => 1.0,
+            CollectiveOp::Send | CollectiveOp::Broadcast | CollectiveOp::Reduce => 1.0,
             _ => return None,
         };
         Some(self.algorithm_bandwidth()? * factor)
@@ -168,9 +168,10 @@ pub(super) fn matched(lanes: &[Lane], tables: &Tables, error_ns: u64) -> Matched
     let alone = alone(&groups, lanes);
     for members in groups {
         let is_whole = is_whole(&members, lanes, tables, &alone);
+        let group = Group { is_whole, ranks: ranks(&members, lanes, tables, is_whole) };
         let mut before = None;
         for kernels in operations(&members, lanes) {
-            before = work.split(&kernels, is_whole, before);
+            before = work.split(&kernels, &group, before);
         }
     }
     let transfers = floors(lanes, &mut work.splits, work.kinds);
@@ -395,6 +396,22 @@ fn is_whole(members: &[usize], lanes: &[Lane], tables: &Tables, alone: &BTreeSet
     }
 }
 
+/// The ranks of a communicator's lanes in it, by position of the lane; none where they are not known. Where calls do not say and
+/// all of its ranks are there, they are taken to have the order that they have in the job.
+fn ranks(members: &[usize], lanes: &[Lane], tables: &Tables, is_whole: bool) -> BTreeMap<usize, u32> {
+    let said = members.iter().map(|&at| Some((at, lanes.get(at)?.rank?)));
+    if let Some(said) = said.collect() {
+        return said;
+    }
+    let of_job = |&at: &usize| {
+        let process = tables.device(lanes.get(at)?.device)?.processes.first().copied();
+        Some((tables.process(process?)?.rank?, at))
+    };
+    let in_order: Option<BTreeMap<u32, usize>> = members.iter().map(of_job).collect();
+    let in_order = in_order.filter(|all| is_whole && all.len() == members.len()).unwrap_or_default();
+    in_order.into_values().zip(0..).collect()
+}
+
 /// Whether nobody leaves before all have entered.
 pub(super) fn synchronises(operation: CollectiveOp, ranks: usize) -> bool {
     match operation {
@@ -407,6 +424,29 @@ pub(super) fn synchronises(operation: CollectiveOp, ranks: usize) -> bool {
         CollectiveOp::Send | CollectiveOp::Recv => ranks == 2,
         _ => false,
     }
+}
+
+/// The kernels of an operation that could not end before the last one of them had begun. Of a broadcast and a scatter that is
+/// the root with those that came before it; of a reduction and a gather it is the last one with the root. None where there are
+/// no two, or it is not known who is the root.
+fn dependent(kernels: Vec<Kernel>) -> Option<Vec<Kernel>> {
+    let operation = kernels.first()?.mark.operation;
+    if synchronises(operation, kernels.len()) {
+        return Some(kernels);
+    }
+    let mut roots = kernels.iter().filter(|kernel| kernel.is_root != Some(false));
+    let root = *roots.next().filter(|root| root.is_root == Some(true) && roots.next().is_none())?;
+    let kept: Vec<Kernel> = match operation {
+        CollectiveOp::Broadcast | CollectiveOp::Scatter => {
+            kernels.into_iter().filter(|kernel| kernel.mark.start <= root.mark.start).collect()
+        }
+        CollectiveOp::Reduce | CollectiveOp::Gather => {
+            let last = *kernels.iter().max_by_key(|kernel| (kernel.mark.start, Reverse(kernel.device)))?;
+            if last.device == root.device { Vec::new() } else { vec![root, last] }
+        }
+        _ => return None,
+    };
+    (kept.len() > 1).then_some(kept)
 }
 
 /// Operation, bytes, kernel, ranks.
@@ -431,6 +471,16 @@ struct Kernel {
     device: DeviceId,
     clock: LaneClock,
     mark: Mark,
+    /// Whether it is the root of its operation; none where that is not known.
+    is_root: Option<bool>,
+}
+
+/// What is known of a communicator.
+struct Group {
+    /// All of its ranks were seen.
+    is_whole: bool,
+    /// Ranks by position of their lanes.
+    ranks: BTreeMap<usize, u32>,
 }
 
 impl Kernel {
@@ -461,7 +511,7 @@ impl Splitting<'_> {
     fn split(
         &mut self,
         kernels: &Kernels,
-        is_whole: bool,
+        group: &Group,
         before: Option<OperationId>,
     ) -> Option<OperationId> {
         let lanes = self.lanes;
@@ -469,18 +519,24 @@ impl Splitting<'_> {
             .iter()
             .filter_map(|&(lane, at)| {
                 let of = lanes.get(lane)?;
-                Some(Kernel { lane, at, device: of.device, clock: of.clock, mark: *of.marks.get(at)? })
+                let mark = *of.marks.get(at)?;
+                let is_root = mark.root.rank().zip(group.ranks.get(&lane)).map(|(root, rank)| root == *rank);
+                Some(Kernel { lane, at, device: of.device, clock: of.clock, mark, is_root })
             })
             .collect();
+        let all = kernels.len();
+        let kernels = dependent(kernels)?;
+        // Where some neither waited for the last one nor were waited for, what the others do after it is not known.
+        let is_whole = group.is_whole && kernels.len() == all;
         let latest = kernels.iter().max_by_key(|kernel| (kernel.mark.start, Reverse(kernel.device)));
         let &Kernel { device: last_device, mark: last, .. } = latest?;
-        if !synchronises(last.operation, kernels.len()) {
-            return None;
-        }
         let bytes = kernels.iter().map(|k| k.mark.bytes).max().unwrap_or(0);
-        let kind = self.kinds.entry((last.operation.id(), bytes, last.name, kernels.len())).or_default();
-        kind.operation = Some(last.operation);
-        kind.count += 1;
+        let key = (last.operation.id(), bytes, last.name, kernels.len());
+        let mut kind = (kernels.len() == all).then(|| self.kinds.entry(key).or_default());
+        if let Some(kind) = &mut kind {
+            kind.operation = Some(last.operation);
+            kind.count += 1;
+        }
         let number = OperationId::try_from(self.operations.len()).ok();
         for own in &kernels {
             let &Kernel { lane, at, device, mark, .. } = own;
@@ -497,11 +553,13 @@ impl Splitting<'_> {
                 let wait_until = surely.unwrap_or(mark.start).max(mark.start);
                 (number.filter(|_| wait_until > mark.start), wait_until)
             };
-            kind.wait_ns = kind.wait_ns.saturating_add(wait_until.since(mark.start));
-            if let (Ok(lane), Ok(at)) = (u32::try_from(lane), u32::try_from(at)) {
-                kind.kernels.push((lane, at));
+            if let Some(kind) = &mut kind {
+                kind.wait_ns = kind.wait_ns.saturating_add(wait_until.since(mark.start));
+                if let (Ok(lane), Ok(at)) = (u32::try_from(lane), u32::try_from(at)) {
+                    kind.kernels.push((lane, at));
+                }
+                kind.transfers_ns.push(mark.end.since(last.start));
             }
-            kind.transfers_ns.push(mark.end.since(last.start));
             if let Some(slot) = self.splits.get_mut(lane).and_then(|of| of.get_mut(at)) {
                 let (came, floor_until) = (last.start, uncertain_until);
                 *slot = Some(Split { waits_in, came, wait_until, uncertain_until, floor_until, is_whole });

@@ -2,7 +2,7 @@ use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::{DeviceId, SourceId, StringId, TimeNs};
 
 use super::Transfer;
-use super::lanes::{Lane, LaneClock, Mark};
+use super::lanes::{Lane, LaneClock, Mark, Root};
 use super::matching::{Matched, Split, matched};
 use super::phases::{Phase, Stretch, pieces, resolve};
 use crate::capture::{Shift, Tables};
@@ -16,6 +16,7 @@ fn mark(start: i64, end: i64) -> Mark {
         end: TimeNs(end),
         name,
         operation: CollectiveOp::AllReduce,
+        root: Root::default(),
         bytes: 0,
         sequence: None,
         call: 0,
@@ -27,7 +28,7 @@ fn lane(device: u32, group: Option<StringId>, marks: Vec<Mark>) -> Lane {
     // As many as there are: else nothing beyond the wait for those seen is known.
     let clock = LaneClock::Own(SourceId(0));
     let (open, called, threads) = (Vec::new(), StringId(0), Vec::new());
-    Lane { device: DeviceId(device), clock, group, group_size: 2, marks, open, called, threads }
+    Lane { device: DeviceId(device), clock, group, group_size: 2, rank: None, marks, open, called, threads }
 }
 
 fn phases(lanes: &[Lane], error_ns: u64, device: u32) -> Vec<(i64, i64, Phase)> {
@@ -138,12 +139,75 @@ fn kernels_that_cannot_be_one_operation_are_not_split() {
     // The second begins after the first has ended: whatever they are called.
     let apart = [lane(0, Some(COMM), vec![mark(0, 100)]), lane(1, Some(COMM), vec![mark(200, 300)])];
     assert_eq!(phases(&apart, 0, 0), [(0, 100, Phase::Unsplit)]);
-    // The root of a broadcast does not wait for those that receive.
-    let rooted = |device: i64| {
-        let mark = Mark { operation: CollectiveOp::Broadcast, ..mark(device * 50, 100) };
-        lane(u32::try_from(device).unwrap(), Some(COMM), vec![mark])
+}
+
+/// Begin of each rank's kernel in one operation with a root; all end at 1000.
+fn rooted(operation: CollectiveOp, root: Option<u32>, starts: &[i64]) -> Vec<Lane> {
+    let of = |(device, &start): (u32, &i64)| {
+        let root = root.map_or(Root::default(), Root::of);
+        let mut lane = lane(device, Some(COMM), vec![Mark { operation, root, ..mark(start, 1000) }]);
+        lane.group_size = starts.len() as u64;
+        lane.rank = Some(device);
+        lane
     };
-    assert_eq!(phases(&[rooted(0), rooted(1)], 0, 0), [(0, 100, Phase::Unsplit)]);
+    (0..).zip(starts).map(of).collect()
+}
+
+#[test]
+fn those_that_receive_wait_for_the_root_and_it_for_nobody() {
+    use CollectiveOp::{Broadcast, Scatter};
+    for operation in [Broadcast, Scatter] {
+        // It comes last: what follows is transfer.
+        let late = rooted(operation, Some(2), &[0, 100, 600]);
+        let all = [(0, 600, Phase::Wait(0)), (600, 1000, Phase::Floor)];
+        assert_eq!(phases(&late, 0, 0), all);
+        assert_eq!(phases(&late, 0, 2), [(600, 1000, Phase::Floor)]);
+        let Matched { operations, transfers, .. } = matched(&late, &Tables::default(), 0);
+        assert_eq!((operations[0].last, operations[0].came.len()), (DeviceId(2), 3));
+        assert_eq!(transfers[0].wait_ns, 600 + 500);
+        // One comes after it: for which of the two the first one waits from then on is not known.
+        let between = rooted(operation, Some(1), &[0, 100, 600]);
+        let unsplit = Phase::Unsplit;
+        assert_eq!(phases(&between, 0, 0), [(0, 100, Phase::Wait(0)), (100, 1000, unsplit)]);
+        assert_eq!(phases(&between, 30, 0)[..2], [(0, 70, Phase::Wait(0)), (70, 130, Phase::Uncertain)]);
+        assert_eq!(phases(&between, 0, 1), [(100, 1000, unsplit)]);
+        assert_eq!(phases(&between, 0, 2), [(600, 1000, unsplit)]);
+        let Matched { operations, transfers, .. } = matched(&between, &Tables::default(), 0);
+        assert_eq!((operations[0].last, operations[0].came.len()), (DeviceId(1), 2));
+        assert!(transfers.is_empty());
+        // The root comes first: nobody waits for it.
+        assert_eq!(phases(&rooted(operation, Some(0), &[0, 100, 600]), 0, 0), [(0, 1000, unsplit)]);
+    }
+}
+
+#[test]
+fn a_root_that_collects_waits_for_the_last_one_and_the_others_are_not_known_to() {
+    for operation in [CollectiveOp::Reduce, CollectiveOp::Gather] {
+        let late = rooted(operation, Some(0), &[0, 100, 600]);
+        assert_eq!(phases(&late, 0, 0), [(0, 600, Phase::Wait(0)), (600, 1000, Phase::Unsplit)]);
+        assert_eq!(phases(&late, 0, 1), [(100, 1000, Phase::Unsplit)]);
+        // It comes last itself.
+        assert_eq!(phases(&rooted(operation, Some(2), &[0, 100, 600]), 0, 0), [(0, 1000, Phase::Unsplit)]);
+    }
+}
+
+#[test]
+fn without_one_root_nothing_is_known_of_an_operation_that_has_one() {
+    let broadcast = CollectiveOp::Broadcast;
+    assert_eq!(phases(&rooted(broadcast, None, &[0, 50]), 0, 0), [(0, 1000, Phase::Unsplit)]);
+    // The ranks differ in what the root is.
+    let mut two = rooted(broadcast, Some(1), &[0, 50]);
+    two[0].marks[0].root = Root::of(0);
+    assert_eq!(phases(&two, 0, 0), [(0, 1000, Phase::Unsplit)]);
+    // Nor where it is not known which rank one is, and the job does not say.
+    let mut two = rooted(broadcast, Some(1), &[0, 50]);
+    assert_eq!(phases(&two, 0, 0)[0], (0, 50, Phase::Wait(0)));
+    two[0].rank = None;
+    assert_eq!(phases(&two, 0, 0), [(0, 1000, Phase::Unsplit)]);
+    assert_eq!(
+        (Root::of(254).rank(), Root::of(255).rank(), Root::of(u32::MAX).rank()),
+        (Some(254), None, None)
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ mod processes;
 
 use std::collections::BTreeMap;
 
-use stallscope_schemas::record::{CollectiveOp, WaitKind};
+use stallscope_schemas::record::WaitKind;
 use stallscope_schemas::units::TimeNs;
 
 use super::live::{HANG_NS, LONGER, undecided};
@@ -190,10 +190,7 @@ impl<S: ReadAt> Verdict<'_, S> {
 
     /// Of an operation that goes through one rank, only that one's absence keeps the others for certain.
     fn only_the_root(&self, hang: &mut Hang, group: &Hung) {
-        use CollectiveOp::{Broadcast, Gather, Reduce, Scatter};
-        if hang.fault != Fault::NeverCame
-            || !matches!(hang.call.operation, Broadcast | Gather | Reduce | Scatter)
-        {
+        if hang.fault != Fault::NeverCame || !hang.call.operation.has_root() {
             return;
         }
         let call = self.lanes(&group.cluster).find_map(|(_, lane, _)| lane.open()?.peer);
