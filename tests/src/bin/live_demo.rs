@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 use stallscope_cupti_double::folder::Version;
 use stallscope_tests::live::gpu::{GpuJob, double};
 use stallscope_tests::live::job::MpiJob;
@@ -21,7 +23,15 @@ const GPU_LATENCY: Duration = Duration::from_millis(5);
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let folder = arguments.next().context("usage: live_demo FOLDER [gpu]")?;
+    with_own_mounts().context("cannot keep what is mounted to itself (needs root)")?;
     if arguments.next().is_some() { on_gpus(&folder) } else { on_cpus(&folder) }
+}
+
+/// From here on what is mounted goes with the last process of the demonstration, however that ends.
+fn with_own_mounts() -> std::io::Result<()> {
+    // SAFETY: no other thread has begun that could count on what is unshared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 
 /// Runs the program that is demonstrated, and shows how it was called.
