@@ -251,7 +251,14 @@ pub(crate) fn wait(markers: &[Marker], why: truth::Why, call: &Call) {
                 let rest = Duration::from_nanos(until_ns - now_ns);
                 KNOWN.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
             }
-            None => KNOWN.wait(state).unwrap_or_else(PoisonError::into_inner),
+            None => {
+                state.waits += 1;
+                let number = state.waits;
+                state.waiting.insert(number, markers.to_vec());
+                let mut state = KNOWN.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.waiting.remove(&number);
+                state
+            }
         };
     };
     drop(state);
@@ -278,14 +285,26 @@ pub(crate) fn blocked(why: truth::Why, call: &Call, enter_ns: u64, leave_ns: u64
 
 /// A meeting has ended.
 pub(crate) fn finish(id: OpId, end_ns: u64) {
-    with(|state| state.model.finish(id, end_ns));
-    KNOWN.notify_all();
+    with_waiters(|state| {
+        state.model.finish(id, end_ns);
+    });
 }
 
 /// A meeting will not take place.
 pub(crate) fn cancel(id: OpId) {
-    with(|state| state.model.cancel(id, sys::monotonic_ns()));
-    KNOWN.notify_all();
+    with_waiters(|state| state.model.cancel(id, sys::monotonic_ns()));
+}
+
+/// Work on the state, and wake those who wait if one of them now knows until when. To wake them for each meeting of a step
+/// would cost their CPUs what devices do not.
+fn with_waiters(body: impl FnOnce(&mut State)) {
+    let known = with(|state| {
+        body(state);
+        state.waiting.values().any(|markers| markers.iter().all(|m| m.at_ns().is_some()))
+    });
+    if known {
+        KNOWN.notify_all();
+    }
 }
 
 /// Tell the truth log and CUPTI about what has ended.

@@ -143,6 +143,9 @@ pub(crate) struct State {
     pub(crate) model: Model<Box<Tag>>,
     /// Operations that have or will have a line in the truth log.
     pub(crate) ops: u64,
+    /// What callers wait for of which they do not know when it comes, by a number of the wait.
+    pub(crate) waiting: BTreeMap<u64, Vec<Marker>>,
+    pub(crate) waits: u64,
     last_handle: Handle,
     last_context: u32,
     last_stream: u32,
@@ -169,6 +172,8 @@ impl State {
             registered: BTreeMap::new(),
             pool: Pool { limit: u64::MAX, bytes_each: 0, outstanding: 0, peak: 0 },
             model: Model::default(),
+            waiting: BTreeMap::new(),
+            waits: 0,
             ops: 0,
             last_handle: 0x57A1_1000_0000,
             last_context: 0,

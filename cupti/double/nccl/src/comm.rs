@@ -1,7 +1,16 @@
-//! Communicators: connections of every rank with every other, and who has arrived where.
+//! Communicators: how every rank reaches every other.
 //!
 //! A rank that arrives says so to all whom it meets, so each finds out by itself when a meeting is complete, and all
 //! come to the same result. A rank that goes away after its arrival is not missed.
+//!
+//! Where all ranks can share memory they say it on the [`Board`], and connections are there to show who goes away; where
+//! they cannot, or the board is full, they say it by TCP. What is met at is then finished by each rank
+//!
+//! - that makes it complete, by its own arrival or by hearing of one over TCP: it wakes the others;
+//! - that is woken, or sees another go away: it looks at the board.
+//!
+//! Somebody always wakes the others: the last to write on the board finds there what all who wrote have written, and what
+//! else it lacks it hears of over TCP.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,8 +21,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stallscope_double_shared::truth::{self, Line, Why};
 use stallscope_double_shared::{link, sys};
 
+use crate::board::Board;
 use crate::launch::Launch;
-use crate::message::{Arrival, Hello, Key, Receiver, send};
+use crate::meeting::{Complete, Meetings};
+use crate::message::{Arrival, Hello, Key, Receiver, Welcome, send};
 use crate::root;
 
 /// NCCL's structure as far as tools look into it: marks at both ends, and four numbers side by side.
@@ -44,10 +55,13 @@ pub(crate) struct Comm {
     visible: &'static Visible,
     /// By rank; none for this one.
     peers: Vec<Option<Mutex<TcpStream>>>,
-    meetings: Mutex<HashMap<Key, Meeting>>,
+    board: Option<Board>,
+    meetings: Mutex<Meetings>,
     sequence: Mutex<Sequence>,
     /// A rank is gone.
     pub(crate) broken: AtomicBool,
+    /// Nothing more is said to others, nor heard from them.
+    closed: AtomicBool,
     offset_ns: i64,
 }
 
@@ -56,24 +70,6 @@ struct Sequence {
     collectives: u64,
     /// By sender, receiver, and whether this rank receives: a message to itself is counted on both ends.
     pairs: HashMap<(u32, u32, bool), u64>,
-}
-
-/// Who has arrived, and the kernel that waits for all to have.
-#[derive(Debug, Default)]
-struct Meeting {
-    arrivals: Vec<Arrival>,
-    launch: Option<Arc<Launch>>,
-}
-
-/// A meeting at which all have arrived.
-#[derive(Debug)]
-pub(crate) struct Met {
-    pub(crate) key: Key,
-    /// Ranks and their starts by this process's clock, in the order of ranks.
-    pub(crate) starts: Vec<(u32, u64)>,
-    /// The longest of the ranks' transfer times, and the part of it that a setting added.
-    pub(crate) transfer_ns: u64,
-    pub(crate) slowed_ns: u64,
 }
 
 static COMMS: Mutex<Option<HashMap<usize, Arc<Comm>>>> = Mutex::new(None);
@@ -90,6 +86,19 @@ pub(crate) fn find(handle: usize) -> Option<Arc<Comm>> {
 /// Forget a communicator.
 pub(crate) fn remove(handle: usize) -> Option<Arc<Comm>> {
     comms().as_mut()?.remove(&handle)
+}
+
+/// Be told by the root who else there is, and agree with all on whether to share memory.
+fn join(address: &str, me: &Hello, shares_memory: bool) -> io::Result<(Vec<Hello>, Option<Board>)> {
+    let mut root = TcpStream::connect(address)?;
+    send(&mut root, me)?;
+    let mut receiver = Receiver::new(root.try_clone()?);
+    let Welcome { all, memory } = receiver.next()?;
+    let memory = memory.filter(|_| shares_memory);
+    let board = memory.and_then(|place| Board::open(&place, me.rank, me.world).ok());
+    send(&mut root, &board.is_some())?;
+    let all_have_it: bool = receiver.next()?;
+    Ok((all, board.filter(|_| all_have_it)))
 }
 
 /// Connect with every other rank; the lower one listens. Returns the connections by rank, to send and to receive.
@@ -117,16 +126,30 @@ fn connect(
 }
 
 impl Comm {
-    /// Find the other ranks through the root at `address`, and connect with them.
+    /// Find the other ranks through the root at `address`, and connect with them. Returns what programs are given.
     pub(crate) fn make(address: &str, hash: u64, rank: u32, world: u32) -> io::Result<usize> {
+        let enter_ns = sys::monotonic_ns();
         let offset_ns = sys::monotonic_offset_ns();
+        let (comm, last_ns) = Self::meet(address, hash, (rank, world), offset_ns, root::shares_memory())?;
+        comm.held(enter_ns, last_ns.max(enter_ns));
+        let handle = std::ptr::from_ref(comm.visible) as usize;
+        comms().get_or_insert_default().insert(handle, comm);
+        Ok(handle)
+    }
+
+    /// The communicator, for a clock that is so far ahead of the machine's, and when the last rank came.
+    fn meet(
+        address: &str,
+        hash: u64,
+        (rank, world): (u32, u32),
+        offset_ns: i64,
+        shares_memory: bool,
+    ) -> io::Result<(Arc<Self>, u64)> {
         let enter_ns = sys::monotonic_ns();
         let listener = root::listen()?;
         let at_ns = enter_ns.saturating_add_signed(-offset_ns);
         let me = Hello { rank, world, address: listener.local_addr()?.to_string(), at_ns };
-        let mut root = TcpStream::connect(address)?;
-        send(&mut root, &me)?;
-        let all: Vec<Hello> = Receiver::new(root).next()?;
+        let (all, board) = join(address, &me, shares_memory)?;
         let (mut peers, mut receivers) = (Vec::new(), Vec::new());
         for peer in connect(&me, &all, &listener)? {
             peers.push(peer.map(|(stream, receiver)| {
@@ -146,21 +169,23 @@ impl Comm {
             device,
             visible: visible(hash, rank, world, device),
             peers,
-            meetings: Mutex::default(),
+            meetings: Mutex::new(Meetings::new(world, board.as_ref().map(Board::progress))),
+            board,
             sequence: Mutex::default(),
             broken: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             offset_ns,
         });
+        if comm.board.is_some() {
+            let comm = Arc::clone(&comm);
+            std::thread::Builder::new().name("nccl-service".into()).spawn(move || comm.serve())?;
+        }
         for receiver in receivers {
             let comm = Arc::clone(&comm);
-            let thread = std::thread::Builder::new().name("nccl-service".into());
-            thread.spawn(move || comm.listen(receiver))?;
+            std::thread::Builder::new().name("nccl-peer".into()).spawn(move || comm.listen(receiver))?;
         }
-        let until_ns = all.iter().map(|h| comm.here(h.at_ns)).max().unwrap_or(enter_ns);
-        comm.held(enter_ns, until_ns);
-        let handle = std::ptr::from_ref(comm.visible) as usize;
-        comms().get_or_insert_default().insert(handle, comm);
-        Ok(handle)
+        let last_ns = all.iter().map(|h| comm.here(h.at_ns)).max().unwrap_or(enter_ns);
+        Ok((comm, last_ns))
     }
 
     /// Say in the truth log that the caller was held until the last rank came.
@@ -182,6 +207,10 @@ impl Comm {
         machine_ns.saturating_add_signed(self.offset_ns)
     }
 
+    fn meetings(&self) -> MutexGuard<'_, Meetings> {
+        self.meetings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A kernel arrives where it meets others: tell them, and whoever waits if all are there.
     pub(crate) fn arrive(
         &self,
@@ -193,50 +222,108 @@ impl Comm {
         let (key, rank) = (key.clone(), self.rank);
         let start_ns = start_ns.saturating_add_signed(-self.offset_ns);
         let arrival = Arrival { key: key.clone(), rank, start_ns, transfer_ns, slowed_ns };
-        for (peer, stream) in (0..).zip(&self.peers) {
-            let meets = match key {
-                Key::All(_) => true,
-                Key::Pair(from, to, _) => peer == from || peer == to,
-            };
-            if let (true, Some(stream)) = (meets, stream) {
-                let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
-                if send(&mut stream, &arrival).is_err() {
-                    self.broken.store(true, Ordering::Release);
-                }
-            }
+        let mut meetings = self.meetings();
+        let told = self.write_down(&mut meetings, &arrival);
+        let others = self.read(&mut meetings);
+        // Sent with no lock held: who takes it in may be about to send us something too.
+        let unsaid = (!told).then(|| arrival.clone());
+        let complete = meetings.add(arrival, Some(Arc::clone(launch)));
+        drop(meetings);
+        if let Some(arrival) = unsaid {
+            self.send(&arrival);
         }
-        self.arrived(arrival, Some(Arc::clone(launch)));
+        self.made_complete(&key, complete);
+        self.met(others);
     }
 
-    /// Somebody has arrived, with the kernel that waits if it was this rank.
-    fn arrived(&self, arrival: Arrival, launch: Option<Arc<Launch>>) {
-        let key = arrival.key.clone();
-        let parties = match key {
-            Key::All(_) => usize::try_from(self.world).unwrap_or(usize::MAX),
-            Key::Pair(..) => 2,
+    /// Leave word on the board; false where there is none, or no room on it.
+    fn write_down(&self, meetings: &mut Meetings, arrival: &Arrival) -> bool {
+        let (Some(board), Some(progress)) = (&self.board, &mut meetings.progress) else { return false };
+        !self.closed.load(Ordering::Acquire) && board.add(progress, arrival)
+    }
+
+    /// See what others have written on the board.
+    fn read(&self, meetings: &mut Meetings) -> Vec<Complete> {
+        let mut complete = Vec::new();
+        let (Some(board), Some(mut progress)) = (&self.board, meetings.progress.take()) else {
+            return complete;
         };
-        let mut meetings = self.meetings.lock().unwrap_or_else(PoisonError::into_inner);
-        let meeting = meetings.entry(key.clone()).or_default();
-        meeting.arrivals.push(arrival);
-        meeting.launch = launch.or(meeting.launch.take());
-        let complete = meeting.arrivals.len() >= parties && meeting.launch.is_some();
-        let complete = if complete { meetings.remove(&key) } else { None };
-        drop(meetings);
-        if let Some(Meeting { mut arrivals, launch: Some(launch) }) = complete {
-            arrivals.sort_by_key(|a| (a.rank, a.start_ns));
-            let longest = arrivals.iter().max_by_key(|a| a.transfer_ns);
-            let (transfer_ns, slowed_ns) = longest.map_or((0, 0), |a| (a.transfer_ns, a.slowed_ns));
-            let starts = arrivals.iter().map(|a| (a.rank, self.here(a.start_ns))).collect();
-            launch.met(self, &Met { key, starts, transfer_ns, slowed_ns });
+        board.read(&mut progress, |arrival| complete.extend(meetings.add(arrival, None)));
+        meetings.progress = Some(progress);
+        complete
+    }
+
+    /// Tell those who meet by TCP.
+    fn send(&self, arrival: &Arrival) {
+        for (_, stream) in (0..).zip(&self.peers).filter(|(peer, _)| arrival.key.has(*peer)) {
+            let Some(stream) = stream else { continue };
+            let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+            if send(&mut stream, arrival).is_err() {
+                self.broken.store(true, Ordering::Release);
+            }
+        }
+        if let Some(board) = &self.board {
+            // Whoever has not read for long makes room by it.
+            board.wake_all();
+        }
+    }
+
+    /// A meeting may be complete by what this rank did or heard: then those who wait at the board are to know.
+    fn made_complete(&self, key: &Key, complete: Option<Complete>) {
+        if complete.is_some() {
+            // They first: what this rank has to do now, and whether it is let do it, is nothing to them.
+            if let Some(board) = &self.board {
+                board.wake(key);
+            }
+            self.met(complete);
+        }
+    }
+
+    fn met(&self, complete: impl IntoIterator<Item = Complete>) {
+        for complete in complete {
+            let launch = Arc::clone(&complete.launch);
+            launch.met(self, &complete.met(self.offset_ns));
         }
     }
 
     fn listen(&self, mut receiver: Receiver) {
         sys::stand_back();
         while let Ok(arrival) = receiver.next() {
-            self.arrived(arrival, None);
+            self.heard(arrival);
         }
+        self.look();
         self.broken.store(true, Ordering::Release);
+    }
+
+    fn heard(&self, arrival: Arrival) {
+        let key = arrival.key.clone();
+        let mut meetings = self.meetings();
+        let others = self.read(&mut meetings);
+        let complete = meetings.add(arrival, None);
+        drop(meetings);
+        self.made_complete(&key, complete);
+        self.met(others);
+    }
+
+    /// Finish what is complete on the board.
+    fn look(&self) {
+        let complete = self.read(&mut self.meetings());
+        self.met(complete);
+    }
+
+    /// Look at the board when woken.
+    fn serve(&self) {
+        sys::stand_back();
+        let Some(board) = &self.board else { return };
+        loop {
+            // Before all else: whatever changes after this changes the turn too.
+            let turn = board.turn();
+            if self.closed.load(Ordering::Acquire) {
+                break;
+            }
+            self.look();
+            board.wait(turn);
+        }
     }
 
     /// Number of the next collective.
@@ -256,15 +343,19 @@ impl Comm {
 
     /// Give up: what still waits ends now.
     pub(crate) fn abort(&self) {
-        let meetings = std::mem::take(&mut *self.meetings.lock().unwrap_or_else(PoisonError::into_inner));
-        for launch in meetings.into_values().filter_map(|m| m.launch) {
+        let launches = self.meetings().give_up();
+        for launch in launches {
             launch.cancel();
         }
         self.close();
     }
 
-    /// End the connections, and with them the threads that listen.
+    /// End the connections, and with them the threads that listen or look.
     pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(board) = &self.board {
+            board.wake_self();
+        }
         for peer in self.peers.iter().flatten() {
             let stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
             // Closed already is closed.
@@ -287,3 +378,6 @@ fn visible(hash: u64, rank: u32, world: u32, device: u32) -> &'static Visible {
         end_magic: MAGIC,
     }))
 }
+
+#[cfg(test)]
+mod tests;

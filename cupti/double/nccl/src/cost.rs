@@ -1,6 +1,40 @@
 //! Functions, data types, and how long moving the bytes takes.
 
-use stallscope_double_shared::settings::Settings;
+use std::sync::{Mutex, PoisonError};
+
+use stallscope_double_shared::settings::{self, Settings};
+use stallscope_double_shared::sys;
+
+/// What the settings say about transfers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    gbps: f64,
+    latency_ns: u64,
+    slow: f64,
+}
+
+impl Tuning {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            gbps: settings.number("nccl.gbps", 100.0),
+            latency_ns: settings.number("nccl.latency_ns", 12_000),
+            slow: settings.number("nccl.slow", 1.0),
+        }
+    }
+
+    /// As the settings are now. They are read again only when they have changed: this is asked for with each collective.
+    pub(crate) fn now() -> Self {
+        static KNOWN: Mutex<Option<(u64, Tuning)>> = Mutex::new(None);
+        let now_ns = sys::monotonic_ns();
+        settings::keep_fresh(now_ns);
+        let generation = settings::generation();
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        match *known {
+            Some((of, tuning)) if of == generation => tuning,
+            _ => known.insert((generation, Self::of(&settings::current(now_ns)))).1,
+        }
+    }
+}
 
 /// What a kernel does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +81,8 @@ impl Function {
     }
 
     /// Transfer time, and the part of it that `nccl.slow` adds.
-    pub(crate) fn transfer_ns(self, bytes: u64, world: u32, settings: &Settings) -> (u64, u64) {
-        let gbps: f64 = settings.number("nccl.gbps", 100.0);
-        let latency_ns: u64 = settings.number("nccl.latency_ns", 12_000);
-        let slow: f64 = settings.number("nccl.slow", 1.0);
+    pub(crate) fn transfer_ns(self, bytes: u64, world: u32, tuning: Tuning) -> (u64, u64) {
+        let Tuning { gbps, latency_ns, slow } = tuning;
         let plain_ns = latency_ns + scaled(self.wire_bytes(bytes, world.into()), 1.0 / gbps.max(1e-6));
         let slowed_ns = scaled(plain_ns, slow - 1.0);
         (plain_ns + slowed_ns, slowed_ns)
@@ -110,11 +142,11 @@ mod tests {
     #[test]
     fn an_all_reduce_sends_nearly_twice_its_bytes_over_each_link() {
         let settings = Settings::parse(&["nccl.gbps=1; nccl.latency_ns=100; nccl.slow=1.5"]).unwrap();
-        assert_eq!(Function::AllReduce.transfer_ns(4_000, 4, &settings), (9_150, 3_050));
+        assert_eq!(Function::AllReduce.transfer_ns(4_000, 4, Tuning::of(&settings)), (9_150, 3_050));
         let settings = Settings::parse(&["nccl.gbps=1; nccl.latency_ns=0"]).unwrap();
-        assert_eq!(Function::AllGather.transfer_ns(1_000, 4, &settings), (3_000, 0));
-        assert_eq!(Function::SendRecv.transfer_ns(1_000, 8, &settings), (1_000, 0));
-        assert_eq!(Function::AllReduce.transfer_ns(4_000, 1, &settings), (0, 0));
+        assert_eq!(Function::AllGather.transfer_ns(1_000, 4, Tuning::of(&settings)), (3_000, 0));
+        assert_eq!(Function::SendRecv.transfer_ns(1_000, 8, Tuning::of(&settings)), (1_000, 0));
+        assert_eq!(Function::AllReduce.transfer_ns(4_000, 1, Tuning::of(&settings)), (0, 0));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stallscope_double_shared::truth::{self, Line};
-use stallscope_double_shared::{link, settings, sys};
+use stallscope_double_shared::{link, sys};
 
-use crate::comm::{Comm, Met};
-use crate::cost::{Data, Function};
+use crate::comm::Comm;
+use crate::cost::{Data, Function, Tuning};
+use crate::meeting::Met;
 use crate::message::Key;
 
 /// One call: what is met for and how long moving the bytes takes.
@@ -68,9 +69,9 @@ extern "C" fn started(argument: u64, op: u64, start_ns: u64) {
         let mut progress = launch.progress();
         (progress.op, progress.start_ns) = (op, start_ns);
     }
-    let settings = settings::now();
+    let tuning = Tuning::now();
     for part in &launch.parts {
-        let transfer = part.function.transfer_ns(part.bytes, launch.comm.world, &settings);
+        let transfer = part.function.transfer_ns(part.bytes, launch.comm.world, tuning);
         launch.comm.arrive(&launch, &part.key, start_ns, transfer);
     }
 }
@@ -114,6 +115,21 @@ impl Launch {
         if complete && let Some(cuda) = link::load_cuda() {
             (cuda.finish)(op, end_ns);
         }
+    }
+
+    /// A kernel that no device has.
+    #[cfg(test)]
+    pub(crate) fn nowhere(comm: &Arc<Comm>, keys: &[Key]) -> Arc<Self> {
+        let part = |key: &Key| Part { function: Function::AllReduce, key: key.clone(), bytes: 0 };
+        let parts = keys.iter().map(part).collect();
+        Arc::new(Self { comm: Arc::clone(comm), parts, progress: Mutex::default() })
+    }
+
+    /// Its end, once all its parts have met.
+    #[cfg(test)]
+    pub(crate) fn end_ns(&self) -> Option<u64> {
+        let progress = self.progress();
+        (progress.met >= self.parts.len()).then_some(progress.end_ns)
     }
 
     /// It will not take place.

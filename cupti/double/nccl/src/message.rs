@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use serde::{Deserialize, Serialize};
+use stallscope_double_shared::memory::Place;
 
 /// A rank tells the root that it is there, and every rank to which it connects who it is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +17,15 @@ pub(crate) struct Hello {
     pub(crate) at_ns: u64,
 }
 
+/// The root tells every rank who is there, and where it has memory for them all. Each answers whether it can use it (a
+/// bool), and is told whether all can.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    /// In the order of ranks.
+    pub(crate) all: Vec<Hello>,
+    pub(crate) memory: Option<Place>,
+}
+
 /// What is met for, within a communicator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Key {
@@ -23,6 +33,16 @@ pub(crate) enum Key {
     All(u64),
     /// The message with this number from one rank to another.
     Pair(u32, u32, u64),
+}
+
+impl Key {
+    /// Is this rank in it?
+    pub(crate) fn has(&self, rank: u32) -> bool {
+        match self {
+            Self::All(_) => true,
+            Self::Pair(from, to, _) => rank == *from || rank == *to,
+        }
+    }
 }
 
 /// A rank tells those whom it meets when it arrives.

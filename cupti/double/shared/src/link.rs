@@ -3,6 +3,7 @@
 //! The libraries are built together from one source; `version` guards against folders that mix two builds.
 
 use std::ffi::CStr;
+use std::sync::OnceLock;
 
 use crate::sys::Library;
 
@@ -258,7 +259,14 @@ pub fn cuda() -> Option<&'static Cuda> {
 /// The same for libraries that cannot do without libcuda: it is loaded if need be.
 #[must_use]
 pub fn load_cuda() -> Option<&'static Cuda> {
-    from(Library::load(c"libcuda.so.1")?)
+    // Asked for with each collective; looking a library up by name costs more than all the rest of one.
+    static KNOWN: OnceLock<&'static Cuda> = OnceLock::new();
+    if KNOWN.get().is_none()
+        && let Some(cuda) = from(Library::load(c"libcuda.so.1")?)
+    {
+        let _ = KNOWN.set(cuda);
+    }
+    KNOWN.get().copied()
 }
 
 fn from(library: Library) -> Option<&'static Cuda> {

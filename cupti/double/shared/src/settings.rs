@@ -44,6 +44,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("nccl.address", "address on which ranks meet; default 127.0.0.1"),
     ("nccl.gbps", "bandwidth between ranks, GB/s"),
     ("nccl.latency_ns", "transfer time of a collective of no bytes"),
+    ("nccl.memory", "0: ranks tell each other by TCP alone, as those of several machines do"),
     ("nccl.slow", "factor on transfer times; the largest of the ranks counts"),
     ("cupti.version", "11.8, 12.4, 12.8, 13.0 or 13.3; default: that of the folder"),
     ("cupti.clock", "realtime, monotonic, fast (REALTIME at a rate of 1.0001) or jumpy (+-1 ms at random)"),
