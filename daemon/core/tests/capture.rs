@@ -235,3 +235,14 @@ fn a_long_name_that_many_processes_share_is_read_back() {
     assert_eq!(processes.len(), 2_000);
     assert!(processes.iter().all(|p| p.job == job && p.host == host && p.name == name));
 }
+
+#[test]
+fn of_a_very_deep_stack_the_innermost_frames_are_told() {
+    let mut writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).unwrap();
+    let names = ["even", "odd", "inner"].map(|name| writer.intern(name));
+    let deep = (0..5000).fold(StackId(0), |at, depth| writer.intern_frame(at, names[depth % 2]));
+    let stack = writer.intern_frame(deep, names[2]);
+    let capture = Capture::open(writer.finish().unwrap().0).unwrap();
+    let told = capture.tables().stack_names(stack);
+    assert_eq!((told.len(), told.last()), (2048, Some(&names[2])));
+}

@@ -101,3 +101,31 @@ fn a_late_rank_is_not_late_because_of_what_it_does_in_collectives() {
         late.evidence
     );
 }
+
+#[test]
+fn a_late_rank_saves_no_more_than_is_its_own_doing() {
+    // Of 60 ms that rank 1 comes later in each of ten steps, it is in a broadcast for 50: somebody else holds it up there.
+    let mut host = Host::new();
+    for rank in 0..2u32 {
+        let pid = 10 + i64::from(rank);
+        let process = host.process(pid, "python3", Some(rank));
+        host.rank(&format!("rank {rank}"), &[process]);
+        let main = host.thread(process, pid, "main", 0, 1000 * MS);
+        for at in (0..10).map(|step| step * 100 * MS) {
+            let mut call = |from, to, name, operation| {
+                let (begin, end) = (at + from * MS, at + to * MS);
+                host.call_of(main, begin, end, name, ALL_REDUCE.1, operation, "MPI_COMM_WORLD", 0);
+            };
+            if rank == 1 {
+                call(10, 60, "MPI_Bcast", CollectiveOp::Broadcast);
+            }
+            call(if rank == 1 { 80 } else { 20 }, 100, ALL_REDUCE.0, ALL_REDUCE.2);
+        }
+    }
+    let findings = findings(host);
+    let late = of(&findings, "rank-late");
+    assert_eq!(late.len(), 1, "{late:?}");
+    // Where all were before the first operation is not known.
+    assert_eq!(late[0].ns, (60 + 9 * 10) * MS.unsigned_abs(), "{late:?}");
+    assert_eq!(late[0].blame.recoverable_ns, Some(late[0].ns), "{late:?}");
+}

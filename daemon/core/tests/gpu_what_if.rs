@@ -250,3 +250,49 @@ fn what_follows_the_last_collective_counts() {
     let us = Some(299 * READS + 399);
     assert_eq!(saved, [("GPU-0".to_owned(), us), ("GPU-1".to_owned(), us)]);
 }
+
+#[test]
+fn a_rank_that_is_seen_for_a_short_time_only_slows_the_job_down_by_what_the_job_lost() {
+    // Rank 1 begins 8 ms after the others, which wait for it in the first operation; then all are level for 4 ms.
+    let mut ranks = level_steps(&[500, 500, 500]);
+    for kernels in &mut ranks {
+        kernels.iter_mut().for_each(|(_, _, from, to)| (*from, *to) = (*from + 8000, *to + 8000));
+    }
+    for rank in [0, 2] {
+        ranks[rank][0] = ("gemm", 7, 10, 510);
+        ranks[rank][1].2 = 510;
+    }
+    let capture = capture(&ranks);
+    let ledgers = Ledgers::of(&capture, Options::default()).unwrap();
+    let report = Report::build(&capture, &ledgers);
+    let window = report.capture.window;
+    let job_ns = window.end_ns.abs_diff(window.start_ns) as f64;
+    for device in &report.devices {
+        let Some(slowdown) = device.gpu.as_ref().unwrap().slowdown else { continue };
+        assert!(slowdown <= job_ns / (job_ns - 8_000_000.0) + 1e-9, "{}: {slowdown}", device.id);
+    }
+    assert!(report.devices[1].gpu.as_ref().unwrap().slowdown.unwrap() > 2.0);
+}
+
+#[test]
+fn what_each_of_several_jobs_would_save_is_said_of_one() {
+    // Two GPUs without collectives, which are a job each.
+    let steps = |read: i64| -> (Kernels, Vec<Wait>) {
+        let at = |step: i64| 10 + step * 900;
+        let kernels = (0..STEPS).map(|step| ("gemm", 7, at(step) + read, at(step) + 900));
+        let waits = (0..STEPS).map(|step| ("read", "/data/shard", at(step), at(step) + read - 1));
+        (kernels.collect(), waits.collect())
+    };
+    let text = |reads: [i64; 2]| {
+        let (kernels, waits): (Vec<_>, Vec<_>) = reads.map(steps).into_iter().unzip();
+        let capture = capture_with(&kernels, &waits);
+        let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+        let mut text = String::new();
+        stallscope_core::report::render(&report, &mut text).unwrap();
+        text
+    };
+    let differ = text([300, 500]);
+    assert!(differ.contains("had it not been in the job of GPU-1"), "{differ}");
+    let alike = text([300, 300]);
+    assert!(alike.contains("had it not been on all of them"), "{alike}");
+}

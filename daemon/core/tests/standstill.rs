@@ -39,6 +39,8 @@ enum At {
     Interrupted,
     /// Sleeps a little, time and again.
     Polls,
+    /// Reads a file, time and again.
+    Loads(&'static str),
     Stopped,
     /// Its process ended at this time.
     Ended(i64),
@@ -58,8 +60,8 @@ enum At {
 }
 
 use At::{
-    Blocked, BlocksInLibrary, Computes, Ended, Interrupted, Lost, Moves, OtherThreadSpins, OtherThreadWorks,
-    Polls, ReceivesFromPeer, Spins, StartsLate, Stopped, WaitsForGpu, YieldsAtWork,
+    Blocked, BlocksInLibrary, Computes, Ended, Interrupted, Loads, Lost, Moves, OtherThreadSpins,
+    OtherThreadWorks, Polls, ReceivesFromPeer, Spins, StartsLate, Stopped, WaitsForGpu, YieldsAtWork,
 };
 
 const SLEEPS: At = Blocked("clock_nanosleep", ObjectKind::None, "");
@@ -139,6 +141,11 @@ fn rank(host: &mut Host, number: u32, at_place: At, first: ProcessId) -> Process
         Polls => {
             for begin in (0..END).step_by(10_000_000) {
                 host.wait(main, begin, begin + 10_000_000 - 1, "clock_nanosleep", |_, _| {});
+            }
+        }
+        Loads(file) => {
+            for begin in (0..END).step_by(10_000_000) {
+                host.on(main, begin, begin + 10_000_000 - 1, "read", ObjectKind::File, file);
             }
         }
         Stopped => host.wait(main, 0, END, "", |wait, _| {
@@ -273,14 +280,55 @@ fn a_rank_that_sleeps_while_the_others_are_in_communication_is_to_blame() {
 }
 
 #[test]
-fn so_is_one_that_reads_or_is_stopped_or_computes_at_one_line_or_has_ended() {
+fn so_is_one_that_reads_or_is_stopped_or_has_ended() {
     let of = |at: At, does: &str| blamed(&[Spins, Spins, at, Spins], &[2], &format!("{INSIDE}rank 2 {does}"));
     of(READS, "is blocked in read() of /data/shard-0017");
     of(Stopped, "is stopped");
-    let finding = of(Computes, "computes at train.py:12 in work");
-    assert!(finding.evidence.contains("rank 2 is at work and may come yet"), "{}", finding.evidence);
     of(Ended(2 * S), "has ended");
     of(Polls, "is blocked in clock_nanosleep() again and again");
+}
+
+#[test]
+fn one_that_is_at_work_is_to_blame_but_no_problem_yet() {
+    for (at, does) in [
+        (Computes, "computes at train.py:12 in work"),
+        (Loads("/data/checkpoint"), "is blocked in read() of /data/checkpoint again and again"),
+        (OtherThreadWorks, "is blocked in futex()"),
+    ] {
+        let finding = only(&[Spins, Spins, at, Spins]);
+        assert!(finding.summary.ends_with(&format!("rank 2 {does}")), "{}", finding.summary);
+        assert!(finding.evidence.contains("rank 2 is at work and may come yet"), "{}", finding.evidence);
+        assert_eq!((finding.blame.culprit_ranks, finding.severity), (vec![2], Severity::Notice));
+    }
+    // Next to one that does not get on it is not to blame.
+    let finding = only(&[Spins, Spins, Computes, Spins, Stopped]);
+    assert_eq!((finding.blame.culprit_ranks, finding.severity), (vec![4], Severity::Critical));
+}
+
+#[test]
+fn ranks_that_load_their_data_do_not_stand_still() {
+    let files = ["/data/0", "/data/1", "/data/2", "/data/3"];
+    nothing(&files.map(Loads));
+    nothing(&[Loads("/data/0"); 4]);
+}
+
+#[test]
+fn a_rank_that_may_be_waiting_for_requests_is_no_critical_problem() {
+    for call in ["epoll_wait", "accept4"] {
+        let finding = only(&[Blocked(call, ObjectKind::None, ""), Spins, Spins, Spins]);
+        assert_eq!((finding.blame.culprit_ranks, finding.severity), (vec![0], Severity::Warning));
+        let says = "rank 0 waits as a server waits for requests";
+        assert!(finding.evidence.contains(says), "{}", finding.evidence);
+    }
+}
+
+#[test]
+fn a_rank_that_began_anew_has_not_ended() {
+    let (mut host, _) = host_of(&[Spins, Spins, Ended(2 * S), Spins]);
+    let again = host.process(202, "python", Some(2));
+    let main = host.thread(again, 202, "python", 3 * S, END);
+    host.on(main, 3 * S, END, "read", ObjectKind::File, "/data");
+    assert!(found(host).is_empty());
 }
 
 #[test]

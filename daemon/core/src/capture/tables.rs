@@ -8,6 +8,9 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, StackId, StringId, ThreadId};
 
+/// Frames of a stack that are looked at: twice what CPython lets a program call. Damage may make each of a million stacks one deeper.
+const MAX_DEPTH: usize = 2048;
+
 /// An origin with a clock of its own: an imported file, a ring of the recorder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
@@ -148,12 +151,12 @@ impl Tables {
         (id.0 != 0).then(|| self.stacks.get(id.index()).copied()).flatten()
     }
 
-    /// Names of a stack, outermost caller first.
+    /// Names of a stack, outermost caller first; of a stack that is very deep the innermost.
     #[must_use]
     pub fn stack_names(&self, id: StackId) -> Vec<StringId> {
         let mut names = Vec::new();
         let mut at = id;
-        while let Some(frame) = self.frame(at) {
+        while let Some(frame) = self.frame(at).filter(|_| names.len() < MAX_DEPTH) {
             names.push(frame.name);
             // A parent always has a lower number; anything else is damage and would loop.
             if frame.parent >= at {

@@ -107,8 +107,10 @@ fn named(frame: &str) -> Option<Sight> {
     let of_parts = parts(frame);
     let matches = |&&(of, pattern, _): &&Rule| match (of, of_parts) {
         (Of::Module, Parts::Native { module, .. }) => module.starts_with(pattern),
-        (Of::Function, Parts::Native { function, .. } | Parts::Line { function, .. }) => {
-            begins_a_word(function, pattern)
+        (Of::Function, Parts::Native { function, .. }) => begins_a_word(function, pattern),
+        // What a Python program calls its own functions says nothing.
+        (Of::Function, Parts::Line { file, function }) => {
+            !file.ends_with(".py") && begins_a_word(function, pattern)
         }
         (Of::Python, Parts::Line { file, function }) => python_matches(pattern, file, function),
         _ => false,
@@ -124,29 +126,45 @@ fn named(frame: &str) -> Option<Sight> {
     }
 }
 
+/// What one frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    named: Option<Sight>,
+    is_kernel: bool,
+    /// A line of a program that is interpreted.
+    is_script: bool,
+}
+
+impl Frame {
+    pub(crate) fn of(name: &str) -> Self {
+        let (is_kernel, is_script) = match parts(name) {
+            Parts::Kernel => (true, false),
+            Parts::Line { file, .. } => (false, file.ends_with(".py") || file.starts_with('<')),
+            Parts::Native { .. } => (false, false),
+        };
+        Self { named: named(name), is_kernel, is_script }
+    }
+}
+
 /// What a thread with this stack does; frames come from the outermost on.
-pub fn sight<'a>(frames: impl DoubleEndedIterator<Item = &'a str> + Clone) -> Sight {
-    let strongest = frames.clone().filter_map(named).max().unwrap_or(Sight::Neutral);
+pub(crate) fn sight(frames: impl DoubleEndedIterator<Item = Frame> + Clone) -> Sight {
+    let strongest = frames.clone().filter_map(|frame| frame.named).max().unwrap_or(Sight::Neutral);
     if strongest > Sight::Own {
         return strongest;
     }
     // Whose work it is says the innermost frame outside of the kernel.
-    let innermost = frames.rev().find(|frame| parts(frame) != Parts::Kernel);
-    match innermost.map(|frame| (parts(frame), named(frame))) {
-        None | Some((_, Some(_))) => Sight::Neutral,
-        Some((Parts::Line { file, .. }, None)) if file.ends_with(".py") || file.starts_with('<') => {
-            Sight::Neutral
-        }
-        Some(_) => Sight::Own,
+    match frames.rev().find(|frame| !frame.is_kernel) {
+        Some(frame) if frame.named.is_none() && !frame.is_script => Sight::Own,
+        _ => Sight::Neutral,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Sight, TABLE, rule, sight};
+    use super::{Frame, Sight, TABLE, rule, sight};
 
     fn of(frames: &[&str]) -> Sight {
-        sight(frames.iter().copied())
+        sight(frames.iter().map(|frame| Frame::of(frame)))
     }
 
     #[test]
@@ -188,6 +206,7 @@ mod tests {
         assert_eq!(of(&[line, "solve (a.out)", "schedule [kernel]"]), Sight::Own);
         assert_eq!(of(&["mpi_main (a.out)", "RAMPI_work (a.out)"]), Sight::Own);
         assert_eq!(of(&["solver.cpp(80): step"]), Sight::Own);
+        assert_eq!(of(&["/job/train.py(12): nccl_warm_up", "dgemm_kernel (libopenblas.so.0)"]), Sight::Own);
         assert_eq!(of(&[line, "memcpy (libc.so.6)"]), Sight::Neutral);
         assert_eq!(of(&[line, "_PyEval_EvalFrameDefault (python3.13)"]), Sight::Neutral);
         assert_eq!(of(&[line]), Sight::Neutral);

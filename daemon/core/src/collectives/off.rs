@@ -12,6 +12,9 @@ use super::clocks::between;
 use super::lanes::{self, Lane};
 use crate::capture::{Capture, ReadAt};
 
+/// Kernels of a device that are looked at, the first ones of its communicators: a tenth of a second of work.
+const MAX_MARKS: usize = 1 << 14;
+
 /// What a device's clock is off by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Off {
@@ -30,7 +33,13 @@ pub(crate) struct Off {
 pub(crate) fn off<S: ReadAt>(capture: &Capture<S>, reference: DeviceId, devices: &[DeviceId]) -> Vec<Off> {
     let mut asked = vec![reference];
     asked.extend(devices);
-    let lanes = lanes::of(capture, &asked, false);
+    let mut lanes = lanes::of(capture, &asked, false);
+    let mut left: BTreeMap<DeviceId, usize> = asked.iter().map(|&device| (device, MAX_MARKS)).collect();
+    for lane in &mut lanes {
+        let left = left.entry(lane.device).or_default();
+        lane.marks.truncate(*left);
+        *left = left.saturating_sub(lane.marks.len());
+    }
     let mut by_device: BTreeMap<DeviceId, Vec<&Lane>> = BTreeMap::new();
     for lane in lanes.iter().filter(|lane| !lane.marks.is_empty()) {
         by_device.entry(lane.device).or_default().push(lane);

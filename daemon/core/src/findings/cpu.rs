@@ -497,8 +497,10 @@ fn one_part(work: &Work<'_>, tables: &Tables, part: &Part, text: &mut String) {
     if part.threads.len() > 1 {
         text.push_str(&format!(" and {} more like it", part.threads.len() - 1));
     }
-    if !cause.root.is_on_cpu() {
-        text.push_str(&format!(" in {}", call_of(cause, tables)));
+    match cause.root {
+        CpuLeaf::Stopped | CpuLeaf::Throttled => text.push_str(&format!(", {}", cause.root.text())),
+        leaf if leaf.is_on_cpu() => {}
+        _ => text.push_str(&format!(" in {}", call_of(cause, tables))),
     }
     if let Some(place) = user_frame(cause.stack, tables) {
         text.push_str(&format!(" at {}", place.text));

@@ -2,7 +2,7 @@
 //!
 //! Frames read `path/file.py(42): function` where the line is known, else `function (libfoo.so)` or `function [kernel]`.
 
-use stallscope_schemas::units::StackId;
+use stallscope_schemas::units::{StackId, StringId};
 
 use crate::capture::Tables;
 use crate::report::text::{printable, short_name};
@@ -45,7 +45,7 @@ fn with_line(frame: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// How much a frame looks like code of whoever asks: higher is better.
-fn rank(frame: &str) -> u8 {
+pub(crate) fn rank(frame: &str) -> u8 {
     if let Some((file, ..)) = with_line(frame) {
         let python = std::path::Path::new(file).extension().is_some_and(|e| e == "py");
         let installed = file.starts_with('<') || INSTALLED.iter().any(|part| file.contains(part));
@@ -67,9 +67,16 @@ fn rank(frame: &str) -> u8 {
 /// of the user, because a library with debug information is no user's code either.
 pub(crate) fn user_frame(stack: StackId, tables: &Tables) -> Option<Place> {
     let names = tables.stack_names(stack);
-    let frames = names.iter().map(|&n| tables.string(n));
+    best_of(names.iter().map(|&name| (name, rank(tables.string(name)))), tables)
+}
+
+/// The same of frames with their ranks.
+pub(crate) fn best_of(frames: impl Iterator<Item = (StringId, u8)>, tables: &Tables) -> Option<Place> {
+    let mut count = 0;
     // `max_by_key` keeps the last of equals: the innermost.
-    let best = frames.max_by_key(|f| rank(f)).filter(|f| rank(f) > 0 || names.len() == 1)?;
+    let best = frames.inspect(|_| count += 1).max_by_key(|(_, rank)| *rank);
+    let (name, _) = best.filter(|(_, rank)| *rank > 0 || count == 1)?;
+    let best = tables.string(name);
     Some(match with_line(best) {
         Some((file, line, function)) => {
             let short = file.rsplit('/').next().unwrap_or(file);

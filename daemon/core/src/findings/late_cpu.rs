@@ -52,11 +52,12 @@ pub(super) fn late(
                 .filter_map(|other| ids.get(other.ledger).map(String::as_str))
                 .collect();
             let mut evidence = format!(
-                "{} {} {} for it, {} of their time",
+                "{} {} {} for it, {} of {} time",
                 waiting.join(", "),
                 if waiting.len() == 1 { "waits" } else { "wait" },
                 duration(caused_ns),
-                percent(caused_ns, wall)
+                percent(caused_ns, wall),
+                if others.len() == 1 { "its" } else { "their" }
             );
             if let Some((leaf, its, theirs)) = stands_out(arrival.ledger, &outside) {
                 evidence.push_str(&format!(
@@ -71,7 +72,9 @@ pub(super) fn late(
             (summary, evidence)
         });
         for finding in &mut found.out {
-            finding.blame.recoverable_ns = recorded.without_lateness(position(arrival.ledger));
+            // What another call or somebody else held it up for would still have done so.
+            let saved = recorded.without_lateness(position(arrival.ledger));
+            finding.blame.recoverable_ns = saved.map(|ns| ns.min(arrival.longest_ns));
             finding.blame.culprit_ranks = rank_of(ledger.device, tables).into_iter().collect();
             // Ranks of one host have one clock, and only calls that were matched are counted.
             finding.blame.confidence = Some(1.0);

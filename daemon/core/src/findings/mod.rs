@@ -35,7 +35,7 @@ use crate::whatif::Loss;
 pub use blame::{Blame, Link};
 pub(crate) use clock::of_clocks;
 pub use cpu::Pointer;
-pub(crate) use frames::user_frame;
+pub(crate) use frames::{best_of, rank as frame_rank, user_frame};
 pub(crate) use host_work::{UNSEEN, host_work};
 pub(crate) use late::of_gpus;
 pub(crate) use links::slow_transfers;

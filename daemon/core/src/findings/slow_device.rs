@@ -32,6 +32,9 @@ const WHY: [(u64, &str); 7] = [
 /// A clock that is lower by this share is a reason to be slow, in percent.
 const LOWER_PERCENT: f64 = 2.0;
 
+/// What held a clock down is a reason if it did so in this share of the samples more than with the others.
+const MORE_OFTEN: f64 = 0.05;
+
 /// Samples of a counter.
 #[derive(Default)]
 struct Samples {
@@ -123,7 +126,7 @@ pub(super) fn clocks<S: ReadAt>(
         };
         for (at, (set, (_, what))) in reasons.bits.iter().zip(WHY).enumerate() {
             let share = *set as f64 / reasons.count.max(1) as f64;
-            if *set > 0 && share > theirs_have(at) {
+            if share > theirs_have(at) + MORE_OFTEN {
                 out.said.push(format!("{what} held its clocks down in {set} of {} samples", reasons.count));
             }
         }
@@ -140,7 +143,7 @@ pub(super) fn clocks<S: ReadAt>(
     }
     for (name, what) in [(WIDTH, "lanes"), (GENERATION, "generation")] {
         if let (Some(own), Some(usual)) = (own.get(name).map(Samples::mean), usual(name))
-            && own < usual
+            && own.round() < usual.round()
         {
             out.said.push(format!("its PCIe link has {what} {own:.0}, those of the others {usual:.0}"));
         }

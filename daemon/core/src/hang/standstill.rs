@@ -11,6 +11,8 @@
 //! | most or all blocked | nobody is: who waits for whom is not seen |
 //! | anything else: a rank moves, or most compute | nothing: the job may be at work |
 //!
+//! A rank that is to blame and at work is a problem only when that lasts: others may wait long for a checkpoint or an evaluation.
+//!
 //! What always holds: a rank is blamed only if it cannot be waiting for its peers where it is. One of which records are missing
 //! is not, nor one that is blocked in what peers may be waited for in, unless all that are in communication spin there: then
 //! the job's library does not block.
@@ -18,6 +20,7 @@
 mod place;
 mod text;
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use stallscope_schemas::record::{ObjectKind, RecordKind, WaitKind, device_kind, window_flags};
@@ -32,7 +35,7 @@ use crate::collectives::CLOCK_ERROR_LABEL;
 use crate::findings::Finding;
 use crate::report::{device_name, notes};
 use crate::rows::{DeviceWindow, ThreadLoss, ThreadWait};
-use place::{Place, busiest, mostly, place};
+use place::{Place, Stacks, busiest, mostly, place};
 
 /// Share of the recording for which a thread has to work for its process to be at work, in percent.
 const AT_WORK_PERCENT: u64 = 20;
@@ -105,11 +108,14 @@ struct Rank {
     place: Place,
     /// Records of calls may be missing.
     has_lost: bool,
+    /// The thread that works while the main one is blocked, and for how long, ns; looked for when it is asked for.
+    worker: OnceCell<Option<(ThreadId, u64)>>,
 }
 
 /// A job in which no collective and no operation of a device began or ended.
 struct Still<'a, S: ReadAt> {
     capture: &'a Capture<S>,
+    stacks: RefCell<Stacks<'a>>,
     ranks: Vec<Rank>,
     /// Length of the recording, ns.
     ns: u64,
@@ -163,7 +169,8 @@ impl<'a, S: ReadAt> Still<'a, S> {
             threads.iter().filter_map(|&thread| process_of(thread)).any(|p| observed.contains(&p))
         };
         let has_gpus = members.values().any(|threads| is_observed(threads));
-        let mut still = Self { capture, ranks: Vec::new(), ns, end, has_gpus };
+        let stacks = RefCell::new(Stacks::new(capture.tables()));
+        let mut still = Self { capture, stacks, ranks: Vec::new(), ns, end, has_gpus };
         for (rank, threads) in members {
             let mut of = still.rank(rank, threads)?;
             // Whether a device that was not observed did something is not known.
@@ -183,15 +190,21 @@ impl<'a, S: ReadAt> Still<'a, S> {
         let (from, to) = extent(self.capture, std::iter::once(driver))?;
         let (_, last) = extent(self.capture, of_process())?;
         let ended = self.end.since(last) > ENDED_NS;
-        let place = if ended {
+        let begins = |&thread: &ThreadId| extent(self.capture, std::iter::once(thread)).map(|(from, _)| from);
+        let place = if ended && threads.iter().filter_map(begins).any(|from| from > last) {
+            // Another process is this rank now.
+            Place::Moves
+        } else if ended {
             Place::Ended
         } else if !mostly(to.since(from), self.ns) {
             // It began meanwhile.
             Place::Moves
         } else {
-            let of_driver = place(self.capture, driver);
+            let mut stacks = self.stacks.borrow_mut();
+            let of_driver = place(self.capture, driver, &mut stacks);
             // One that waits for a thread of its own which is in communication is in it too.
-            let other = || of_process().map(|t| place(self.capture, t)).find(Place::is_communication);
+            let mut other =
+                || of_process().map(|t| place(self.capture, t, &mut stacks)).find(Place::is_communication);
             let for_a_thread =
                 matches!(&of_driver, Place::Blocked { wait, .. } if is_for_a_thread(wait, tables));
             if for_a_thread { other().unwrap_or(of_driver) } else { of_driver }
@@ -200,7 +213,7 @@ impl<'a, S: ReadAt> Still<'a, S> {
             |thread: &ThreadId| self.capture.rows::<ThreadLoss>(thread.0).any(|lost| hides_calls(&lost));
         let has_lost = !self.capture.holes().is_empty() || threads.iter().any(loses);
         let world = own.and_then(|process| tables.process(process)?.world_size);
-        Some(Rank { rank, world, driver, threads, place, has_lost })
+        Some(Rank { rank, world, driver, threads, place, has_lost, worker: OnceCell::new() })
     }
 
     fn tables(&self) -> &Tables {
@@ -224,10 +237,14 @@ impl<'a, S: ReadAt> Still<'a, S> {
         }
         let (inside, outside): (Vec<&Rank>, Vec<&Rank>) =
             self.ranks.iter().partition(|rank| rank.place.is_communication());
-        let culprits: Vec<&Rank> = match outside.len() < inside.len() {
+        let mut culprits: Vec<&Rank> = match outside.len() < inside.len() {
             true => outside.iter().copied().filter(|rank| self.excuse(rank).is_none()).collect(),
             false => Vec::new(),
         };
+        // One that is at work may come: those that do not get on are to blame first.
+        if culprits.iter().any(|rank| !self.is_at_work(rank)) {
+            culprits.retain(|rank| !self.is_at_work(rank));
+        }
         if culprits.is_empty() && outside.iter().any(|rank| self.is_at_work(rank)) {
             return None;
         }
@@ -274,16 +291,40 @@ impl<'a, S: ReadAt> Still<'a, S> {
         }
     }
 
-    /// Whether any thread of a rank worked for longer than a moment.
+    /// Whether a rank gets on: a thread of it worked for longer than a moment, or it moves data time and again.
     fn is_at_work(&self, rank: &Rank) -> bool {
-        matches!(rank.place, Place::Computes { .. }) || self.worker(rank).is_some()
+        let moves_data = |wait: &ThreadWait| {
+            let class = wait_class(self.tables().string(wait.call), wait.object_kind);
+            match wait.kind {
+                WaitKind::PageFault => true,
+                WaitKind::Syscall => {
+                    matches!(class, WaitClass::BlockIo | WaitClass::Ipc | WaitClass::Network)
+                }
+                _ => false,
+            }
+        };
+        match &rank.place {
+            Place::Computes { .. } => true,
+            Place::Blocked { wait, is_one: false, .. } if moves_data(wait) => true,
+            _ => self.worker(rank).is_some(),
+        }
+    }
+
+    /// Whether a rank waits in a way in which a server waits for requests.
+    fn may_serve(&self, rank: &Rank) -> bool {
+        let Place::Blocked { wait, .. } = &rank.place else { return false };
+        let call = self.tables().string(wait.call);
+        wait.kind == WaitKind::Syscall
+            && (call.starts_with("accept") || wait_class(call, wait.object_kind) == WaitClass::Poll)
     }
 
     /// The thread of a rank that works while the main one is blocked, and for how long, ns.
     fn worker(&self, rank: &Rank) -> Option<(ThreadId, u64)> {
-        let others = rank.threads.iter().copied().filter(|&thread| thread != rank.driver);
-        let least = self.ns / 100 * AT_WORK_PERCENT;
-        busiest(self.capture, others).filter(|&(_, ns)| ns >= least)
+        *rank.worker.get_or_init(|| {
+            let others = rank.threads.iter().copied().filter(|&thread| thread != rank.driver);
+            let least = self.ns / 100 * AT_WORK_PERCENT;
+            busiest(self.capture, others, &mut self.stacks.borrow_mut()).filter(|&(_, ns)| ns >= least)
+        })
     }
 
     fn world(&self) -> usize {

@@ -14,7 +14,7 @@ use crate::report::text::{printable, short_name};
 /// Ranks of a list that are written out.
 const LISTED: usize = 12;
 /// Time after which what nobody can explain is no longer a moment of a job under way.
-const UNEXPLAINED_NS: u64 = 30_000_000_000;
+pub(super) const UNEXPLAINED_NS: u64 = 30_000_000_000;
 
 /// What is worth saying of the collectives of a job.
 pub(crate) fn findings(job: &Job, tables: &Tables) -> Vec<Finding> {

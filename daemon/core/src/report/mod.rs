@@ -324,8 +324,7 @@ impl Report {
         for ledger in &ledgers.gpus {
             let mut report = device_report(ledger, &late, tables);
             if let (Some(gpu), Some(Ok(saved))) = (&mut report.gpu, lateness.get(&ledger.device)) {
-                let least = report.wall_ns.saturating_sub(*saved).max(1);
-                gpu.slowdown = Some(report.wall_ns as f64 / least as f64);
+                gpu.slowdown = ledgers.recorded.slowdown(ledger.device, *saved, &ledgers.gpus);
             }
             findings.extend(findings::of_device(ledger, &report.id, tables));
             findings.extend(findings::slow_transfers(capture, ledger, &report.id));
@@ -333,7 +332,7 @@ impl Report {
         }
         findings.extend(findings::of_gpus(capture, &ledgers.gpus, &lateness));
         findings::recoverable(&mut findings, ledgers);
-        findings.extend(findings::of_clocks(capture, &ledgers.gpus));
+        findings.extend(findings::of_clocks(capture, ledgers));
         let ranks: Vec<DeviceReport> =
             ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
         let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();

@@ -341,16 +341,19 @@ fn severity_mark(severity: Severity) -> &'static str {
 
 /// The findings with the number of devices that have them: the same rule on several devices is one story, and the worst one tells it.
 pub(crate) fn told(report: &Report) -> Vec<(&Finding, usize)> {
-    let mut told: Vec<(&Finding, usize)> = Vec::new();
+    let mut told: Vec<(&Finding, BTreeSet<&str>)> = Vec::new();
     for finding in &report.findings {
         // Each hang is a story of its own, and so is each late rank.
         let same = |f: &Finding| f.rule == finding.rule && !matches!(f.rule, "hang-collective" | "rank-late");
         match told.iter_mut().find(|(f, _)| same(f)) {
-            Some((_, devices)) => *devices += 1,
-            None => told.push((finding, 1)),
-        }
+            Some((_, devices)) => devices.insert(&finding.device),
+            None => {
+                told.push((finding, BTreeSet::from([finding.device.as_str()])));
+                true
+            }
+        };
     }
-    told
+    told.into_iter().map(|(finding, devices)| (finding, devices.len())).collect()
 }
 
 fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
@@ -374,7 +377,13 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
         if let Some(saved) = finding.blame.recoverable_ns {
             let window = &report.capture.window;
             let wall = window.end_ns.abs_diff(window.start_ns);
-            let everywhere = if *devices > 1 { " on all of them" } else { "" };
+            let alike = |f: &Finding| f.rule != finding.rule || f.blame.recoverable_ns == Some(saved);
+            let everywhere = match *devices {
+                1 => String::new(),
+                _ if report.findings.iter().all(alike) => " on all of them".to_owned(),
+                // Each job would save something else.
+                _ => format!(" in the job of {}", finding.device),
+            };
             let text = format!("{} of {}, had it not been{everywhere}", duration(saved), duration(wall));
             paragraph(out, "   saves     ", &text)?;
         }

@@ -56,8 +56,8 @@ const MAX_COMINGS: usize = 1 << 24;
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
     operations: Vec<Operation>,
-    /// Positions by the last one's coming.
-    order: Vec<usize>,
+    /// By job, positions by the last one's coming.
+    order: BTreeMap<usize, Vec<usize>>,
     /// By device, the number of the job that it belongs to: devices of one job are those that have operations in common.
     jobs: BTreeMap<DeviceId, usize>,
     histories: BTreeMap<DeviceId, History>,
@@ -118,9 +118,16 @@ fn signed(ns: u64) -> i64 {
 impl Recorded {
     /// Takes matched operations, and what devices did.
     pub(crate) fn new(operations: Vec<Operation>, histories: Vec<(DeviceId, History)>) -> Self {
-        let mut order: Vec<usize> = (0..operations.len()).collect();
-        order.sort_by_key(|&position| operations.get(position).map(|operation| operation.at));
         let jobs = jobs(&operations);
+        let mut all: Vec<usize> = (0..operations.len()).collect();
+        all.sort_by_key(|&position| operations.get(position).map(|operation| operation.at));
+        let mut order: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for position in all {
+            let first = operations.get(position).and_then(|operation| operation.came.first());
+            if let Some(&job) = first.and_then(|came| jobs.get(&came.device)) {
+                order.entry(job).or_default().push(position);
+            }
+        }
         Self { operations, order, jobs, histories: histories.into_iter().collect() }
     }
 
@@ -129,9 +136,27 @@ impl Recorded {
         self.jobs.get(&device).copied().ok_or(device)
     }
 
+    /// The devices of the job of one.
+    fn of_job<'a>(
+        &self,
+        device: DeviceId,
+        ledgers: &'a [DeviceLedger],
+    ) -> impl Iterator<Item = &'a DeviceLedger> {
+        ledgers.iter().filter(move |ledger| self.job(ledger.device) == self.job(device))
+    }
+
+    /// How many times as long the job of a device took as it would have without what it would have saved. None where no device of
+    /// it was there for longer than that.
+    pub(crate) fn slowdown(&self, device: DeviceId, saved: u64, ledgers: &[DeviceLedger]) -> Option<f64> {
+        // The device itself may have been seen for a short time only, and the job for no longer than the one that was seen longest.
+        let took = self.of_job(device, ledgers).map(|ledger| ledger.end.since(ledger.start)).max()?;
+        let without = took.checked_sub(saved).filter(|ns| *ns > 0)?;
+        Some(took as f64 / without as f64)
+    }
+
     /// Why the job of a device cannot be simulated, where it cannot.
     pub(crate) fn doubt(&self, device: DeviceId, ledgers: &[DeviceLedger]) -> Option<&'static str> {
-        let of_job = || ledgers.iter().filter(|ledger| self.job(ledger.device) == self.job(device));
+        let of_job = || self.of_job(device, ledgers);
         let sum = |of: &dyn Fn(&DeviceLedger) -> u64| of_job().map(of).fold(0u64, u64::saturating_add);
         let exceeds = |part: u64, percent: u64, whole: u64| {
             u128::from(part) * 100 > u128::from(percent) * u128::from(whole)
@@ -226,10 +251,8 @@ impl Recorded {
     fn play(&self, job: usize, mut cut: impl FnMut(&Operation, &Pasts, &mut [Cut])) -> Pasts {
         let mut pasts = Pasts::new();
         let mut cuts = Vec::new();
-        for operation in self.order.iter().filter_map(|&position| self.operations.get(position)) {
-            if operation.came.first().and_then(|came| self.jobs.get(&came.device)) != Some(&job) {
-                continue;
-            }
+        let order = self.order.get(&job).into_iter().flatten();
+        for operation in order.filter_map(|&position| self.operations.get(position)) {
             cuts.clear();
             cuts.resize(operation.came.len(), Cut::default());
             cut(operation, &pasts, &mut cuts);

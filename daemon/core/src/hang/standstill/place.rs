@@ -15,8 +15,8 @@ use stallscope_schemas::record::{ObjectKind, WaitKind, wait_flags};
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 
 use crate::capture::{Capture, ReadAt, Tables};
-use crate::classify::frames::{Sight, sight};
-use crate::findings::user_frame;
+use crate::classify::frames::{Frame, Sight, sight};
+use crate::findings::{best_of, frame_rank};
 use crate::rows::{CpuSample, ThreadWait};
 use crate::timeline::thread::{State, ThreadStates};
 
@@ -81,27 +81,40 @@ pub(super) fn mostly(part: u64, whole: u64) -> bool {
     whole > 0 && u128::from(part) * 100 >= u128::from(whole) * u128::from(MOSTLY_PERCENT)
 }
 
-/// What stacks say, each looked at once.
-struct Stacks<'a> {
+/// What stacks and their frames say, each looked at once.
+#[derive(Debug)]
+pub(super) struct Stacks<'a> {
     tables: &'a Tables,
     known: HashMap<StackId, (Sight, Option<String>)>,
+    /// With how much a frame looks like a place of the program.
+    frames: HashMap<StringId, (Frame, u8)>,
 }
 
-impl Stacks<'_> {
+impl<'a> Stacks<'a> {
+    pub(super) fn new(tables: &'a Tables) -> Self {
+        Self { tables, known: HashMap::new(), frames: HashMap::new() }
+    }
+
     /// What a thread with this stack does, and at which place of the program.
     fn of(&mut self, stack: StackId) -> (Sight, Option<String>) {
-        let tables = self.tables;
-        let read = || {
-            let names = tables.stack_names(stack);
-            let seen = sight(names.iter().map(|&name| tables.string(name)));
-            // A frame of the library that waits is no place of the program.
-            let line = user_frame(stack, tables).filter(|place| {
-                let is_line = !place.line.ends_with(')') && !place.line.starts_with("0x");
-                is_line || sight(std::iter::once(place.line.as_str())) == Sight::Own
-            });
-            (seen, line.map(|place| place.text))
+        if let Some(known) = self.known.get(&stack) {
+            return known.clone();
+        }
+        let (tables, frames) = (self.tables, &mut self.frames);
+        let names = tables.stack_names(stack);
+        let mut frame = |&name: &StringId| {
+            let read = || (Frame::of(tables.string(name)), frame_rank(tables.string(name)));
+            *frames.entry(name).or_insert_with(read)
         };
-        self.known.entry(stack).or_insert_with(read).clone()
+        let all: Vec<(Frame, u8)> = names.iter().map(&mut frame).collect();
+        let seen = sight(all.iter().map(|(frame, _)| *frame));
+        let ranked = names.iter().copied().zip(all.iter().map(|(_, rank)| *rank));
+        // A frame of the library that waits is no place of the program.
+        let line = best_of(ranked, tables).filter(|place| {
+            let is_line = !place.line.ends_with(')') && !place.line.starts_with("0x");
+            is_line || sight(std::iter::once(Frame::of(&place.line))) == Sight::Own
+        });
+        self.known.entry(stack).or_insert((seen, line.map(|place| place.text))).clone()
     }
 }
 
@@ -262,9 +275,8 @@ impl Times {
 }
 
 /// Where a thread was in nearly all of the time in which it was followed.
-pub(super) fn place<S: ReadAt>(capture: &Capture<S>, thread: ThreadId) -> Place {
-    let mut stacks = Stacks { tables: capture.tables(), known: HashMap::new() };
-    let times = Times::read(capture, thread, &mut stacks);
+pub(super) fn place<S: ReadAt>(capture: &Capture<S>, thread: ThreadId, stacks: &mut Stacks<'_>) -> Place {
+    let times = Times::read(capture, thread, stacks);
     let nearly_all = |ns: u64| mostly(ns, times.all_ns);
     if !nearly_all(times.all_ns.saturating_sub(times.lost_ns)) {
         return Place::Unseen;
@@ -273,7 +285,7 @@ pub(super) fn place<S: ReadAt>(capture: &Capture<S>, thread: ThreadId) -> Place 
     let on_cpu_ns = times.on_cpu_ns.saturating_add(times.lost_ns);
     let on_cpu = match nearly_all(times.all_ns.saturating_sub(on_cpu_ns)) {
         true => None,
-        false => Samples::read(capture, thread, &mut stacks).place(),
+        false => Samples::read(capture, thread, stacks).place(),
     };
     match on_cpu {
         Some(Place::Communicates { line, .. }) if nearly_all(on_cpu_ns.saturating_add(times.library_ns)) => {
@@ -308,8 +320,8 @@ pub(super) fn place<S: ReadAt>(capture: &Capture<S>, thread: ThreadId) -> Place 
 pub(super) fn busiest<S: ReadAt>(
     capture: &Capture<S>,
     threads: impl Iterator<Item = ThreadId>,
+    stacks: &mut Stacks<'_>,
 ) -> Option<(ThreadId, u64)> {
-    let mut stacks = Stacks { tables: capture.tables(), known: HashMap::new() };
     let worked = threads.map(|thread| {
         let mut ns = 0;
         for sample in capture.rows::<CpuSample>(thread.0) {

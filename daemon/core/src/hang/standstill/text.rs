@@ -10,7 +10,7 @@ use crate::capture::ReadAt;
 use crate::findings::rules::rule;
 use crate::findings::{Blame, Finding, Severity};
 use crate::hang::blocked::{blocked, link, named};
-use crate::hang::text::ranks;
+use crate::hang::text::{UNEXPLAINED_NS, ranks};
 use crate::report::text::{duration, percent};
 
 /// Ranks outside of communication that the evidence tells of.
@@ -31,6 +31,12 @@ impl<S: ReadAt> Still<'_, S> {
             severity: match culprits {
                 [] if alike => Severity::Notice,
                 [] => Severity::Warning,
+                _ if culprits.iter().all(|rank| self.is_at_work(rank)) && self.ns < UNEXPLAINED_NS => {
+                    Severity::Notice
+                }
+                _ if culprits.iter().all(|rank| self.is_at_work(rank) || self.may_serve(rank)) => {
+                    Severity::Warning
+                }
                 _ => Severity::Critical,
             },
             rule: rule.id,
@@ -124,8 +130,10 @@ impl<S: ReadAt> Still<'_, S> {
                 let who = named(thread, self.tables());
                 parts.push(format!("{who} of rank {} works {} of the time", rank.rank, percent(ns, self.ns)));
             }
-            if matches!(rank.place, Place::Computes { .. }) {
+            if self.is_at_work(rank) {
                 parts.push(format!("rank {} is at work and may come yet", rank.rank));
+            } else if self.may_serve(rank) {
+                parts.push(format!("rank {} waits as a server waits for requests", rank.rank));
             }
             if outside.len() < inside.len() {
                 parts.extend(self.excuse(rank));

@@ -62,6 +62,8 @@ pub struct Arrival {
     pub last: u64,
     /// Time that the others waited for it by its own doing, summed over them, ns.
     pub caused_ns: u64,
+    /// Of that, what the one waited that waited longest, call by call, ns.
+    pub longest_ns: u64,
     /// Time that it waited for others, ns.
     pub waited_ns: u64,
     /// Of that, for those that were held in other calls, ns.
@@ -294,7 +296,7 @@ fn matched(ranks: &[Sequence<'_>], inside: &BTreeMap<usize, &Inside>) -> Option<
         calls += 1;
         *names.entry(mark.name).or_default() += 1;
         let of_size = transfers.entry((mark.name, mark.bytes)).or_default();
-        let mut caused = 0u64;
+        let (mut caused, mut longest) = (0u64, 0u64);
         let ranks = seen.iter_mut().zip(&twins).zip(counted.iter_mut().zip(&mut moved));
         for (rank, ((arrival, twin), (counted, moved))) in ranks.enumerate() {
             let (from, end) = (twin.start.max(*counted), begin.min(twin.end));
@@ -303,6 +305,7 @@ fn matched(ranks: &[Sequence<'_>], inside: &BTreeMap<usize, &Inside>) -> Option<
             arrival.waited_ns = arrival.waited_ns.saturating_add(waited);
             arrival.held_ns = arrival.held_ns.saturating_add(held);
             caused = caused.saturating_add(waited.saturating_sub(held));
+            longest = longest.max(waited.saturating_sub(held));
             *counted = end.max(*counted);
             of_size.push((rank, twin.end.since(begin.max(*moved))));
             *moved = twin.end.max(*moved);
@@ -322,6 +325,7 @@ fn matched(ranks: &[Sequence<'_>], inside: &BTreeMap<usize, &Inside>) -> Option<
         if let Some(arrival) = seen.get_mut(last).filter(|_| caused > 0) {
             arrival.last += 1;
             arrival.caused_ns = arrival.caused_ns.saturating_add(caused);
+            arrival.longest_ns = arrival.longest_ns.saturating_add(longest);
         }
     }
     for times in transfers.into_values() {
