@@ -177,7 +177,7 @@ def gil_busy(_gpu, dose_ms):
 
 
 # What sum() adds up in a millisecond, about; what it really took is written down.
-NUMBERS_A_MS = 40_000
+NUMBERS_A_MS = 62_000
 
 
 def fetch(connection, bytes_a_ms):

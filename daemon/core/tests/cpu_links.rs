@@ -119,6 +119,18 @@ fn segments_sent_again_on_all_links_of_a_rank_accuse_it() {
 }
 
 #[test]
+fn a_link_that_is_nearly_as_bad_as_a_bad_one_is_bad() {
+    let of = |again| but(&[line([2, 3], 110, [200, 300]), line([0, 2], again, [100, 100])]);
+    let culprits = |again| slow(&job(&of(again), 50, 5 * MS, 0)).blame.culprit_ranks.clone();
+    assert_eq!(culprits(97), [2]);
+    // A quarter of 1.1 %, and less.
+    assert_eq!((culprits(28), culprits(27)), (vec![2], vec![]));
+    // None is bad.
+    let alike = but(&[line([2, 3], 99, [200, 300]), line([0, 2], 99, [100, 100])]);
+    assert!(slow(&job(&alike, 50, 5 * MS, 0)).blame.culprit_ranks.is_empty());
+}
+
+#[test]
 fn round_trips_that_are_long_from_both_ends_accuse_the_rank_between_them() {
     let limited = but(&[line([2, 3], 0, [9000, 8000]), line([0, 2], 0, [4000, 3500])]);
     let findings = job(&limited, 50, 5 * MS, 0);

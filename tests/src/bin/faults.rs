@@ -41,7 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let matrix = run(&options, |row| {
         let top1 = row.top1.map_or("", |named| if named { "named" } else { "MISSED" });
         eprintln!(
-            "{:<24} {:>6}: charged {:>7.2} ms of {:>7.2}, {} doses, {} steps; {} of {} ms waited, truly {}; split p99 {:?} us, \
+            "{:<24} {:>6}: charged {:>7.2} ms of {:>7.2}, {:.1} doses, {} steps; {} of {} ms waited, truly {}; split p99 {:?} us, \
              {}/{} good, {} covered, {}/{} partial, {} mistaken; growth {:.4}, unknown {:.4}; {:.2?}; {top1} {}{}",
             row.fault,
             row.dose,

@@ -63,6 +63,10 @@ fn parent() -> (PathBuf, bool) {
     }
 }
 
+/// Niceness of ranks, and a cgroup's shares that are as much.
+pub(super) const RANKS_NICE: &str = "-10";
+const RANKS_SHARES: &str = "9548";
+
 /// A cgroup that may run 1 ms in each period, with the main thread of a process in it. A device goes on while its host may
 /// not run; the stand-ins' threads, which tell other ranks what their device does, have to go on as well.
 #[derive(Debug)]
@@ -99,9 +103,16 @@ impl Throttled {
             set(&outer, "cgroup.procs", &pid.to_string())?;
             set(&inner, "cgroup.type", "threaded")?;
             set(&outer, "cgroup.subtree_control", "+cpu")?;
+            // Its limit is to harm it, and not its share: that of the other ranks.
+            for folder in [&outer, &inner] {
+                set(folder, "cpu.weight.nice", RANKS_NICE)?;
+            }
             set(&inner, "cpu.max", &format!("1000 {period_us}"))?;
             set(&inner, "cgroup.threads", &pid.to_string())?;
         } else {
+            for folder in [&outer, &inner] {
+                set(folder, "cpu.shares", RANKS_SHARES)?;
+            }
             set(&inner, "cpu.cfs_period_us", &period_us.to_string())?;
             set(&inner, "cpu.cfs_quota_us", "1000")?;
             set(&inner, "tasks", &pid.to_string())?;

@@ -46,14 +46,14 @@ fn score(case: &Case, dose: f64, culprit: u32, report: &Value, truth: &Truth) ->
     let mut row = Row::new(case, dose);
     let (from, to) = ledgers(&mut row, culprit, report);
     let (count, mean_ns) = truth.doses((from, to));
-    (row.doses, row.steps) = (count as u64, count as u64);
-    row.actual_ms = (count > 0).then_some(mean_ns / 1e6);
+    (row.doses, row.steps) = (count, count as u64);
+    row.actual_ms = (count > 0.0).then_some(mean_ns / 1e6);
     findings(&mut row, case, report)?;
     let accused = report["findings"].as_array().into_iter().flatten();
     let late =
         accused.filter(|f| f["rule"] == "rank-late" && f["culprit_ranks"] == serde_json::json!([culprit]));
     let caused: u64 = late.map(|finding| ns(&finding["ns"])).sum();
-    row.charged_ms = caused as f64 / 1e6 / (row.doses.max(1) * u64::from(RANKS - 1)) as f64;
+    row.charged_ms = caused as f64 / 1e6 / (row.doses.max(1.0) * f64::from(RANKS - 1));
     Ok(row)
 }
 
@@ -133,10 +133,10 @@ pub(super) fn on_links(
         let late = all.clone().filter(is_grave).filter(|f| f["rule"] == "rank-late");
         row.false_findings += late.filter(|f| f["culprit_ranks"] == serde_json::json!([rank])).count() as u64;
         // What a dose takes is how much longer steps are with it.
-        row.doses = after.len() as u64;
+        row.doses = after.len() as f64;
         row.actual_ms = mean_ms(&after).zip(mean_ms(&before)).map(|(with, without)| with - without);
         let slow: u64 = all.filter(|f| f["rule"] == "communication-slow").map(|f| ns(&f["ns"])).sum();
-        row.charged_ms = slow as f64 / 1e6 / (row.doses.max(1) * u64::from(RANKS)) as f64;
+        row.charged_ms = slow as f64 / 1e6 / (row.doses.max(1.0) * f64::from(RANKS));
     }
     Ok(Ok(row))
 }

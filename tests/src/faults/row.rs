@@ -24,8 +24,9 @@ pub struct Row {
     pub actual_ms: Option<f64>,
     /// It took less than 1 % of a step: there was no fault to be named.
     pub took_nothing: bool,
-    /// Doses that fell into the recording: of those that delay a step, the ones whose collective was matched.
-    pub doses: u64,
+    /// Doses that fell into the recording: of those that delay a step, the ones whose collective was matched; one
+    /// that the window cuts counts in part.
+    pub doses: f64,
     /// Steps in the window.
     pub steps: u64,
     /// Largest difference between the leaves of a ledger and its wall time, ns.

@@ -9,7 +9,9 @@ use stallscope_core::capture::Capture;
 use stallscope_cupti_double::folder::Version;
 
 use super::cases::{CASES, Case, Kind, Means};
-use super::inject::{ATTACHED_AFTER, Antagonists, Peer, Throttled, run_delay_ns, stopped_meanwhile};
+use super::inject::{
+    ATTACHED_AFTER, Antagonists, Peer, RANKS_NICE, Throttled, run_delay_ns, stopped_meanwhile,
+};
 use super::row::Row;
 use super::score::{FromOutside, score};
 use super::truth::{Dose, Truth};
@@ -130,7 +132,7 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
         ("STALLSCOPE_DOUBLE", settings.as_str()),
         ("GPU_LAUNCH_DIES_WITH_PARENT", "1"),
         // Ahead of what else the machine does, the recorder included: harm is to be the cause, not chance.
-        ("GPU_LAUNCH_NICE", "-10"),
+        ("GPU_LAUNCH_NICE", RANKS_NICE),
     ];
     let job = GpuJob::start_with(folder, libraries, RANKS, &arguments, &environment)?;
     let capture = folder.join("a.stall").display().to_string();

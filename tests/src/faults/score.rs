@@ -72,7 +72,7 @@ pub(super) fn score<S: ReadAt + Sync>(
     (row.covered_splits, row.epsilon_ns) = (splits.covered, splits.epsilon_ns);
     row.split_errors_ns = splits.errors.iter().map(|(error, _)| *error).collect();
     row.split_error_p99_us = p99_us(row.split_errors_ns.clone());
-    doses(&mut row, &gpus, truth, &splits, outside);
+    doses(&mut row, case, &gpus, truth, &splits, outside);
     findings(&mut row, case, report)?;
     if let Some(rank) = suspect(case) {
         let excess = host_excess(capture, rank)?;
@@ -137,27 +137,38 @@ fn ledgers(row: &mut Row, case: &Case, gpus: &[Gpu<'_>], truth: &Truth) {
 }
 
 /// What the doses took, and what is charged for each.
-fn doses(row: &mut Row, gpus: &[Gpu<'_>], truth: &Truth, splits: &Splits, outside: Option<FromOutside>) {
+fn doses(
+    row: &mut Row,
+    case: &Case,
+    gpus: &[Gpu<'_>],
+    truth: &Truth,
+    splits: &Splits,
+    outside: Option<FromOutside>,
+) {
     let Some(gpu) = gpus.first() else { return };
     // By the trainer's own count: what the report takes for steps is the report's.
     row.steps = truth.steps(gpu.window);
     let (count, mean_ns) = if row.on_path {
-        truth.doses_seen(|meeting| splits.meetings.contains(&meeting))
+        truth.doses_seen(gpu.window, |meeting| splits.meetings.contains(&meeting))
     } else {
         truth.doses(gpu.window)
     };
-    row.doses = count as u64;
-    row.actual_ms = (count > 0).then_some(mean_ns / 1e6);
+    row.doses = count;
+    row.actual_ms = (count > 0.0).then_some(mean_ns / 1e6);
+    let wall_ns = gpu.window.1.abs_diff(gpu.window.0) as f64;
+    let step_ms = wall_ns / 1e6 / row.steps.max(1) as f64;
+    // A throttle may be set and throttle nothing, and what a thread waits for a CPU may be hidden behind what it has launched.
+    let least_ms = step_ms * LEAST_SHARE;
     if let Some(FromOutside { ns, of }) = outside {
         // Of a step of the mean length.
-        let wall_ns = gpu.window.1.abs_diff(gpu.window.0) as f64;
-        row.actual_ms = Some(ns as f64 / of.as_nanos() as f64 * wall_ns / row.steps.max(1) as f64 / 1e6);
+        row.actual_ms = Some(ns as f64 / of.as_nanos() as f64 * step_ms);
+        let late =
+            case.culprits.iter().map(|culprit| truth.held_up_ns(culprit.rank, gpu.window)).sum::<u64>();
+        row.took_nothing = (late as f64 / 1e6 / row.steps.max(1) as f64) < least_ms;
     }
-    let times = if row.on_path && count > 0 { row.doses } else { row.steps };
-    row.charged_ms = row.charged_ns as f64 / 1e6 / (times.max(1) * u64::from(RANKS - 1)) as f64;
-    let step_ms = gpu.window.1.abs_diff(gpu.window.0) as f64 / 1e6 / row.steps.max(1) as f64;
-    // A throttle may be set and throttle nothing.
-    row.took_nothing = row.actual_ms.is_some_and(|took| took < step_ms * LEAST_SHARE);
+    let times = if row.on_path && count > 0.0 { count } else { row.steps.max(1) as f64 };
+    row.charged_ms = row.charged_ns as f64 / 1e6 / (times * f64::from(RANKS - 1));
+    row.took_nothing |= row.actual_ms.is_some_and(|took| took < least_ms);
 }
 
 /// Whom the findings accuse.

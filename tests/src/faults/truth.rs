@@ -149,18 +149,49 @@ impl Truth {
     }
 
     /// Doses that lie in a window: how many, and their mean length, ns.
-    pub(super) fn doses(&self, window: Span) -> (usize, f64) {
-        mean(self.doses.iter().filter(|d| d.span.0 >= window.0 && d.span.1 <= window.1))
+    pub(super) fn doses(&self, window: Span) -> (f64, f64) {
+        let inside = self.doses.iter().filter(|d| d.span.0 >= window.0 && d.span.1 <= window.1);
+        mean(inside.map(|dose| (dose, 1.0)))
     }
 
     /// Doses by which the first collective that came after them was late, of those collectives that `is_seen` has: how
-    /// many, and their mean length, ns.
-    pub(super) fn doses_seen(&self, is_seen: impl Fn(usize) -> bool) -> (usize, f64) {
+    /// many, those that a window cuts counted in part, and their mean length, ns.
+    pub(super) fn doses_seen(&self, window: Span, is_seen: impl Fn(usize) -> bool) -> (f64, f64) {
         let next = |dose: &Dose| {
             let parts = &self.devices.get(&dose.rank)?.parts;
             parts.get(parts.partition_point(|part| part.came < dose.span.1))
         };
-        mean(self.doses.iter().filter(|dose| next(dose).is_some_and(|part| is_seen(part.meeting))))
+        let seen = self.doses.iter().filter(|dose| next(dose).is_some_and(|part| is_seen(part.meeting)));
+        mean(seen.map(|dose| {
+            let inside = dose.span.1.min(window.1).saturating_sub(dose.span.0.max(window.0)).max(0);
+            (dose, inside as f64 / dose.span.1.abs_diff(dose.span.0).max(1) as f64)
+        }))
+    }
+
+    /// How much later the steps of rank 0 in a window were because of one rank, ns: by the most that it came to one of a step's
+    /// collectives later than all others.
+    pub(super) fn held_up_ns(&self, rank: u32, window: Span) -> u64 {
+        let mut came: HashMap<usize, Vec<(i64, u32)>> = HashMap::new();
+        for (&of, device) in &self.devices {
+            for part in &device.parts {
+                came.entry(part.meeting).or_default().push((part.came, of));
+            }
+        }
+        let inside = |step: &Span| step.0 >= window.0 && step.1 <= window.1;
+        let mut steps: Vec<(i64, u64)> =
+            self.steps.iter().filter(|step| inside(step)).map(|step| (step.0, 0)).collect();
+        steps.sort_unstable();
+        for mut came in came.into_values() {
+            came.sort_unstable();
+            let [.., (before, _), (last, of)] = came[..] else { continue };
+            let step = steps.partition_point(|(begin, _)| *begin <= last).checked_sub(1);
+            if let Some((_, most)) =
+                step.filter(|_| of == rank && last <= window.1).and_then(|at| steps.get_mut(at))
+            {
+                *most = last.abs_diff(before).max(*most);
+            }
+        }
+        steps.into_iter().map(|(_, most)| most).sum()
     }
 
     /// A rank's part in the collective that it came to nearest to a moment.
@@ -201,9 +232,14 @@ impl Truth {
     }
 }
 
-fn mean<'a>(doses: impl Iterator<Item = &'a Dose>) -> (usize, f64) {
-    let all: Vec<f64> = doses.map(|dose| dose.ns as f64).collect();
-    (all.len(), all.iter().sum::<f64>() / all.len().max(1) as f64)
+/// Sum of the parts, and mean length weighted by them.
+fn mean<'a>(doses: impl Iterator<Item = (&'a Dose, f64)>) -> (f64, f64) {
+    let (mut count, mut sum_ns) = (0.0, 0.0);
+    for (dose, part) in doses {
+        count += part;
+        sum_ns += dose.ns as f64 * part;
+    }
+    (count, if count > 0.0 { sum_ns / count } else { 0.0 })
 }
 
 /// A number of a report; 0 where there is none.

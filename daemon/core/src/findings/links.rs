@@ -233,6 +233,8 @@ fn links<S: ReadAt>(capture: &Capture<S>, ledger: &DeviceLedger) -> String {
 /// few in a thousand, because acknowledgements come late.
 const BAD_REPEATS: f64 = 0.01;
 const MIN_REPEATS: u64 = 10;
+/// Where one is, so are those with at least this part of its share.
+const LIKE_WORST: f64 = 0.25;
 /// A link is bad, too, where its round trip is at least a third of the longest, and that is long: in ms, and as a multiple of
 /// that of the good ones. A good link of a busy machine takes some tenths of one.
 const OF_LONGEST: u64 = 3;
@@ -312,8 +314,11 @@ fn links_of<'a, S: ReadAt>(
 
 /// Finds the bad ones: by repeated segments, else by what they deliver, else by their round trips.
 fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
-    let repeats = |link: &Link<'_>| link.of.again >= MIN_REPEATS && link.of.repeats() >= BAD_REPEATS;
-    if links.iter().any(repeats) {
+    let repeating = links.iter().filter(|link| link.of.again >= MIN_REPEATS).map(|link| link.of.repeats());
+    let worst = repeating.max_by(f64::total_cmp).filter(|worst| *worst >= BAD_REPEATS);
+    if let Some(worst) = worst {
+        let least = BAD_REPEATS.min(worst * LIKE_WORST);
+        let repeats = |link: &Link<'_>| link.of.again >= MIN_REPEATS && link.of.repeats() >= least;
         let share = |link: &Link<'_>| format!("{:.2} % of segments sent again", link.of.repeats() * 100.0);
         return Some(apart(links, repeats, "sent segments again", |link| link.of.repeats(), share));
     }

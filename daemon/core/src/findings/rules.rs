@@ -102,7 +102,7 @@ rules! {
         "to go faster from here, this kernel is where the time is";
     "steps-slow" "steps" [0.01, 0.03, 0.10]
         "compare a slow step with a usual one: report --json has a ledger for each";
-    "rank-late" "rank" [0.02, 0.05, 0.20]
+    "rank-late" "rank" [0.01, 0.05, 0.20]
         "look at what this rank does that the others do not: its other findings say; the ranks that wait are not the problem";
     "rank-straggler" "rank" [0.03, 0.09, 0.20]
         "one slow worker: check its clocks, throttling and host, and exchange the machine; a slow last stage: give it fewer layers; neither: balance sequence lengths over micro-batches";
