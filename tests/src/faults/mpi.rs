@@ -46,8 +46,8 @@ fn score(case: &Case, dose: f64, culprit: u32, report: &Value, truth: &Truth) ->
     let mut row = Row::new(case, dose);
     let (from, to) = ledgers(&mut row, culprit, report);
     let (count, mean_ns) = truth.doses((from, to));
-    (row.doses, row.steps) = (count, count as u64);
-    row.actual_ms = (count > 0.0).then_some(mean_ns / 1e6);
+    (row.doses, row.steps) = (count as f64, count as u64);
+    row.actual_ms = (count > 0).then_some(mean_ns / 1e6);
     findings(&mut row, case, report)?;
     let accused = report["findings"].as_array().into_iter().flatten();
     let late =

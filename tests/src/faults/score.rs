@@ -151,7 +151,8 @@ fn doses(
     let (count, mean_ns) = if row.on_path {
         truth.doses_seen(gpu.window, |meeting| splits.meetings.contains(&meeting))
     } else {
-        truth.doses(gpu.window)
+        let (count, mean_ns) = truth.doses(gpu.window);
+        (count as f64, mean_ns)
     };
     row.doses = count;
     row.actual_ms = (count > 0.0).then_some(mean_ns / 1e6);

@@ -149,9 +149,9 @@ impl Truth {
     }
 
     /// Doses that lie in a window: how many, and their mean length, ns.
-    pub(super) fn doses(&self, window: Span) -> (f64, f64) {
+    pub(super) fn doses(&self, window: Span) -> (usize, f64) {
         let inside = self.doses.iter().filter(|d| d.span.0 >= window.0 && d.span.1 <= window.1);
-        mean(inside.map(|dose| (dose, 1.0)))
+        (inside.clone().count(), mean(inside.map(|dose| (dose, 1.0))).1)
     }
 
     /// Doses by which the first collective that came after them was late, of those collectives that `is_seen` has: how

@@ -13,6 +13,10 @@
 //!
 //! Calls on one communicator come in the same order on every rank, but a recording begins in the middle, not everywhere
 //! at the same call. So sequences are shifted against each other until matching calls overlap in time and end together.
+//!
+//! Of an operation with a root it is known who waits for whom where the calls say who is the root: nobody leaves a broadcast or
+//! scatter before the root has come, and the root leaves no reduction or gather before the last one has. Such calls may be over on
+//! one rank before they begin on another, so they are matched by their order between two matched calls that all enter together.
 
 use std::collections::BTreeMap;
 
@@ -46,6 +50,8 @@ struct Mark {
     bytes: u64,
     /// Position of the thread among those of its rank.
     thread: usize,
+    /// Whether its rank is the root of the operation, where it has one and that is known.
+    is_root: Option<bool>,
 }
 
 /// The position of a ledger in place of a device.
@@ -58,7 +64,7 @@ pub(crate) fn position(ledger: usize) -> DeviceId {
 pub struct Arrival {
     /// Position of the rank's ledger.
     pub ledger: usize,
-    /// Calls in which it was the last to begin.
+    /// Calls of the function in which most was waited, in which it was the last to begin.
     pub last: u64,
     /// Time that the others waited for it by its own doing, summed over them, ns.
     pub caused_ns: u64,
@@ -77,9 +83,9 @@ pub struct Arrival {
 /// Matched calls of one communicator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrivals {
-    /// The function that was called most.
+    /// The function in which most was waited.
     pub name: StringId,
-    /// Calls that could be matched on all of the ranks.
+    /// Calls of it that could be matched on all of the ranks, and in which one could wait for another.
     pub calls: u64,
     /// The ranks.
     pub ranks: Vec<Arrival>,
@@ -87,8 +93,17 @@ pub struct Arrivals {
     pub(crate) operations: Vec<Operation>,
 }
 
+/// The calls of one rank on one communicator, by their begin.
+#[derive(Default)]
+struct OfGroup {
+    /// Those that nobody leaves before all have entered.
+    together: Vec<Mark>,
+    /// Those with a root.
+    rooted: Vec<Mark>,
+}
+
 /// Calls of each rank on each communicator.
-type ByGroup = BTreeMap<(CollectiveLibrary, StringId), Vec<Mark>>;
+type ByGroup = BTreeMap<(CollectiveLibrary, StringId), OfGroup>;
 
 /// One rank's calls.
 struct Calls {
@@ -103,7 +118,7 @@ struct Calls {
 type Inside = Vec<Vec<(TimeNs, TimeNs)>>;
 
 /// The calls of one rank on one communicator, with the position of its ledger.
-type Sequence<'a> = (usize, &'a [Mark]);
+type Sequence<'a> = (usize, &'a OfGroup);
 
 /// Matches the calls of several ranks, communicator by communicator; the one with the most waiting comes first.
 pub fn arrivals<S: ReadAt>(capture: &Capture<S>, ledgers: &[CpuLedger]) -> Vec<Arrivals> {
@@ -157,17 +172,26 @@ fn calls<S: ReadAt>(capture: &Capture<S>, at: usize, ledger: &CpuLedger) -> Call
             if spans.len() < MAX_CALLS && end > from {
                 spans.push((from, end));
             }
-            if is_synchronising(call.operation) && call.flags & (call_flags::ASYNC | call_flags::OPEN) == 0 {
-                let marks = groups.entry((call.library, call.group)).or_default();
+            let has_root = call.operation.has_root();
+            let counts = has_root || is_synchronising(call.operation);
+            if counts && call.flags & (call_flags::ASYNC | call_flags::OPEN) == 0 {
+                let of_group = groups.entry((call.library, call.group)).or_default();
+                let marks = if has_root { &mut of_group.rooted } else { &mut of_group.together };
                 if marks.len() < MAX_CALLS {
-                    let CollectiveCall { start, operation, name, bytes, .. } = call;
-                    marks.push(Mark { start, end, operation, name, bytes, thread: number });
+                    let CollectiveCall { start, operation, name, bytes, rank, peer, .. } = call;
+                    let is_root = rank.zip(peer).filter(|_| has_root).map(|(rank, root)| rank == root);
+                    marks.push(Mark { start, end, operation, name, bytes, thread: number, is_root });
                 }
             }
         }
         inside.push(spans);
     }
-    groups.values_mut().for_each(|marks| marks.sort_by_key(|m| m.start));
+    for OfGroup { together, rooted } in groups.values_mut() {
+        together.sort_by_key(|mark| mark.start);
+        rooted.sort_by_key(|mark| mark.start);
+    }
+    // Nothing is matched by calls with a root alone.
+    groups.retain(|_, of_group| !of_group.together.is_empty());
     Calls { ledger: at, groups, inside }
 }
 
@@ -249,166 +273,198 @@ fn paired<'a>(of: &'a [Mark], other: &'a [Mark], shift: isize) -> impl Iterator<
     of.iter().skip(skip).zip(other.iter().skip(skip_other))
 }
 
+/// Of an operation with a root those that could not leave it before the last one of them had come: of a broadcast and a scatter
+/// the root with those that came before it, of a reduction and a gather the last one with the root. None where there are no two,
+/// it is not known who is the root, or one did leave: then these calls are not one operation.
+fn dependent(mut calls: Vec<(usize, Mark)>) -> Option<Vec<(usize, Mark)>> {
+    let mut roots = calls.iter().filter(|(_, mark)| mark.is_root != Some(false));
+    let root = *roots.next().filter(|(_, root)| root.is_root == Some(true) && roots.next().is_none())?;
+    match root.1.operation {
+        CollectiveOp::Broadcast | CollectiveOp::Scatter => {
+            calls.retain(|(_, mark)| mark.start <= root.1.start);
+        }
+        CollectiveOp::Reduce | CollectiveOp::Gather => {
+            let last = *calls.iter().max_by_key(|(_, mark)| mark.start)?;
+            calls = if last.0 == root.0 { Vec::new() } else { vec![root, last] };
+        }
+        _ => return None,
+    }
+    let last = calls.iter().map(|(_, mark)| mark.start).max()?;
+    (calls.len() > 1 && calls.iter().all(|(_, mark)| mark.end >= last)).then_some(calls)
+}
+
 /// Adds up who was last, and what the transfers took.
 fn matched(ranks: &[Sequence<'_>], inside: &BTreeMap<usize, &Inside>) -> Option<Arrivals> {
     let (reference, of) =
-        *ranks.iter().max_by_key(|(rank, marks)| (marks.len(), std::cmp::Reverse(*rank)))?;
-    let members: Vec<(usize, &[Mark], isize)> = ranks
+        *ranks.iter().max_by_key(|(rank, of)| (of.together.len(), std::cmp::Reverse(*rank)))?;
+    let of = of.together.as_slice();
+    let members: Vec<(Sequence<'_>, isize)> = ranks
         .iter()
-        .filter_map(|&(rank, marks)| {
-            let by = if rank == reference { 0 } else { shift(of, marks)? };
-            Some((rank, marks, by))
+        .filter_map(|&(rank, calls)| {
+            let by = if rank == reference { 0 } else { shift(of, &calls.together)? };
+            Some(((rank, calls), by))
         })
         .collect();
     if members.len() < 2 {
         return None;
     }
-    let mut seen: Vec<Arrival> =
-        members.iter().map(|&(ledger, ..)| Arrival { ledger, ..Arrival::default() }).collect();
-    // A rank may have several calls open at once (one for each bucket of gradients): its time counts once.
-    let mut counted = vec![TimeNs(i64::MIN); members.len()];
-    let mut names: BTreeMap<StringId, u64> = BTreeMap::new();
-    // Of each function and size: the transfers, with the position of the rank.
-    let mut transfers: BTreeMap<(StringId, u64), Vec<(usize, u64)>> = BTreeMap::new();
-    let mut moved = vec![TimeNs(i64::MIN); members.len()];
-    let mut calls = 0;
-    let keeps = of.len().saturating_mul(members.len()) <= MAX_KEPT;
-    let mut operations = Vec::new();
-    // When all were level.
-    let mut level: Option<TimeNs> = None;
+    let ledgers: Vec<usize> = members.iter().map(|((ledger, _), _)| *ledger).collect();
+    let mut sums = Sums::new(ledgers, inside, of.len());
+    let mut before: Option<Vec<Mark>> = None;
     for (at, mark) in of.iter().enumerate() {
-        let twin = |&(_, marks, by): &(usize, &'_ [Mark], isize)| {
-            let twin = *marks.get(at.checked_add_signed(by)?)?;
+        let twin = |&((_, calls), by): &(Sequence<'_>, isize)| {
+            let twin = *calls.together.get(at.checked_add_signed(by)?)?;
             let same = twin.operation == mark.operation && twin.start <= mark.end && mark.start <= twin.end;
             same.then_some(twin)
         };
-        let Some(twins) = members.iter().map(twin).collect::<Option<Vec<Mark>>>() else { continue };
-        let Some((last, begin)) = twins.iter().map(|m| m.start).enumerate().max_by_key(|(_, s)| *s) else {
-            continue;
-        };
-        let since = |rank: usize| {
-            let (twin, level) = (twins.get(rank)?, level?);
-            let calls = inside.get(&members.get(rank)?.0)?.get(twin.thread)?;
-            let within = time_inside(calls, level, twin.start);
-            Some((within, twin.start.since(level).saturating_sub(within)))
-        };
-        let of_last = since(last);
-        calls += 1;
-        *names.entry(mark.name).or_default() += 1;
-        let of_size = transfers.entry((mark.name, mark.bytes)).or_default();
+        let twins = members.iter().map(twin).collect::<Option<Vec<Mark>>>();
+        if let Some((before, twins)) = before.as_ref().zip(twins.as_ref()) {
+            let calls = members.iter().map(|((_, calls), _)| calls.rooted.as_slice());
+            let between = calls.zip(before.iter().zip(twins)).map(|(rooted, (from, to))| {
+                let first = rooted.partition_point(|mark| mark.start < from.end);
+                let end = rooted.partition_point(|mark| mark.start < to.start);
+                rooted.get(first..end).unwrap_or_default()
+            });
+            for calls in in_order(&between.collect::<Vec<_>>()) {
+                if let Some(calls) = dependent(calls) {
+                    sums.add(&calls);
+                }
+            }
+        }
+        if let Some(twins) = &twins {
+            sums.add(&twins.iter().copied().enumerate().collect::<Vec<_>>());
+        }
+        before = twins;
+    }
+    sums.finish()
+}
+
+/// The calls with a root that all ranks made between two moments, one after the other; none where they differ in what they are.
+fn in_order(ranks: &[&[Mark]]) -> Vec<Vec<(usize, Mark)>> {
+    let Some((first, others)) = ranks.split_first() else { return Vec::new() };
+    let is_same = |other: &&[Mark]| {
+        let pairs = || first.iter().zip(*other);
+        other.len() == first.len() && pairs().all(|(a, b)| (a.operation, a.name) == (b.operation, b.name))
+    };
+    if !others.iter().all(is_same) {
+        return Vec::new();
+    }
+    let of =
+        |at: usize| ranks.iter().enumerate().filter_map(|(rank, of)| Some((rank, *of.get(at)?))).collect();
+    (0..first.len()).map(of).collect()
+}
+
+/// What the matched calls of a communicator come to.
+struct Sums<'a> {
+    inside: &'a BTreeMap<usize, &'a Inside>,
+    seen: Vec<Arrival>,
+    /// Until when each has waited: a rank may have several calls open at once (one for each bucket of gradients), and its time
+    /// counts once.
+    counted: Vec<TimeNs>,
+    /// The same of transfers.
+    moved: Vec<TimeNs>,
+    /// By function: time waited by somebody's own doing, ns, and calls.
+    names: BTreeMap<StringId, (u64, u64)>,
+    /// Calls of a function for which a rank, by its position, was late.
+    last: BTreeMap<(StringId, usize), u64>,
+    /// Of each function and size: the transfers, with the position of the rank.
+    transfers: BTreeMap<(StringId, u64), Vec<(usize, u64)>>,
+    operations: Vec<Operation>,
+    keeps: bool,
+    /// When all were level.
+    level: Option<TimeNs>,
+}
+
+impl<'a> Sums<'a> {
+    fn new(ledgers: Vec<usize>, inside: &'a BTreeMap<usize, &'a Inside>, calls: usize) -> Self {
+        let ranks = ledgers.len();
+        Self {
+            inside,
+            seen: ledgers.into_iter().map(|ledger| Arrival { ledger, ..Arrival::default() }).collect(),
+            counted: vec![TimeNs(i64::MIN); ranks],
+            moved: vec![TimeNs(i64::MIN); ranks],
+            names: BTreeMap::new(),
+            last: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            operations: Vec::new(),
+            keeps: calls.saturating_mul(ranks) <= MAX_KEPT,
+            level: None,
+        }
+    }
+
+    /// How long a rank was inside of calls and outside since all were level, until it came, ns.
+    fn since(&self, (rank, mark): &(usize, Mark)) -> Option<(u64, u64)> {
+        let level = self.level?;
+        let calls = self.inside.get(&self.seen.get(*rank)?.ledger)?.get(mark.thread)?;
+        let within = time_inside(calls, level, mark.start);
+        Some((within, mark.start.since(level).saturating_sub(within)))
+    }
+
+    /// Adds an operation: the calls of those that could not leave it before the last one of them had come, with their positions.
+    fn add(&mut self, calls: &[(usize, Mark)]) {
+        let Some(last) = calls.iter().max_by_key(|(_, mark)| mark.start) else { return };
+        let (begin, of_last) = (last.1.start, self.since(last));
+        let held_of: Vec<Option<(u64, u64)>> = calls.iter().map(|call| self.since(call)).collect();
+        // Where others took part, what follows may be waiting for them as well.
+        let is_whole = calls.len() == self.seen.len();
         let (mut caused, mut longest) = (0u64, 0u64);
-        let ranks = seen.iter_mut().zip(&twins).zip(counted.iter_mut().zip(&mut moved));
-        for (rank, ((arrival, twin), (counted, moved))) in ranks.enumerate() {
-            let (from, end) = (twin.start.max(*counted), begin.min(twin.end));
+        for ((rank, mark), of_rank) in calls.iter().zip(held_of) {
+            let slots = (self.seen.get_mut(*rank), self.counted.get_mut(*rank), self.moved.get_mut(*rank));
+            let (Some(arrival), Some(counted), Some(moved)) = slots else { continue };
+            let (from, end) = (mark.start.max(*counted), begin.min(mark.end));
             let waited = end.since(from);
-            let held = of_last.zip(since(rank)).map_or(0, |(q, r)| held(waited, q, r));
+            let held = of_last.zip(of_rank).map_or(0, |(q, r)| held(waited, q, r));
             arrival.waited_ns = arrival.waited_ns.saturating_add(waited);
             arrival.held_ns = arrival.held_ns.saturating_add(held);
             caused = caused.saturating_add(waited.saturating_sub(held));
             longest = longest.max(waited.saturating_sub(held));
             *counted = end.max(*counted);
-            of_size.push((rank, twin.end.since(begin.max(*moved))));
-            *moved = twin.end.max(*moved);
+            if is_whole {
+                let of_size = self.transfers.entry((mark.name, mark.bytes)).or_default();
+                of_size.push((*rank, mark.end.since(begin.max(*moved))));
+                *moved = mark.end.max(*moved);
+            }
         }
-        level = Some(begin);
-        if keeps {
+        let (waited, count) = self.names.entry(last.1.name).or_default();
+        (*waited, *count) = (waited.saturating_add(caused), *count + 1);
+        if is_whole {
+            self.level = Some(begin);
+        }
+        if self.keeps {
             let device =
-                |at: usize| members.get(at).map_or(DeviceId(u32::MAX), |(ledger, ..)| position(*ledger));
-            let came = twins.iter().enumerate().map(|(at, twin)| Came {
-                device: device(at),
-                at: twin.start,
+                |rank: usize| self.seen.get(rank).map_or(DeviceId(u32::MAX), |of| position(of.ledger));
+            let came = calls.iter().map(|&(rank, mark)| Came {
+                device: device(rank),
+                at: mark.start,
                 last_at: begin,
-                end: twin.end,
+                end: mark.end,
             });
-            operations.push(Operation { last: device(last), at: begin, came: came.collect(), before: None });
+            let came = came.collect();
+            self.operations.push(Operation { last: device(last.0), at: begin, came, before: None });
         }
-        if let Some(arrival) = seen.get_mut(last).filter(|_| caused > 0) {
-            arrival.last += 1;
+        if let Some(arrival) = self.seen.get_mut(last.0).filter(|_| caused > 0) {
+            *self.last.entry((last.1.name, last.0)).or_default() += 1;
             arrival.caused_ns = arrival.caused_ns.saturating_add(caused);
             arrival.longest_ns = arrival.longest_ns.saturating_add(longest);
         }
     }
-    for times in transfers.into_values() {
-        let best = best(&mut times.iter().map(|(_, ns)| *ns).collect::<Vec<_>>());
-        for (rank, ns) in times {
-            let Some(arrival) = seen.get_mut(rank) else { continue };
-            arrival.moved_ns = arrival.moved_ns.saturating_add(ns);
-            arrival.slow_ns = arrival.slow_ns.saturating_add(ns.saturating_sub(best));
+
+    fn finish(mut self) -> Option<Arrivals> {
+        for times in self.transfers.into_values() {
+            let best = best(&mut times.iter().map(|(_, ns)| *ns).collect::<Vec<_>>());
+            for (rank, ns) in times {
+                let Some(arrival) = self.seen.get_mut(rank) else { continue };
+                arrival.moved_ns = arrival.moved_ns.saturating_add(ns);
+                arrival.slow_ns = arrival.slow_ns.saturating_add(ns.saturating_sub(best));
+            }
         }
+        let (name, (_, calls)) = self.names.into_iter().max_by_key(|(_, waited)| *waited)?;
+        for (rank, arrival) in self.seen.iter_mut().enumerate() {
+            arrival.last = self.last.get(&(name, rank)).copied().unwrap_or(0);
+        }
+        Some(Arrivals { name, calls, ranks: self.seen, operations: self.operations })
     }
-    let name = names.into_iter().max_by_key(|(_, count)| *count)?.0;
-    Some(Arrivals { name, calls, ranks: seen, operations })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Arrival, Arrivals, BTreeMap, CollectiveOp, Inside, Mark, StringId, TimeNs, matched};
-
-    fn calls(spans: &[(i64, i64)]) -> Vec<Mark> {
-        let mark = |&(start, end): &(i64, i64)| Mark {
-            start: TimeNs(start),
-            end: TimeNs(end),
-            operation: CollectiveOp::AllReduce,
-            name: StringId(7),
-            bytes: 64,
-            thread: 0,
-        };
-        spans.iter().map(mark).collect()
-    }
-
-    fn of(ranks: &[&[(i64, i64)]]) -> Arrivals {
-        let marks: Vec<Vec<Mark>> = ranks.iter().map(|spans| calls(spans)).collect();
-        let sequences: Vec<_> = marks.iter().map(Vec::as_slice).enumerate().collect();
-        matched(&sequences, &BTreeMap::new()).unwrap()
-    }
-
-    #[test]
-    fn time_in_which_a_rank_waits_in_two_calls_counts_once() {
-        // Two buckets of gradients are handed over together: rank 0 waits in both from 0 on, rank 1 in the second from
-        // 600 on. Rank 2 begins the first at 1000 and the second at 1010.
-        let arrivals = of(&[
-            &[(0, 1020), (10, 1040), (2000, 2200)],
-            &[(300, 1020), (600, 1040), (2000, 2200)],
-            &[(1000, 1020), (1010, 1040), (2000, 2200)],
-        ]);
-        let ranks: Vec<_> =
-            arrivals.ranks.iter().map(|a| (a.ledger, a.last, a.caused_ns, a.waited_ns)).collect();
-        assert_eq!(ranks, [(0, 0, 0, 1010), (1, 0, 0, 710), (2, 2, 1720, 0)]);
-        assert_eq!(arrivals.calls, 3);
-    }
-
-    #[test]
-    fn who_is_inside_of_another_call_is_not_late_by_its_own_doing() {
-        // Both were level at 10. Rank 1 is in a broadcast until 710, and then works for 300, rank 0 for 90 only.
-        let ranks = [calls(&[(0, 20), (110, 1100)]), calls(&[(10, 20), (1010, 1100)])];
-        let sequences: Vec<_> = ranks.iter().map(Vec::as_slice).enumerate().collect();
-        let of_rank = |spans: &[(i64, i64)]| {
-            vec![spans.iter().map(|&(from, to)| (TimeNs(from), TimeNs(to))).collect::<Vec<_>>()]
-        };
-        let inside: [Inside; 2] =
-            [of_rank(&[(0, 20), (110, 1100)]), of_rank(&[(10, 20), (20, 710), (1010, 1100)])];
-        let arrivals = matched(&sequences, &inside.iter().enumerate().collect()).unwrap();
-        let of = |rank: usize| arrivals.ranks[rank];
-        // Of 900 that it waits, rank 1 was 690 longer inside of calls and 210 longer outside.
-        assert_eq!((of(0).waited_ns, of(0).held_ns, of(1).caused_ns), (10 + 900, 690, 10 + 210));
-    }
-
-    #[test]
-    fn what_a_transfer_takes_beyond_its_best_is_slow() {
-        let arrivals = of(&[&[(0, 200), (1000, 1500)], &[(100, 210), (1000, 1600)]]);
-        let slow: Vec<_> = arrivals.ranks.iter().map(|a| (a.moved_ns, a.slow_ns)).collect();
-        assert_eq!(slow, [(100 + 500, 400), (110 + 600, 10 + 500)]);
-    }
-
-    #[test]
-    fn what_the_later_of_two_overlapping_calls_adds_is_caused_by_who_was_late_for_it() {
-        // Rank 1 is late for the first call, rank 2 for the second; rank 0 waits through both without a break.
-        let arrivals = of(&[&[(0, 110), (50, 310)], &[(100, 110), (105, 310)], &[(0, 110), (300, 310)]]);
-        let of = |rank: usize| arrivals.ranks[rank];
-        assert_eq!((of(1).caused_ns, of(2).caused_ns), (200, 200 + 195));
-        assert_eq!((of(0).waited_ns, of(1).waited_ns, of(2).waited_ns), (300, 195, 100));
-        // What is waited is what is caused.
-        let sum = |of: fn(&Arrival) -> u64| arrivals.ranks.iter().map(of).sum::<u64>();
-        assert_eq!(sum(|a| a.caused_ns), sum(|a| a.waited_ns));
-    }
-}
+mod tests;
