@@ -110,6 +110,11 @@ fn findings(capture: &Capture<Vec<u8>>) -> Vec<Finding> {
 
 /// Two steps in which all ranks are level, and one in which rank 2 reads for 300 µs before its first kernel.
 fn slow_read() -> Job {
+    slow_read_then_queue(0)
+}
+
+/// The same; at the end of that it waits for a CPU.
+fn slow_read_then_queue(queue: i64) -> Job {
     let mut job = Job::new(3, 3000 * US);
     for step in 0..3 {
         let late = if step == 2 { 300 * US } else { 0 };
@@ -122,10 +127,24 @@ fn slow_read() -> Job {
         job.collective(20, &[(0, base + 500 * US), (1, base + 500 * US), (2, base + 500 * US + late)], end);
         if late > 0 {
             let thread = job.ranks[2].1;
-            job.host.on(thread, base, base + late - 10 * US, "read", ObjectKind::File, "/data/shard-0017");
+            let (begin, end) = (base + late - 10 * US - queue, base + late - 10 * US);
+            job.host.on(thread, base, begin, "read", ObjectKind::File, "/data/shard-0017");
+            if queue > 0 {
+                job.host
+                    .wait(thread, begin, end, "futex", |wait, _| wait.run_queue_ns = queue.unsigned_abs());
+            }
         }
     }
     job
+}
+
+#[test]
+fn a_cause_among_others_is_said_to_be_one() {
+    let evidence = |queue| findings(&slow_read_then_queue(queue).capture())[0].evidence.clone();
+    let mixed = evidence(130 * US);
+    let all = "of what its host did longer than those of the others";
+    assert!(mixed.ends_with(&format!("; that is 53.3 % {all}, run queue is 43.3 %")), "{mixed}");
+    assert!(!evidence(60 * US).contains(all), "{}", evidence(60 * US));
 }
 
 #[test]

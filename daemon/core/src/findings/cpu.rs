@@ -367,6 +367,8 @@ pub(super) struct HeldUp {
     pub(super) links: Vec<Link>,
     /// Time of it beyond what is usual, ns.
     pub(super) excess_ns: u64,
+    /// What that is in the ledger.
+    pub(super) leaf: CpuLeaf,
     pub(super) pointer: Pointer,
 }
 
@@ -414,6 +416,7 @@ pub(super) fn held_up(work: &HostWork, usual: &CpuSums, tables: &Tables) -> Opti
         evidence: evidence(rule, &work, tables, group),
         links: links.collect(),
         excess_ns: excess_ns(group),
+        leaf: cause.root,
         pointer: pointer(&work, tables, part),
     })
 }

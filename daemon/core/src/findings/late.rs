@@ -12,7 +12,7 @@ use super::{Blame, Finding, Found, Link, top_names};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::OpClass;
 use crate::ledger::device::Tally;
-use crate::ledger::{CpuLeaf, DeviceLedger, IdleLeaf, RootLeaf};
+use crate::ledger::{CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, RootLeaf};
 use crate::report::text::{duration, percent, short_name};
 use crate::report::{device_name, rank_of};
 
@@ -171,13 +171,16 @@ fn reason<S: ReadAt>(
             match held_up(work, usual, tables).filter(|h| h.excess_ns > 0 && h.excess_ns >= computes) {
                 Some(held_up) => {
                     let sentence = format!("its launching thread {}", held_up.sentence);
-                    (sentence, held_up.evidence.clone(), Some(held_up))
+                    let mut evidence = held_up.evidence.clone();
+                    evidence.extend(among_others(&work.root, usual, held_up.leaf));
+                    (sentence, evidence, Some(held_up))
                 }
                 None if computes > 0 => {
-                    let evidence = format!(
+                    let mut evidence = format!(
                         "the thread was on a CPU for {} more than those of the others",
                         duration(computes)
                     );
+                    evidence.extend(among_others(&work.root, usual, CpuLeaf::Compute));
                     let stacks = on_cpu().map(|(cause, amount)| (tables.stack_names(cause.stack), amount.ns));
                     let stacks =
                         stacks.map(|(frames, ns)| (frames.iter().map(|&f| tables.string(f)).collect(), ns));
@@ -212,6 +215,25 @@ fn reason<S: ReadAt>(
         leaf => (format!("it is {}", leaf.text()), format!("{share} of the time"), None),
     };
     Why { sentence, evidence, held_up, seen_ns }
+}
+
+/// Share of what a host did longer than the others' from which on the cause that is named is the cause, in percent.
+const THE_CAUSE_PERCENT: u64 = 60;
+
+/// How much of what a host did longer than the others' the cause is that is named, where there is more of another kind.
+fn among_others(work: &CpuSums, usual: &CpuSums, named: CpuLeaf) -> Option<String> {
+    let excess_ns = |leaf: CpuLeaf| work.get(leaf).saturating_sub(usual.get(leaf));
+    let all = CpuLeaf::ALL.iter().fold(0u64, |sum, &leaf| sum.saturating_add(excess_ns(leaf)));
+    if u128::from(excess_ns(named)) * 100 >= u128::from(all) * u128::from(THE_CAUSE_PERCENT) {
+        return None;
+    }
+    let others = CpuLeaf::ALL.iter().copied().filter(|&leaf| leaf != named);
+    let next = others.max_by_key(|&leaf| excess_ns(leaf))?;
+    let [of_named, of_next] = [named, next].map(|leaf| percent(excess_ns(leaf), all));
+    Some(format!(
+        "; that is {of_named} of what its host did longer than those of the others, {} is {of_next}",
+        next.text()
+    ))
 }
 
 /// The system call in which a thread spent more than half of its time on a CPU, by the stacks of its samples.
