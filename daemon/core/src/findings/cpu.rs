@@ -376,8 +376,14 @@ pub(super) struct HeldUp {
 pub(super) fn held_up(work: &HostWork, usual: &CpuSums, tables: &Tables) -> Option<HeldUp> {
     let work = Work { causes: &work.causes, calls: None, io: None };
     let groups = grouped(&work, tables);
+    // What is usually computed is what the launching thread computes itself: only what it lacks of that do others do for it.
+    let own = work.causes.ranked().into_iter().filter(|(cause, _)| cause.direct == CpuLeaf::Compute);
+    let own_ns = own.fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.ns));
     let excess_ns = |group: &Group| {
-        let usual = group.top().map_or(0, |part| usual.get(part.cause.root));
+        let usual = group.top().map_or(0, |part| match part.cause.root {
+            CpuLeaf::Compute => usual.get(CpuLeaf::Compute).saturating_sub(own_ns),
+            root => usual.get(root),
+        });
         group.ns.saturating_sub(usual)
     };
     let (rule, group) = groups.iter().max_by_key(|(_, group)| excess_ns(group))?;
