@@ -148,6 +148,37 @@ fn a_cause_among_others_is_said_to_be_one() {
 }
 
 #[test]
+fn what_is_usually_computed_is_the_launching_threads_own_computation() {
+    // Each rank computes 200 µs before its first kernel; in the last step rank 2 does for 120 µs only, waits for a thread that
+    // computes 240 µs, and for a CPU 140 µs.
+    let mut job = Job::new(3, 4000 * US);
+    let device = job.ranks[2].0;
+    let worker = job.host.thread(ProcessId(2), 999, "worker", 0, 4000 * US);
+    assert_eq!(device, DeviceId(2));
+    for step in 0..3 {
+        let late = if step == 2 { 300 * US } else { 0 };
+        let base = step * 1000 * US + 10 * US;
+        for rank in 0..3 {
+            let from = base + 200 * US + if rank == 2 { late } else { 0 };
+            job.op(rank, "gemm", 7, from, from + 300 * US);
+        }
+        let came = base + 500 * US;
+        job.collective(20, &[(0, came), (1, came), (2, came + late)], came + late + 100 * US);
+        if late > 0 {
+            let thread = job.ranks[2].1;
+            let (first, second) = (base + 240 * US, base + 380 * US);
+            job.host.wait(thread, base, first, "futex", |wait, _| wait.waker = Some(worker));
+            job.host.wait(thread, first, second, "futex", |wait, _| wait.run_queue_ns = 140_000);
+        }
+    }
+    let found = findings(&job.capture());
+    assert!(
+        found[0].summary.contains("its launching thread waits for worker (tid 999), which computes"),
+        "{found:#?}"
+    );
+}
+
+#[test]
 fn a_late_rank_is_named_with_what_its_host_waited_for() {
     let capture = slow_read().capture();
     let ledgers = ledgers(&capture);
