@@ -96,10 +96,15 @@ fn line(row: &Row) -> String {
         },
     );
     let split = row.split_error_p99_us.map_or_else(|| "–".to_owned(), |us| format!("{us:.1}"));
-    // Numbers of threads and paths differ from run to run.
-    let said = match row.said.char_indices().nth(130).and_then(|(at, _)| row.said.get(..at)) {
-        Some(long) => format!("{} …", long.rsplit_once(' ').map_or(long, |(words, _)| words)),
+    // Numbers of threads differ from run to run, and where the job ran is the machine's affair.
+    let here = std::env::current_dir().ok().filter(|here| here.parent().is_some());
+    let said = match here {
+        Some(here) => row.said.replace(&*here.to_string_lossy(), "$PWD"),
         None => row.said.clone(),
+    };
+    let said = match said.char_indices().nth(130).and_then(|(at, _)| said.get(..at)) {
+        Some(long) => format!("{} …", long.rsplit_once(' ').map_or(long, |(words, _)| words)),
+        None => said,
     };
     let unknown = format!("{:.1} %", row.unknown_share * 100.0);
     format!(

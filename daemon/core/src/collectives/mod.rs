@@ -23,6 +23,7 @@ pub(crate) mod off;
 mod pairing;
 mod phases;
 pub(crate) mod progress;
+mod transfers;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -34,9 +35,10 @@ use crate::capture::{Capture, ReadAt};
 use crate::ledger::parallel::each;
 
 use lanes::Lane;
-pub use matching::{Came, Operation, OperationId, Transfer};
+pub use matching::{Came, Operation, OperationId};
 use matching::{Matched, Split};
 pub use phases::{Phase, Stretch};
+pub use transfers::Transfer;
 
 /// The label under which a recorder leaves the error of one device's clock against the host's, ns.
 pub const CLOCK_ERROR_LABEL: &str = "gpu.clock_error_ns";

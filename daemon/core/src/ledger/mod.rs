@@ -19,6 +19,7 @@ mod op_columns;
 pub(crate) mod parallel;
 mod pieces;
 pub mod root;
+mod root_leaf;
 pub(crate) mod so_far;
 mod stepper;
 
