@@ -18,7 +18,6 @@ const US: i64 = 1_000;
 fn capture(ahead: impl Fn(i64) -> i64) -> Capture<Vec<u8>> {
     let mut host = Host::new();
     host.writer.add_label("gpu.clock_error_ns", "1000");
-    let call = host.writer.intern("cuLaunchKernel");
     for rank in 0..3u32 {
         let pid = 100 + i64::from(rank);
         let process = host.process(pid, "python", Some(rank));
@@ -37,20 +36,7 @@ fn capture(ahead: impl Fn(i64) -> i64) -> Capture<Vec<u8>> {
                 ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", 20, at + (work - own) * US, end),
             ] {
                 let off = if rank == 2 { ahead(from) } else { 0 };
-                let launch = Launch { thread, start: TimeNs(from - US), duration_ns: 1_000, name: call };
-                let op = GpuOp {
-                    start: TimeNs(from + off),
-                    duration_ns: (to - from).unsigned_abs(),
-                    name: host.writer.intern(name),
-                    stream,
-                    kind: OpKind::Kernel,
-                    flags: 0,
-                    correlation: CorrelationId(from.unsigned_abs()),
-                    bytes: 0,
-                    copy_kind: CopyKind::Unknown,
-                    launch: Some(launch),
-                };
-                host.writer.push_gpu_op(device, op).unwrap();
+                kernel(&mut host, (device, thread), (name, stream), (from, to), off);
             }
             at = end;
         }
@@ -93,19 +79,19 @@ fn clocks_that_are_right_are_not_spoken_of() {
     assert_eq!(said(&capture(|_| US)).len(), 0);
 }
 
-/// Adds a kernel of 1 µs or longer that was launched just before, µs.
+/// Adds a kernel that was launched just before it began, by a clock that is off.
 fn kernel(
     host: &mut Host,
     (device, thread): (DeviceId, ThreadId),
-    name: &str,
-    stream: u64,
+    (name, stream): (&str, u64),
     (from, to): (i64, i64),
+    off: i64,
 ) {
     let call = host.writer.intern("cuLaunchKernel");
-    let launch = Launch { thread, start: TimeNs((from - 1) * US), duration_ns: 1_000, name: call };
+    let launch = Launch { thread, start: TimeNs(from - US), duration_ns: 1_000, name: call };
     let op = GpuOp {
-        start: TimeNs(from * US),
-        duration_ns: ((to - from) * US).unsigned_abs(),
+        start: TimeNs(from + off),
+        duration_ns: (to - from).unsigned_abs(),
         name: host.writer.intern(name),
         stream,
         kind: OpKind::Kernel,
@@ -132,19 +118,18 @@ fn side_by_side(second_job: &str) -> Capture<Vec<u8>> {
         let id = format!("GPU-{number}");
         let device = host.writer.add_device(Device { id, processes: vec![process], ..Device::default() });
         for step in 0..60i64 {
-            let at = 10_000 + step * 1000 + if second { 150 } else { 0 };
-            let came = at + if i64::from(number % 2) == step % 2 { 560 } else { 540 };
-            let all_reduce = "ncclDevKernel_AllReduce_Sum_f32_RING_LL";
-            kernel(&mut host, (device, thread), "gemm", 7, (at, came));
-            kernel(&mut host, (device, thread), all_reduce, 20, (came, at + 600));
+            let at = (10_000 + step * 1000 + if second { 150 } else { 0 }) * US;
+            let work = if i64::from(number % 2) == step % 2 { 560 } else { 540 };
+            let came = at + work * US;
+            let mut kernels = vec![
+                ("gemm", 7, at, came),
+                ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", 20, came, at + 600 * US),
+            ];
             if second {
-                kernel(
-                    &mut host,
-                    (device, thread),
-                    "ncclDevKernel_Broadcast_RING_LL",
-                    21,
-                    (at + 610, at + 700),
-                );
+                kernels.push(("ncclDevKernel_Broadcast_RING_LL", 21, at + 610 * US, at + 700 * US));
+            }
+            for (name, stream, from, to) in kernels {
+                kernel(&mut host, (device, thread), (name, stream), (from, to), 0);
             }
         }
     }
