@@ -291,6 +291,9 @@ pub(crate) struct ExportArgs {
     /// Capture (or a trace that `import` reads).
     #[arg(value_name = "CAPTURE")]
     pub(crate) capture: PathBuf,
+    /// Captures of the same job from its other hosts: read together, on one clock (docs/several-hosts.md).
+    #[arg(value_name = "OTHER-HOST")]
+    pub(crate) more: Vec<PathBuf>,
     /// Format to write.
     #[arg(long, value_enum)]
     pub(crate) to: ExportFormat,

@@ -6,11 +6,12 @@
 
 Always checked: packets parse without unknown fields; tracks are described before use and once; names are interned before
 use; sorted by time (equal times in the order of the file) every end closes a slice of its track and every slice ends; a
-thread's process is described; every flow that reaches a device begins at a call.
+thread's process is described; every flow that reaches a device begins at a call or leads through several devices.
 --category  slices of a category, and the sum of their durations in ns where given
 --track     slices on all tracks of that name
 --counter   values on all counter tracks of that name
 --flows     slices on devices that a call flows to
+--meet      devices that the widest collective flows through
 Exit status: 0 all hold, 1 something does not, 77 the definitions are not installed.
 
 Needs the Python package perfetto, for example: pip install perfetto==0.59.1 protobuf==7.36.2
@@ -150,6 +151,7 @@ def main():
     parser.add_argument("trace")
     parser.add_argument("--slices", type=int)
     parser.add_argument("--flows", type=int)
+    parser.add_argument("--meet", type=int)
     parser.add_argument("--category", action="append", default=[], metavar="NAME=COUNT[:NS]")
     parser.add_argument("--track", action="append", default=[], metavar="NAME=COUNT")
     parser.add_argument("--counter", action="append", default=[], metavar="NAME=COUNT")
@@ -179,11 +181,18 @@ def main():
             by_category[category] += 1
             time_of[category] += s.end - s.start
     calls = {flow for s in trace.slices if "launch" in s.categories for flow in s.flows}
-    reached = [flow for s in trace.slices if "launch" not in s.categories for flow in s.flows]
-    loose = sum(flow not in calls for flow in reached)
+    reached, met = 0, collections.defaultdict(set)
+    for s in trace.slices:
+        if "launch" not in s.categories:
+            reached += sum(flow in calls for flow in s.flows)
+            for flow in s.flows:
+                if flow not in calls:
+                    met[flow].add(s.track)
+    loose = sum(len(tracks) < 2 for tracks in met.values())
     if loose:
         failed.append(f"{loose} operations flow from a call that is not there")
-    check("flows", len(reached), expected.flows)
+    check("flows", reached, expected.flows)
+    check("meet", max(map(len, met.values()), default=0), expected.meet)
     for item in expected.category:
         name, wanted = item.rsplit("=", 1)
         count, _, ns = wanted.partition(":")

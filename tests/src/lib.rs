@@ -10,6 +10,7 @@ pub mod bench;
 pub mod big_capture;
 pub mod cli;
 pub mod demo;
+pub mod export_parsers;
 pub mod faults;
 pub mod flight_recorder;
 pub mod fuzzing;

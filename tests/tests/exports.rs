@@ -5,12 +5,12 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use stallscope_core::capture::{CaptureWriter, Device, WriterOptions};
 use stallscope_core::rows::Counter;
 use stallscope_schemas::record::device_kind;
 use stallscope_schemas::units::TimeNs;
+use stallscope_tests::export_parsers::parse_export;
 use stallscope_tests::host::{COMM_STREAM, COMPUTE_STREAM, Host, Work};
 use stallscope_tests::oracle::truth;
 use stallscope_tests::{cli, demo};
@@ -18,29 +18,6 @@ use tempfile::TempDir;
 
 /// A class of operations by name, and how to tell its members.
 type Kind = (&'static str, fn(Work) -> bool);
-
-/// Exit code of a parser whose own needs are not met.
-const NOT_INSTALLED: i32 = 77;
-
-/// Where `cargo xtask setup` puts the Python packages.
-fn python() -> PathBuf {
-    let venv = cli::root().join("target/tools/venv/bin/python");
-    if venv.is_file() { venv } else { PathBuf::from("python3") }
-}
-
-fn parse(script: &str, export: &Path, expected: &[String]) {
-    let script = cli::root().join("tests/export_parsers").join(script);
-    let output = Command::new(python()).arg(&script).arg(export).args(expected).output();
-    let may_skip = std::env::var_os("STALLSCOPE_REQUIRE_PARSERS").is_none();
-    let output = match output {
-        Ok(output) if output.status.code() != Some(NOT_INSTALLED) => output,
-        _ if may_skip => return println!("skipped: {} has not what it needs", script.display()),
-        other => panic!("{}: {other:?}; run cargo xtask setup", script.display()),
-    };
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}", said.chars().take(4000).collect::<String>());
-}
 
 /// The shipped trace in another format.
 fn export(to: &str) -> (TempDir, PathBuf) {
@@ -80,7 +57,7 @@ fn perfetto_sees_every_operation_with_its_duration_and_its_launch() {
     }
     let all = hosts.iter().map(|h| h.ops.len()).sum::<usize>();
     expected.extend(["--flows".to_owned(), all.to_string()]);
-    parse("check_perfetto.py", &trace, &expected);
+    parse_export("check_perfetto.py", &trace, &expected).unwrap();
 }
 
 #[test]
@@ -105,14 +82,14 @@ fn perfetto_sees_every_value_of_a_counter() {
     // The unit is the track's, and no part of its name.
     let counts = ["cpu pressure some=7", "sm clock=7"];
     let expected = counts.into_iter().flat_map(|count| ["--counter".to_owned(), count.to_owned()]);
-    parse("check_perfetto.py", &trace, &expected.collect::<Vec<_>>());
+    parse_export("check_perfetto.py", &trace, &expected.collect::<Vec<_>>()).unwrap();
 }
 
 #[test]
 fn pprof_sees_all_idle_time() {
     let (_folder, profile) = export("pprof");
     let idle: u64 = demo::job().run().iter().map(|host| truth(host).direct.idle_ns).sum();
-    parse("check_pprof.py", &profile, &["--total".to_owned(), format!("gpu_idle={idle}")]);
+    parse_export("check_pprof.py", &profile, &["--total".to_owned(), format!("gpu_idle={idle}")]).unwrap();
 }
 
 #[test]

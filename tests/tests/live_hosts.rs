@@ -8,6 +8,7 @@ use serde_json::Value;
 use stallscope_core::capture::Capture;
 use stallscope_cupti_double::folder::Version;
 use stallscope_schemas::units::SourceId;
+use stallscope_tests::export_parsers::parse_export;
 use stallscope_tests::live::gpu::{GpuJob, double};
 use stallscope_tests::live::lab::{Running, json, leaves, obstacle, run, start};
 
@@ -127,6 +128,11 @@ fn what_two_captures_say_together_does_not_depend_on_the_clocks_of_their_hosts()
             ensure!(now.0 + now.1 >= then.0 - 5.0, "rank {rank}: {now:?} ms, not {then:?}");
             ensure!(rank == 2 || now.2 >= 0.8 * then.2, "rank {rank}: {now:?} ms, not {then:?}");
         }
+        // On one clock, with arrows from host to host.
+        let trace = at("both.pftrace");
+        let exported = run(&["export", text(&a), text(&other), "--to", "perfetto", "-o", text(&trace)])?;
+        ensure!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+        parse_export("check_perfetto.py", &trace, &["--meet", "4"])?;
     }
     // By itself the first capture knows that somebody is missing.
     let alone = json(&["report", text(&a), "--json"])?;

@@ -16,7 +16,7 @@ use stallscope_schemas::record::RecordKind;
 use super::{damaged, folded, natural_weight, nothing};
 use crate::args::{ExportArgs, ExportFormat};
 use crate::failure::{Failure, Outcome};
-use crate::files::{CaptureFile, Output, Replace, beside, open, output_failure, print};
+use crate::files::{CaptureFile, Output, Replace, beside, open_together, output_failure, print};
 
 pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
     let suffixes: &[&str] = match args.to {
@@ -26,9 +26,11 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Outcome, Failure> {
     };
     let suffix = suffixes.first().copied().unwrap_or_default();
     let path = args.output.clone().unwrap_or_else(|| beside(&args.capture, suffix));
-    let replace = Replace { suffixes, inputs: &[&args.capture], force: args.force };
+    let inputs: Vec<&Path> =
+        std::iter::once(&args.capture).chain(&args.more).map(|path| path.as_path()).collect();
+    let replace = Replace { suffixes, inputs: &inputs, force: args.force };
     let mut output = Output::create(&path, &replace)?;
-    let capture = open(&args.capture)?;
+    let capture = open_together(&args.capture, &args.more)?;
     let failed = |e| output_failure(&path, e);
     let mut note = String::new();
     match args.to {
