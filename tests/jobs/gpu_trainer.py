@@ -1,8 +1,8 @@
 """A trainer on CUDA and NCCL: loader, copies, forward, backward with all-reduces beside it, optimiser, sync.
 
 Start one a rank (gpu_launch.py). It runs on stand-ins for NVIDIA's libraries where those are in LD_LIBRARY_PATH.
-`--fault KIND@RANK` makes one rank do itself harm, `--dose-ms` at a time, every `--every` steps; of several, between commas,
-each in its turn. What it really took is appended to STALLSCOPE_DOUBLE_TRUTH. Kinds: see HARMS and SETTINGS, and slow-read,
+`--fault KIND@RANK` makes one rank do itself harm, `--dose-ms` at a time, every `--every` steps, from the moment on at which the
+file `--once` is there; of several, between commas, each in its turn. What it really took is appended to STALLSCOPE_DOUBLE_TRUTH. Kinds: see HARMS and SETTINGS, and slow-read,
 slow-worker, more-work, tiny-kernels, sync-loop.
 """
 
@@ -61,6 +61,7 @@ def arguments():
     parser.add_argument("--dose-ms", type=float, default=10)
     parser.add_argument("--decoy", default="none@0", help="KIND@RANK: the same harm in a thread that nothing waits for")
     parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--once", help="file; as long as it is not there nobody does harm")
     parser.add_argument("--profile", help="FROM:TO, steps in which rank 0 profiles itself, as torch.profiler would")
     parser.add_argument("--profile-file", help="rank 0 profiles itself for so many steps as this file says when it is there")
     parser.add_argument("--counter", help="file of 8 bytes that counts steps of rank 0")
@@ -73,6 +74,17 @@ def arguments():
     args.turn, args.fault = mine[0] if mine else (0, "none")
     args.data = args.data and args.data.replace("%r", str(RANK))
     return args
+
+
+class Once:
+    """Whether a file is there, or was."""
+
+    def __init__(self, path):
+        self.path, self.is_there = path, path is None
+
+    def __bool__(self):
+        self.is_there = self.is_there or os.path.exists(self.path)
+        return self.is_there
 
 
 # The loader: a process that reads files, and for slow-read waits in read() for a late writer.
@@ -88,7 +100,7 @@ def storage(pipe, dose_ms):
 
 def worker(args, batches):
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: a loader does not outlive a rank that is killed
-    truth = Truth()
+    truth, once = Truth(), Once(args.once)
     slow, works = args.fault == "slow-read", args.fault == "slow-worker"
     if slow:
         (wanted, want), (data, ready) = os.pipe(), os.pipe()
@@ -100,12 +112,13 @@ def worker(args, batches):
         if files:
             with open(files[step % len(files)], "rb") as file:
                 file.read(BATCH_BYTES)
-        if slow and step % args.every == 0:
+        harmed = step % args.every == 0 and once
+        if slow and harmed:
             begin = time.monotonic_ns()
             os.write(want, b"x")
             os.read(data, 1)
             truth.dose("slow-read", step, begin, time.monotonic_ns())
-        if works and step % args.every == 0:
+        if works and harmed:
             begin = time.monotonic_ns()
             busy(None, args.dose_ms)
             truth.dose("slow-worker", step, begin, time.monotonic_ns())
@@ -273,7 +286,9 @@ def steps_of_a_clock(path, dose_ms):
 
 
 def decoy(args, truth):
-    step = 0
+    step, once = 0, Once(args.once)
+    while not once:
+        time.sleep(0.005)
     while True:
         begin = time.monotonic_ns()
         HARMS[args.decoy](None, args.dose_ms)
@@ -286,7 +301,7 @@ class Trainer:
     def __init__(self, args):
         from gpu_cuda import Gpu, Ranks
 
-        self.args, self.truth = args, Truth()
+        self.args, self.truth, self.once = args, Truth(), Once(args.once)
         self.gpu = Gpu(int(os.environ.get("LOCAL_RANK", RANK)))
         self.ranks = Ranks(RANK, WORLD, chain=args.chain)
         self.harms = dict(HARMS)
@@ -320,7 +335,7 @@ class Trainer:
         args, gpu = self.args, self.gpu
         begin = time.monotonic_ns()
         batches.get()
-        harmed = step % args.every == args.turn % args.every
+        harmed = step % args.every == args.turn % args.every and self.once
         if harmed and args.fault in self.harms:
             harm = time.monotonic_ns()
             own_ns = self.harms[args.fault](gpu, args.dose_ms)

@@ -1,7 +1,8 @@
 """Ranks on CPUs that work, and meet in an all-reduce; one of them does itself harm before it.
 
 argv: seconds, the late rank, KIND, dose in ms, file that is created once all have begun, file for what each dose took.
-Kinds: none, late (sleeps), busy (computes), lock (another thread sleeps with it).
+Kinds: none, late (sleeps), busy (computes), lock (another thread sleeps with it), late-root (sleeps, and then sends the
+others something).
 """
 
 import sys
@@ -34,7 +35,7 @@ def lock(seconds):
         pass
 
 
-HARMS = {"late": time.sleep, "busy": compute, "lock": lock}
+HARMS = {"late": time.sleep, "busy": compute, "lock": lock, "late-root": time.sleep}
 
 
 def main():
@@ -52,6 +53,8 @@ def main():
             harm(dose_ms / 1000)
             doses.write(f"{from_ns} {time.time_ns()}\n")
             doses.flush()
+        if kind == "late-root":
+            comm.Bcast(mine, root=culprit)
         comm.Allreduce(mine, sums, op=MPI.SUM)
         step += 1
         if step == 5 and comm.rank == 0:

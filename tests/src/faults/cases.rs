@@ -93,6 +93,8 @@ pub enum Link {
     Rate,
     /// Each way it drops the dose of a hundred packets.
     Loss,
+    /// Each way takes the dose longer, in ms.
+    Delay,
 }
 
 /// What is wrong with a network.
@@ -260,6 +262,17 @@ pub const CASES: &[Case] = &[
         Means::Mpi,
         beside(case("ranks on CPUs: lock", "lock@2", culprit!(LATE, &[], &["sleeps", "locks"], LOCK)), LONG),
     ),
+    by(
+        Means::Mpi,
+        beside(
+            case(
+                "ranks on CPUs: late root of a broadcast",
+                "late-root@2",
+                culprit!(LATE, &[], SLEEPS, SLEEP),
+            ),
+            LONG,
+        ),
+    ),
     by(Means::MpiLink(Link::Good), innocent(Kind::Healthy, "ranks on CPUs: good links", "none@2", &[0.0])),
     by(
         Means::MpiLink(Link::Rate),
@@ -271,6 +284,13 @@ pub const CASES: &[Case] = &[
     by(
         Means::MpiLink(Link::Loss),
         beside(case("ranks on CPUs: link, loss", "none@2", culprit!(LATE, &[], REPEATS, &[])), &[2.0, 4.0]),
+    ),
+    by(
+        Means::MpiLink(Link::Delay),
+        beside(
+            case("ranks on CPUs: link, delay", "none@2", culprit!(LATE, &[], SLOW_LINK, &[])),
+            &[2.0, 10.0],
+        ),
     ),
     innocent(Kind::Decoy, "decoy: sleep", "late@2", &[10.0, 40.0]),
     innocent(Kind::Decoy, "decoy: fsync", "fsync@2", &[10.0, 40.0]),

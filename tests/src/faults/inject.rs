@@ -13,7 +13,8 @@ use super::cases::{Network, RATE_BYTES_A_MS};
 use super::spans::Span;
 use crate::live::job::programs;
 
-/// Harm from outside begins once the recording is under way: it is the job that is to be harmed, not the attaching.
+/// Harm begins once the recording is under way: it is the job that is to be harmed, not the attaching, and of the time until
+/// each device was seen to be at rest nothing is known.
 pub(super) const ATTACHED_AFTER: Duration = Duration::from_millis(1500);
 
 /// Stops a process again and again while something else is done; says when.

@@ -95,11 +95,11 @@ pub(super) fn on_links(
     if let Err(why) = mpi_venv() {
         return Ok(Err(why));
     }
-    let mut ranks = match Ranks::new(RANKS) {
+    let rank: u32 = case.fault.split_once('@').context("a rank")?.1.parse()?;
+    let mut ranks = match Ranks::new(RANKS, (link == Link::Delay).then_some(rank)) {
         Ok(ranks) => ranks,
         Err(why) => return Ok(Err(why)),
     };
-    let rank: u32 = case.fault.split_once('@').context("a rank")?.1.parse()?;
     let [ready, log, capture] = ["ready", "steps", "a.stall"].map(|name| folder.join(name));
     // Of a run before this one, where they are kept.
     for old in [&ready, &log].into_iter().filter(|path| path.exists()) {

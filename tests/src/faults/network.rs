@@ -2,6 +2,7 @@
 //! made bad while they run. Everything is gone when it is dropped.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ pub(super) struct Ranks {
     names: Names,
     count: u32,
     job: Option<Child>,
+    /// What carries the packets of the rank whose link can be made slow, if that is asked for.
+    relay: Option<Child>,
 }
 
 /// Names and addresses, of this run alone.
@@ -52,11 +55,11 @@ impl Names {
 const INNER: &str = "rank";
 
 impl Ranks {
-    /// Makes the network.
-    pub(super) fn new(count: u32) -> anyhow::Result<Self> {
+    /// Makes the network, with one rank's link such that [`Link::Delay`] can be done to it, where one is named.
+    pub(super) fn new(count: u32, slow: Option<u32>) -> anyhow::Result<Self> {
         let names = Names::new();
         let (bridge, subnet) = (names.bridge(), names.subnet.clone());
-        let ranks = Self { names, count, job: None };
+        let mut ranks = Self { names, count, job: None, relay: None };
         let ip = |arguments: &str| tool("ip", arguments);
         ip(&format!("link add {bridge} type bridge"))?;
         // mpirun, which ranks ask about each other, stays outside.
@@ -65,7 +68,12 @@ impl Ranks {
         for rank in 0..count {
             let (namespace, port) = (ranks.names.namespace(rank), ranks.names.port(rank));
             ip(&format!("netns add {namespace}"))?;
-            ip(&format!("link add {port} type veth peer name {INNER} netns {namespace}"))?;
+            if slow == Some(rank) {
+                ranks.relay = Some(relay(&port)?);
+                ip(&format!("link set {port}{INNER} netns {namespace} name {INNER}"))?;
+            } else {
+                ip(&format!("link add {port} type veth peer name {INNER} netns {namespace}"))?;
+            }
             ip(&format!("link set {port} master {bridge} up"))?;
             ip(&format!("-n {namespace} addr add {subnet}.{}/24 dev {INNER}", rank + 1))?;
             ip(&format!("-n {namespace} link set {INNER} up"))?;
@@ -118,7 +126,7 @@ impl Ranks {
     }
 
     /// Makes the link of a rank bad, both ways.
-    pub(super) fn harm(&self, rank: u32, link: Link, dose: f64) -> anyhow::Result<()> {
+    pub(super) fn harm(&mut self, rank: u32, link: Link, dose: f64) -> anyhow::Result<()> {
         let (namespace, port) = (self.names.namespace(rank), self.names.port(rank));
         let inside = |command: &str| tool("ip", &format!("netns exec {namespace} {command}"));
         match link {
@@ -127,6 +135,10 @@ impl Ranks {
                 let tbf = format!("root tbf rate {dose}mbit burst 20kb latency 200ms");
                 inside(&format!("tc qdisc add dev {INNER} {tbf}"))?;
                 tool("tc", &format!("qdisc add dev {port} {tbf}"))
+            }
+            Link::Delay => {
+                let input = self.relay.as_mut().and_then(|relay| relay.stdin.as_mut());
+                Ok(writeln!(input.context("a link that can be made slow")?, "{dose}")?)
             }
             Link::Loss => {
                 // Packets pass it one by one, as they do a network card: else there would be few, and large.
@@ -146,6 +158,22 @@ impl Ranks {
     }
 }
 
+/// Starts what carries packets between two devices, and holds them back for as long as it is told. Kernels without `netem`
+/// have nothing for that.
+fn relay(port: &str) -> anyhow::Result<Child> {
+    let mut relay = Command::new("nice")
+        .args(["-n", "-10", "python3"])
+        .arg(programs().join("slow_link.py"))
+        .args([port, &format!("{port}{INNER}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(relay.stdout.take().context("its output")?).read_line(&mut line)?;
+    ensure!(line == "ready\n", "no link that can be made slow: is there a /dev/net/tun?");
+    Ok(relay)
+}
+
 impl Drop for Ranks {
     fn drop(&mut self) {
         if let Some(job) = &mut self.job
@@ -154,6 +182,10 @@ impl Drop for Ranks {
             // mpirun passes SIGTERM on to its ranks; a SIGKILL would leave them behind.
             let _ = Command::new("kill").arg(job.id().to_string()).status();
             let _ = job.wait();
+        }
+        if let Some(relay) = &mut self.relay {
+            let _ = relay.kill();
+            let _ = relay.wait();
         }
         if self.has_table() {
             let _ = tool("nft", &format!("delete table netdev {}", self.names.prefix));

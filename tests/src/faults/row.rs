@@ -27,7 +27,7 @@ pub struct Row {
     /// Doses that fell into the recording: of those that delay a step, the ones whose collective was matched; one
     /// that the window cuts counts in part.
     pub doses: f64,
-    /// Steps in the window.
+    /// Steps in the window, from the begin of the harm on.
     pub steps: u64,
     /// Largest difference between the leaves of a ledger and its wall time, ns.
     pub conservation_residual_ns: u64,

@@ -10,10 +10,10 @@ use stallscope_cupti_double::folder::Version;
 
 use super::cases::{CASES, Case, Kind, Means};
 use super::inject::{
-    ATTACHED_AFTER, Antagonists, Peer, RANKS_NICE, Throttled, run_delay_ns, stopped_meanwhile,
+    ATTACHED_AFTER, Antagonists, Peer, RANKS_NICE, Throttled, run_delay_ns, stopped_meanwhile, unix_ns,
 };
 use super::row::Row;
-use super::score::{FromOutside, score};
+use super::score::{FromOutside, Harm, score};
 use super::truth::{Dose, Truth};
 use super::{Matrix, mpi, summary};
 use crate::live::gpu::{GpuJob, double};
@@ -111,7 +111,12 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
     let mut arguments = vec!["--forward-us", "2000", "--backward-us", "4000", "--bucket-mib", "4"];
     // Loaders prepare the next batch while the devices work, not while the ranks launch.
     arguments.extend(["--load-ms", "8"]);
-    arguments.extend([what, case.fault, "--dose-ms", &dose_text, "--every", &every]);
+    let begun = folder.join("begun");
+    if begun.exists() {
+        std::fs::remove_file(&begun)?;
+    }
+    let begun_text = begun.display().to_string();
+    arguments.extend([what, case.fault, "--dose-ms", &dose_text, "--every", &every, "--once", &begun_text]);
     arguments.extend(more.iter().map(String::as_str));
     match case.means {
         Means::Chain => arguments.push("--chain"),
@@ -136,22 +141,23 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
     ];
     let job = GpuJob::start_with(folder, libraries, RANKS, &arguments, &environment)?;
     let capture = folder.join("a.stall").display().to_string();
-    let (stops, outside) = recorded(case, dose, &job, &capture)?;
+    let (stops, harm) = recorded(case, dose, &job, &capture, &begun)?;
     drop(job);
     let report: Value = json(&["report", &capture, "--json"])?;
     let mut truth = Truth::read(&log)?;
     truth.doses.extend(stops);
     let opened = Capture::open(std::fs::read(&capture)?)?;
-    score(case, dose, (&report, &opened), &truth, outside)
+    score(case, dose, (&report, &opened), &truth, harm)
 }
 
-/// Records a job while harm is done to it from outside, if that is how; says what that took.
+/// Records a job while harm is done to it, by itself once a file is there, or from outside; says when each stop was.
 fn recorded(
     case: &Case,
     dose: f64,
     job: &GpuJob,
     capture: &str,
-) -> anyhow::Result<(Vec<Dose>, Option<FromOutside>)> {
+    begun: &Path,
+) -> anyhow::Result<(Vec<Dose>, Harm)> {
     let pid = job.pid().to_string();
     let record = || json(&["record", "--pid", &pid, "-d", LENGTH, "-o", capture, "--json", "--force"]);
     let rank = case.culprits.first().map_or(0, |culprit| culprit.rank);
@@ -159,39 +165,46 @@ fn recorded(
     match case.means {
         Means::Stop => {
             let (stops, _) = stopped_meanwhile(victim, dose, record)?;
-            Ok((stops.into_iter().map(|span| Dose::whole(rank, span)).collect(), None))
+            let since = stops.first().map_or(i64::MIN, |(from, _)| *from);
+            let stops = stops.into_iter().map(|span| Dose::whole(rank, span)).collect();
+            Ok((stops, Harm { since, outside: None }))
         }
         Means::Throttle => {
             let start = || Throttled::new(victim, dose);
-            let took = later(record, start, Throttled::throttled_ns)?;
-            Ok((Vec::new(), Some(took)))
+            Ok((Vec::new(), later(record, start, Throttled::throttled_ns)?))
         }
         Means::Antagonists => {
             let others: Vec<u32> = job.ranks.iter().copied().filter(|pid| *pid != victim).collect();
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few processes")]
             let start = || Antagonists::new(victim, &others, dose as u32);
-            let took = later(record, start, |_| run_delay_ns(victim))?;
-            Ok((Vec::new(), Some(took)))
+            Ok((Vec::new(), later(record, start, |_| run_delay_ns(victim))?))
         }
-        _ => record().map(|_| (Vec::new(), None)),
+        // What the stand-ins are told they do from the begin on.
+        _ if case.fault.starts_with("slow-device@") => {
+            record().map(|_| (Vec::new(), Harm { since: i64::MIN, outside: None }))
+        }
+        _ => {
+            let start = || Ok(std::fs::write(begun, "")?);
+            let Harm { since, .. } = later(record, start, |()| Ok(0))?;
+            Ok((Vec::new(), Harm { since, outside: None }))
+        }
     }
 }
 
-/// Does harm from outside once the recording is under way, so that attaching is not what is harmed; says what it took until
-/// shortly before the recording's end.
+/// Does harm once the recording is under way; says what it took until shortly before the recording's end.
 fn later<T: Send, H>(
     record: impl FnOnce() -> anyhow::Result<T> + Send,
     start: impl FnOnce() -> anyhow::Result<H>,
     so_far_ns: impl Fn(&H) -> anyhow::Result<u64>,
-) -> anyhow::Result<FromOutside> {
+) -> anyhow::Result<Harm> {
     std::thread::scope(|scope| {
         let recording = scope.spawn(record);
         std::thread::sleep(ATTACHED_AFTER);
-        let harm = start()?;
+        let (harm, since) = (start()?, unix_ns());
         let (began, before) = (Instant::now(), so_far_ns(&harm)?);
         std::thread::sleep(Duration::from_millis(3500));
         let took = FromOutside { ns: so_far_ns(&harm)?.saturating_sub(before), of: began.elapsed() };
         recording.join().map_err(|_| anyhow::anyhow!("the recording panicked"))??;
-        Ok(took)
+        Ok(Harm { since, outside: Some(took) })
     })
 }

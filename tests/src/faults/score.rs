@@ -28,6 +28,15 @@ pub(super) struct FromOutside {
     pub(super) of: Duration,
 }
 
+/// Harm that was done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Harm {
+    /// From when on, Unix ns.
+    pub(super) since: i64,
+    /// What it took, where it came from outside.
+    pub(super) outside: Option<FromOutside>,
+}
+
 fn sum(leaves: &Value) -> u64 {
     leaves.as_object().map_or(0, |all| all.values().map(ns).sum())
 }
@@ -55,7 +64,7 @@ pub(super) fn score<S: ReadAt + Sync>(
     dose: f64,
     (report, capture): (&Value, &Capture<S>),
     truth: &Truth,
-    outside: Option<FromOutside>,
+    harm: Harm,
 ) -> anyhow::Result<Row> {
     let gpus = gpus(report)?;
     let mut row = Row::new(case, dose);
@@ -72,7 +81,7 @@ pub(super) fn score<S: ReadAt + Sync>(
     (row.covered_splits, row.epsilon_ns) = (splits.covered, splits.epsilon_ns);
     row.split_errors_ns = splits.errors.iter().map(|(error, _)| *error).collect();
     row.split_error_p99_us = p99_us(row.split_errors_ns.clone());
-    doses(&mut row, case, &gpus, truth, &splits, outside);
+    doses(&mut row, case, &gpus, truth, &splits, harm);
     findings(&mut row, case, report)?;
     if let Some(rank) = suspect(case) {
         let excess = host_excess(capture, rank)?;
@@ -137,17 +146,11 @@ fn ledgers(row: &mut Row, case: &Case, gpus: &[Gpu<'_>], truth: &Truth) {
 }
 
 /// What the doses took, and what is charged for each.
-fn doses(
-    row: &mut Row,
-    case: &Case,
-    gpus: &[Gpu<'_>],
-    truth: &Truth,
-    splits: &Splits,
-    outside: Option<FromOutside>,
-) {
+fn doses(row: &mut Row, case: &Case, gpus: &[Gpu<'_>], truth: &Truth, splits: &Splits, harm: Harm) {
     let Some(gpu) = gpus.first() else { return };
     // By the trainer's own count: what the report takes for steps is the report's.
-    row.steps = truth.steps(gpu.window);
+    let harmed = (harm.since.max(gpu.window.0), gpu.window.1);
+    row.steps = truth.steps(harmed);
     let (count, mean_ns) = if row.on_path {
         truth.doses_seen(gpu.window, |meeting| splits.meetings.contains(&meeting))
     } else {
@@ -156,15 +159,14 @@ fn doses(
     };
     row.doses = count;
     row.actual_ms = (count > 0.0).then_some(mean_ns / 1e6);
-    let wall_ns = gpu.window.1.abs_diff(gpu.window.0) as f64;
+    let wall_ns = harmed.1.abs_diff(harmed.0) as f64;
     let step_ms = wall_ns / 1e6 / row.steps.max(1) as f64;
     // A throttle may be set and throttle nothing, and what a thread waits for a CPU may be hidden behind what it has launched.
     let least_ms = step_ms * LEAST_SHARE;
-    if let Some(FromOutside { ns, of }) = outside {
+    if let Some(FromOutside { ns, of }) = harm.outside {
         // Of a step of the mean length.
         row.actual_ms = Some(ns as f64 / of.as_nanos() as f64 * step_ms);
-        let late =
-            case.culprits.iter().map(|culprit| truth.held_up_ns(culprit.rank, gpu.window)).sum::<u64>();
+        let late = case.culprits.iter().map(|culprit| truth.held_up_ns(culprit.rank, harmed)).sum::<u64>();
         row.took_nothing = (late as f64 / 1e6 / row.steps.max(1) as f64) < least_ms;
     }
     let times = if row.on_path && count > 0.0 { count } else { row.steps.max(1) as f64 };
