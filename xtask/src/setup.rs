@@ -208,6 +208,8 @@ fn cargo_tools(test_only: bool, left: &mut Vec<String>) {
         }
         let mut install = cargo();
         install.args(["install", tool.name, "--version", tool.version, "--locked"]);
+        // They run for seconds: what an optimised build of them takes is not gained back.
+        install.args(["--debug"]).env("CARGO_PROFILE_DEV_DEBUG", "0");
         if run(&mut install).is_err() {
             left.push(format!("cargo install {} --version {} --locked", tool.name, tool.version));
         }
