@@ -106,10 +106,13 @@ struct Traffic {
     segments: u64,
     /// Segments sent again, of `segments`.
     again: u64,
+    /// Of these, those of stretches in which so many of its segments were that it was bad.
+    again_where_bad: u64,
+    sent_bytes: u64,
     /// Share of segments sent again, times the length of the stretch; and these lengths, ns.
     repeats: f64,
     length: f64,
-    /// Round trips, of each stretch in which it sent, ns.
+    /// Round trips, of each stretch in which it sent bytes, ns; as far as known.
     rtts_ns: Vec<u64>,
     /// What it was estimated to deliver, of the same, bytes a second; as far as known.
     rates: Vec<u64>,
@@ -117,17 +120,29 @@ struct Traffic {
 
 impl Traffic {
     fn add(&mut self, row: &Connection) {
+        // The kernel counts a segment as repeated before it counts it as sent.
+        let again = row.retransmits.min(row.segments);
+        let share = again as f64 / row.segments.max(1) as f64;
         self.segments = self.segments.saturating_add(row.segments);
-        self.again = self.again.saturating_add(row.retransmits);
-        self.repeats += row.retransmits as f64 / row.segments.max(1) as f64 * row.duration_ns as f64;
+        self.again = self.again.saturating_add(again);
+        if share >= BAD_REPEATS {
+            self.again_where_bad = self.again_where_bad.saturating_add(again);
+        }
+        self.sent_bytes = self.sent_bytes.saturating_add(row.sent_bytes);
+        self.repeats += share * row.duration_ns as f64;
         self.length += row.duration_ns as f64;
-        self.rtts_ns.push(row.rtt_ns);
-        self.rates.extend((row.delivery_rate > 0).then_some(row.delivery_rate));
+        // An end that only acknowledges measures nothing: what it says is from long ago.
+        if row.sent_bytes > 0 {
+            self.rtts_ns.extend((row.rtt_ns > 0).then_some(row.rtt_ns));
+            self.rates.extend((row.delivery_rate > 0).then_some(row.delivery_rate));
+        }
     }
 
     fn join(&mut self, other: &Self) {
         self.segments = self.segments.saturating_add(other.segments);
         self.again = self.again.saturating_add(other.again);
+        self.again_where_bad = self.again_where_bad.saturating_add(other.again_where_bad);
+        self.sent_bytes = self.sent_bytes.saturating_add(other.sent_bytes);
         self.repeats += other.repeats;
         self.length += other.length;
     }
@@ -138,8 +153,8 @@ impl Traffic {
     }
 
     /// Median round trip, ns: one that ends while no CPU is free is long on a good link as well.
-    fn rtt_ns(&self) -> u64 {
-        median(&self.rtts_ns).unwrap_or(0)
+    fn rtt_ns(&self) -> Option<u64> {
+        median(&self.rtts_ns)
     }
 
     /// Median of what it was estimated to deliver, bytes a second.
@@ -148,7 +163,14 @@ impl Traffic {
     }
 }
 
+/// Of a good link whose ends wait for CPUs every third or fourth value is ten times worse than the others: fewer than this many
+/// say nothing.
+const MIN_VALUES: usize = 3;
+
 fn median(values: &[u64]) -> Option<u64> {
+    if values.len() < MIN_VALUES {
+        return None;
+    }
     let mut all = values.to_vec();
     all.sort_unstable();
     all.get(all.len() / 2).copied()
@@ -253,10 +275,10 @@ struct Link<'a> {
     ends: BTreeSet<usize>,
     of: Traffic,
     /// Round trip from the end where it is shorter, ns: who hears nothing back for a while waits for an acknowledgement that
-    /// is delayed on purpose, however good the link is. A bad link delays both.
-    rtt_ns: u64,
-    /// What it was estimated to deliver, from the end where that is less, bytes a second. The other end may not see that a
-    /// link is slow: where what it sends fits into a queue on the way it never has more to send than goes out.
+    /// is delayed on purpose, however good the link is. A bad link delays both. Unknown where one of two ends measures none.
+    rtt_ns: Option<u64>,
+    /// What it was estimated to deliver, bytes a second, from the end whose bytes take longest at that. The other end may not
+    /// see that a link is slow: where what it sends fits into a queue on the way it never has more to send than goes out.
     rate: Option<u64>,
 }
 
@@ -278,6 +300,13 @@ fn from_its_other_end(name: &str) -> Option<String> {
     Some(format!("{protocol}{peer} → {local}"))
 }
 
+/// What a connection with these ends was estimated to deliver.
+fn rate_of(ends: [&Traffic; 2]) -> Option<u64> {
+    let takes = |of: &Traffic| of.rate().map(|rate| (of.sent_bytes as f64 / rate as f64, rate));
+    let longest = ends.into_iter().filter_map(takes).max_by(|a, b| a.0.total_cmp(&b.0));
+    longest.map(|(_, rate)| rate)
+}
+
 fn links_of<'a, S: ReadAt>(
     capture: &'a Capture<S>,
     arrivals: &Arrivals,
@@ -292,13 +321,16 @@ fn links_of<'a, S: ReadAt>(
     }
     let mut links = Vec::new();
     for (&name, (at, of)) in &ends {
-        let other = from_its_other_end(name).and_then(|reversed| ends.get_key_value(reversed.as_str()));
-        match other {
+        // A name that was lost says nothing of where it leads to.
+        let Some(reversed) = from_its_other_end(name) else { continue };
+        match ends.get_key_value(reversed.as_str()) {
             // Told by the other end.
             Some((&reversed, _)) if reversed < name => {}
+            // Between processes of one rank.
+            Some((_, (peer, _))) if peer == at => {}
             Some((_, (peer, back))) => {
-                let rtt_ns = of.rtt_ns().min(back.rtt_ns());
-                let rate = of.rate().into_iter().chain(back.rate()).min();
+                let rtt_ns = of.rtt_ns().zip(back.rtt_ns()).map(|(there, back)| there.min(back));
+                let rate = rate_of([of, back]);
                 let mut of = of.clone();
                 of.join(back);
                 links.push(Link { name, ends: BTreeSet::from([*at, *peer]), of, rtt_ns, rate });
@@ -314,7 +346,8 @@ fn links_of<'a, S: ReadAt>(
 
 /// Finds the bad ones: by repeated segments, else by what they deliver, else by their round trips.
 fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
-    let repeating = links.iter().filter(|link| link.of.again >= MIN_REPEATS).map(|link| link.of.repeats());
+    let repeating = links.iter().filter(|link| link.of.again_where_bad >= MIN_REPEATS);
+    let repeating = repeating.map(|link| link.of.repeats());
     let worst = repeating.max_by(f64::total_cmp).filter(|worst| *worst >= BAD_REPEATS);
     if let Some(worst) = worst {
         let least = BAD_REPEATS.min(worst * LIKE_WORST);
@@ -322,9 +355,7 @@ fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
         let share = |link: &Link<'_>| format!("{:.2} % of segments sent again", link.of.repeats() * 100.0);
         return Some(apart(links, repeats, "sent segments again", |link| link.of.repeats(), share));
     }
-    let busiest = links.iter().map(|link| link.of.segments).max()?;
-    let links: Vec<Link<'_>> =
-        links.into_iter().filter(|link| link.of.segments as f64 >= busiest as f64 * MIN_TRAFFIC).collect();
+    let links = busy(links);
     let slow = slow(&links);
     if !slow.is_empty() {
         let is_slow = |link: &Link<'_>| slow.contains(link.name);
@@ -333,8 +364,22 @@ fn bad(links: Vec<Link<'_>>) -> Option<Bad<'_>> {
     }
     let far = far(&links);
     let is_far = |link: &Link<'_>| far.contains(link.name);
-    (!far.is_empty())
-        .then(|| apart(links, is_far, "had long round trips", |link| link.rtt_ns as f64, round_trip))
+    let length = |link: &Link<'_>| link.rtt_ns.unwrap_or(0) as f64;
+    (!far.is_empty()).then(|| apart(links, is_far, "had long round trips", length, round_trip))
+}
+
+/// Those that carry much, among links whose ends are like theirs.
+fn busy(links: Vec<Link<'_>>) -> Vec<Link<'_>> {
+    let mut most: BTreeMap<usize, u64> = BTreeMap::new();
+    for link in &links {
+        let most = most.entry(link.ends.len()).or_default();
+        *most = link.of.sent_bytes.max(*most);
+    }
+    let is_busy = |link: &Link<'_>| {
+        let most = most.get(&link.ends.len()).copied().unwrap_or(0);
+        link.of.sent_bytes as f64 >= most as f64 * MIN_TRAFFIC
+    };
+    links.into_iter().filter(is_busy).collect()
 }
 
 /// Of links of each number of ends, the value of the better ones by worth: half of the links may be bad, as those of one rank of
@@ -356,7 +401,7 @@ fn slow<'a>(links: &[Link<'a>]) -> BTreeSet<&'a str> {
     let good = of_good(links, |link| link.rate);
     let is_slow = |link: &&Link<'a>| {
         let both = link.rate.zip(good.get(&link.ends.len()));
-        both.is_some_and(|(rate, good)| rate.saturating_mul(BAD_RATE) <= *good)
+        both.is_some_and(|(rate, good)| rate <= good / BAD_RATE)
     };
     links.iter().filter(is_slow).map(|link| link.name).collect()
 }
@@ -364,18 +409,18 @@ fn slow<'a>(links: &[Link<'a>]) -> BTreeSet<&'a str> {
 /// Names of those that have long round trips among links whose ends are like theirs.
 fn far<'a>(links: &[Link<'a>]) -> BTreeSet<&'a str> {
     // The better, the shorter.
-    let good = of_good(links, |link| Some(u64::MAX - link.rtt_ns));
+    let good = of_good(links, |link| Some(u64::MAX - link.rtt_ns?));
     let mut longest: BTreeMap<usize, u64> = BTreeMap::new();
     for link in links {
         let most = longest.entry(link.ends.len()).or_default();
-        *most = link.rtt_ns.max(*most);
+        *most = link.rtt_ns.unwrap_or(0).max(*most);
     }
     let is_far = |link: &&Link<'a>| {
         let ends = link.ends.len();
         let good_ns = good.get(&ends).map_or(0, |worth| u64::MAX - worth);
         let longest_ns = longest.get(&ends).copied().unwrap_or(0);
-        let is_long = longest_ns >= good_ns.saturating_mul(BAD_RTT).max(MIN_RTT_NS);
-        is_long && link.rtt_ns >= longest_ns / OF_LONGEST
+        let is_long = longest_ns >= MIN_RTT_NS && longest_ns / BAD_RTT >= good_ns;
+        is_long && link.rtt_ns.is_some_and(|rtt_ns| rtt_ns >= longest_ns / OF_LONGEST)
     };
     links.iter().filter(is_far).map(|link| link.name).collect()
 }
@@ -395,7 +440,7 @@ fn bit_rate(bytes: u64) -> String {
 }
 
 fn round_trip(link: &Link<'_>) -> String {
-    format!("a round trip of {}", duration(link.rtt_ns))
+    link.rtt_ns.map_or_else(String::new, |rtt_ns| format!("a round trip of {}", duration(rtt_ns)))
 }
 
 /// Takes the bad links from the others. A rank is to blame where at least two of them end at it, none elsewhere, and there
@@ -454,7 +499,10 @@ pub(super) fn between_ranks<S: ReadAt>(
     };
     let summary = match (&bad, culprit) {
         (Some(bad), Some((_, id))) => format!("{took}: connections of {id} {}", bad.what),
-        (Some(bad), None) => format!("{took}: connections between ranks {}", bad.what),
+        (Some(bad), None) if bad.links.iter().all(|link| link.ends.len() > 1) => {
+            format!("{took}: connections between ranks {}", bad.what)
+        }
+        (Some(bad), None) => format!("{took}: connections of ranks {}", bad.what),
         (None, _) => format!("{took}; no connection stands out"),
     };
     let mut evidence =
@@ -463,7 +511,8 @@ pub(super) fn between_ranks<S: ReadAt>(
         evidence.push_str(&format!("; ranks waited {} for one that was in another call", duration(held)));
     }
     for link in bad.iter().flat_map(|bad| &bad.links).take(MAX_NAMED) {
-        evidence.push_str(&format!("; {}, {}", resent(link.name, &link.of), round_trip(link)));
+        evidence.push_str(&format!("; {}", resent(link.name, &link.of)));
+        evidence.extend(link.rtt_ns.map(|_| format!(", {}", round_trip(link))));
         evidence.extend(link.rate.map(|rate| format!(", {} delivered", bit_rate(rate))));
     }
     if let Some(bad) = bad.as_ref().filter(|bad| !bad.others.is_empty()) {

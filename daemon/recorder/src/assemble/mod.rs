@@ -537,9 +537,9 @@ impl<W: Write, N: Naming> Assembler<W, N> {
             name,
             sent_bytes: now.sent.saturating_sub(before.sent),
             received_bytes: now.received.saturating_sub(before.received),
-            retransmits: u64::from(now.retransmits.saturating_sub(before.retransmits)),
+            retransmits: u64::from(counted(now.retransmits, before.retransmits)),
             rtt_ns: now.rtt_ns,
-            segments: u64::from(now.segments.saturating_sub(before.segments)),
+            segments: u64::from(counted(now.segments, before.segments)),
             delivery_rate: now.delivery_rate,
         };
         self.ingest.writer().push_connection(process, row)
@@ -575,6 +575,12 @@ impl<W: Write, N: Naming> Assembler<W, N> {
         let row = ThreadLoss { start: time(start_ns), duration_ns, counter: why.id(), records };
         self.ingest.writer().push_thread_loss(thread, row)
     }
+}
+
+/// How far a number went that begins anew at 2^32; 0 where it went back, as that of another connection in its place.
+fn counted(now: u32, before: u32) -> u32 {
+    let by = now.wrapping_sub(before);
+    if by <= u32::MAX / 2 { by } else { 0 }
 }
 
 /// What the spans of a thread look like.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use stallscope_core::capture::{Capture, CaptureWriter, WriterOptions};
-use stallscope_core::rows::{LaunchStack, ThreadLoss, ThreadWait};
+use stallscope_core::rows::{Connection, LaunchStack, ThreadLoss, ThreadWait};
 use stallscope_ebpf::Event;
 use stallscope_ebpf::event::StackFrames;
 use stallscope_ebpf::object::{ObjectText, describe};
@@ -196,6 +196,35 @@ fn a_sampled_launch_is_a_row_of_its_thread_with_its_stack_or_without_where_none_
     let names = capture.tables().stack_names(rows[0].stack);
     let names: Vec<&str> = names.into_iter().map(|n| capture.tables().string(n)).collect();
     assert_eq!((names, rows[1].stack), (vec!["10", "20"], rows[0].stack));
+}
+
+#[test]
+fn numbers_of_a_connection_go_on_where_the_kernels_begin_anew() {
+    let mut assembler = assembler();
+    let connection = |time_ns: u64, retransmits: u32, segments: u32| {
+        let head = Head { kind: record::TYPE_CONNECTION, flags: 0, task: 1 };
+        let (object, sent, received, rtt_ns, delivery_rate) = (9, 0, 0, 0, 0);
+        Event::Connection(wire::Connection {
+            head,
+            time_ns,
+            object,
+            sent,
+            received,
+            rtt_ns,
+            retransmits,
+            segments,
+            delivery_rate,
+        })
+    };
+    let before = connection(300, 7, u32::MAX - 9);
+    // Within 2^32 segments; then another connection in its place.
+    let events = vec![task(1, PID, 7), before, connection(400, 9, 90), connection(500, 0, 10)];
+    assembler.batch(events, &[], 0).unwrap();
+    let capture = Capture::open(assembler.finish().unwrap().0).unwrap();
+    let keys = capture.keys(RecordKind::Connection);
+    let rows = keys.iter().flat_map(|&key| capture.rows::<Connection>(key));
+    let counts: Vec<_> = rows.map(|row| (row.retransmits, row.segments)).collect();
+    assert_eq!(counts, [(2, 100), (0, 0)]);
 }
 
 fn forked(number: u32, pid: u32, parent: u32) -> Event {
