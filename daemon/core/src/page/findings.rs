@@ -4,7 +4,7 @@ use super::html::{Html, put};
 use super::{Labels, plural};
 use crate::findings::{Finding, Severity};
 use crate::report::text::duration;
-use crate::report::{Report, told};
+use crate::report::{Report, alike, told};
 
 /// Findings that are open to the eye, and those behind a fold; the rest are counted.
 const SHOWN: usize = 5;
@@ -69,8 +69,11 @@ fn entry(html: &mut Html, report: &Report, labels: &Labels, finding: &Finding, d
         (0 | 1, _) => {}
         (_, 1) if finding.summary.starts_with(&finding.device) || finding.category == "rank" => {}
         (_, 1) => put!(html; " <span class=\"on\">on " (labels.get(&finding.device)) "</span>"),
-        (all, n) => put!(html; " <span class=\"on\">on " (n) " of " (all) " devices, worst on "
-            (labels.get(&finding.device)) "</span>"),
+        (_, n) => {
+            let (all, devices) = alike(report, finding.rule);
+            put!(html; " <span class=\"on\">on " (n) " of " (all) " " (devices) ", worst on "
+                (labels.get(&finding.device)) "</span>");
+        }
     }
     put!(html; "</p>\n");
     measures(html, finding);

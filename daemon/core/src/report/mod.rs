@@ -37,7 +37,7 @@ pub use cpu::{
 };
 pub use diff::{Diff, DiffDevice};
 pub use jobs::{JobLedger, JobReport};
-pub(crate) use render::told;
+pub(crate) use render::{alike, told};
 pub use render::{render, render_diff};
 pub use steps::{StepReport, StepsReport};
 use text::printable;

@@ -356,6 +356,16 @@ pub(crate) fn told(report: &Report) -> Vec<(&Finding, usize)> {
     told.into_iter().map(|(finding, devices)| (finding, devices.len())).collect()
 }
 
+/// How many devices there are of the kind of those that a rule speaks of, and what they are called: to a reader a rank on CPUs is
+/// none.
+pub(crate) fn alike(report: &Report, rule: &str) -> (usize, &'static str) {
+    let kind_of = |id: &str| report.devices.iter().find(|device| device.id == id).map(|device| device.kind);
+    let spoken_of = report.findings.iter().filter(|finding| finding.rule == rule);
+    let kinds: BTreeSet<&str> = spoken_of.filter_map(|finding| kind_of(&finding.device)).collect();
+    let all = report.devices.iter().filter(|device| kinds.contains(device.kind)).count();
+    (all, if kinds.iter().all(|kind| *kind == "cpu") { "ranks" } else { "devices" })
+}
+
 fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
     let problems = report.findings.iter().filter(|f| f.severity >= Severity::Warning).count();
     if problems == 0 {
@@ -368,7 +378,10 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
             // Summaries about ranks begin with the rank.
             (_, 1) if finding.summary.starts_with(&finding.device) => String::new(),
             (_, 1) => format!(" (on {})", finding.device),
-            (all, n) => format!(" (on {n} of {all} devices, worst on {})", finding.device),
+            (_, n) => {
+                let (all, devices) = alike(report, finding.rule);
+                format!(" (on {n} of {all} {devices}, worst on {})", finding.device)
+            }
         };
         let head = format!("{}{on}", finding.summary);
         writeln!(out)?;
