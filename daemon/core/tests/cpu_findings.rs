@@ -7,7 +7,9 @@ use common::{Host, MS};
 use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{CpuLeaf, Ledgers, Options, cpu_ledgers};
 use stallscope_core::report::Report;
+use stallscope_core::rows::CollectiveCall;
 use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp};
+use stallscope_schemas::units::{StackId, StringId, TimeNs};
 
 const ALL_REDUCE: (&str, CollectiveLibrary, CollectiveOp) =
     ("MPI_Allreduce", CollectiveLibrary::Mpi, CollectiveOp::AllReduce);
@@ -128,4 +130,101 @@ fn a_late_rank_saves_no_more_than_is_its_own_doing() {
     // Where all were before the first operation is not known.
     assert_eq!(late[0].ns, (60 + 9 * 10) * MS.unsigned_abs(), "{late:?}");
     assert_eq!(late[0].blame.recoverable_ns, Some(late[0].ns), "{late:?}");
+}
+
+/// A call of one of so many ranks, which may have a root.
+fn call(
+    (rank, ranks): (u32, u64),
+    (name, operation): (StringId, CollectiveOp),
+    group: StringId,
+    (from, to): (i64, i64),
+) -> CollectiveCall {
+    CollectiveCall {
+        start: TimeNs(from),
+        duration_ns: (to - from).unsigned_abs(),
+        name,
+        library: CollectiveLibrary::Mpi,
+        operation,
+        bytes: 4096,
+        elements: 1024,
+        datatype: StringId(0),
+        reduction: StringId(0),
+        group,
+        group_size: ranks,
+        rank: Some(rank),
+        peer: Some(0).filter(|_| operation.has_root()),
+        stream: 0,
+        sequence: 0,
+        result: 0,
+        flags: 0,
+        stack: StackId(0),
+    }
+}
+
+/// Ten steps of 100 ms of some ranks, in each of which they come to an all-reduce of so many of them: each rank's job, and when it
+/// comes, ms.
+fn jobs(each: u64, ranks: &[(&str, i64)]) -> Vec<Finding> {
+    let mut host = Host::new();
+    for (rank, &(job, comes)) in (0u32..).zip(ranks) {
+        let pid = 10 + i64::from(rank);
+        let process = host.process(pid, "python3", Some(rank));
+        host.writer.update_process(process, |p| p.job = job.into());
+        host.rank(&format!("rank {rank}"), &[process]);
+        let main = host.thread(process, pid, "main", 0, 1000 * MS);
+        let [name, group] = [ALL_REDUCE.0, "MPI_COMM_WORLD"].map(|text| host.writer.intern(text));
+        for at in (0..10).map(|step| step * 100 * MS) {
+            let when = (at + comes * MS, at + 100 * MS);
+            let row = call((rank, each), (name, CollectiveOp::AllReduce), group, when);
+            host.writer.push_collective_call(main, row).unwrap();
+        }
+    }
+    findings(host)
+}
+
+#[test]
+fn ranks_of_two_jobs_do_not_wait_for_each_other() {
+    // Nobody knows how many ranks a job has.
+    let found = jobs(0, &[("one", 20), ("one", 50), ("other", 60), ("other", 30)]);
+    let mut late: Vec<_> = of(&found, "rank-late").iter().map(|f| (f.device.as_str(), f.ns)).collect();
+    late.sort_unstable();
+    let waited_ns = 10 * 30 * MS.unsigned_abs();
+    assert_eq!(late, [("rank 1", waited_ns), ("rank 2", waited_ns)]);
+}
+
+#[test]
+fn of_many_ranks_that_wait_some_are_named() {
+    let found = jobs(6, &[("one", 20), ("one", 20), ("one", 20), ("one", 20), ("one", 20), ("one", 50)]);
+    let [late] = of(&found, "rank-late")[..] else { panic!("{found:?}") };
+    let named = "rank 0, rank 1, rank 2, rank 3 and 1 more wait 1.50 s for it, 30.0 % of their time";
+    assert!(late.evidence.starts_with(named), "{}", late.evidence);
+}
+
+#[test]
+fn who_does_not_wait_for_a_late_rank_is_not_said_to() {
+    // Rank 0 collects from the others in each of ten steps: 1 leaves at once, and 2 comes 40 ms later.
+    let mut host = Host::new();
+    for (rank, (from, to)) in (0u32..).zip([(20, 61), (20, 21), (60, 61)]) {
+        let pid = 10 + i64::from(rank);
+        let process = host.process(pid, "python3", Some(rank));
+        host.rank(&format!("rank {rank}"), &[process]);
+        let main = host.thread(process, pid, "main", 0, 1000 * MS);
+        let [all, reduce, group] =
+            [ALL_REDUCE.0, "MPI_Reduce", "MPI_COMM_WORLD"].map(|text| host.writer.intern(text));
+        for at in (0..10).map(|step| step * 100) {
+            let what = [
+                (all, CollectiveOp::AllReduce, at + 10, at + 11),
+                (reduce, CollectiveOp::Reduce, at + from, at + to),
+            ];
+            for (name, operation, from, to) in what {
+                let row = call((rank, 3), (name, operation), group, (from * MS, to * MS));
+                host.writer.push_collective_call(main, row).unwrap();
+            }
+        }
+    }
+    let found = findings(host);
+    let [late] = of(&found, "rank-late")[..] else { panic!("{found:?}") };
+    let summary = "rank 2 keeps another rank waiting in MPI_Reduce: it arrives last in 9 of 9 calls";
+    assert_eq!(late.summary, summary);
+    let evidence = "rank 0 waits 360.0 ms for it, 36.0 % of its time; ";
+    assert!(late.evidence.starts_with(evidence), "{}", late.evidence);
 }

@@ -104,12 +104,12 @@ fn kernel(
     host.writer.push_gpu_op(device, op).unwrap();
 }
 
-/// Two groups of two ranks with steps of 1 ms; those of the second begin 150 µs later, and it broadcasts as well, so that part of
-/// its communication is not split.
-fn side_by_side(second_job: &str) -> Capture<Vec<u8>> {
+/// Two groups of two ranks with steps of 1 ms, of which so many GPUs are seen; those of the second begin 150 µs later, and it
+/// broadcasts as well, so that part of its communication is not split.
+fn side_by_side(second_job: &str, gpus: u32) -> Capture<Vec<u8>> {
     let mut host = Host::new();
     host.writer.add_label("gpu.clock_error_ns", "1000");
-    for number in 0..4u32 {
+    for number in 0..gpus {
         let (pid, second) = (100 + i64::from(number), number >= 2);
         let process = host.process(pid, "python", Some(number % 2));
         let job = if second { second_job } else { "train" };
@@ -139,7 +139,15 @@ fn side_by_side(second_job: &str) -> Capture<Vec<u8>> {
 #[test]
 fn who_steps_beside_others_has_no_wrong_clock() {
     for job in ["serve", "train"] {
-        let found = said(&side_by_side(job));
+        let found = said(&side_by_side(job, 4));
         assert!(found.is_empty(), "{job}: {found:#?}");
     }
+}
+
+#[test]
+fn who_meets_nobody_that_was_recorded_is_not_held_against_another_job() {
+    let found = said(&side_by_side("serve", 3));
+    assert!(found.is_empty(), "{found:#?}");
+    // In the same job it would have met the others, but for its clock.
+    assert_eq!(said(&side_by_side("train", 3)).len(), 1);
 }

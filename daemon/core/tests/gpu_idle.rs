@@ -365,3 +365,33 @@ fn what_was_launched_while_another_profiler_had_the_records_may_run_on() {
     // Gaps that end with a loss.
     assert_eq!(ledger.sums.idle(IdleLeaf::Unknown), 50 + 100, "{:?}", ledger.sums);
 }
+
+#[test]
+fn time_of_a_gpu_without_records_is_said_with_what_lost_them() {
+    let evidence = |ring_full_ns: u64| {
+        let mut job = Job::new();
+        let main = job.main;
+        job.kernel((100, 200), main, (90, 95));
+        job.kernel((900, 1000), main, (890, 895));
+        let losses = [
+            (LossCounter::LossWindowReported, 210, 200),
+            (LossCounter::AgentRingFull, 500, ring_full_ns),
+            (LossCounter::LossWindowReported, 501, 30),
+        ];
+        for (counter, start, duration_ns) in losses {
+            let window = LossWindow { start: TimeNs(start), duration_ns, counter: counter.id() };
+            job.host.writer.push_loss_window(job.gpu, window).unwrap();
+        }
+        let capture = job.host.capture();
+        let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+        let unknown: Vec<_> = report.findings.iter().filter(|f| f.rule == "capture-unknown").collect();
+        assert_eq!((unknown.len(), unknown[0].device.as_str()), (1, "GPU-1"));
+        assert_eq!(unknown[0].ns, 200 + ring_full_ns);
+        unknown[0].evidence.clone()
+    };
+    let why = |part: &str, counter: LossCounter| {
+        format!("{part} of it by {}: {}", counter.name(), counter.explanation())
+    };
+    assert_eq!(evidence(300), why("most", LossCounter::AgentRingFull));
+    assert_eq!(evidence(220), why("most", LossCounter::LossWindowReported));
+}

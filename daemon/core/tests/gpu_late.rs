@@ -246,6 +246,23 @@ fn the_text_names_the_late_rank_before_anything_else() {
 }
 
 #[test]
+fn what_a_late_rank_did_meanwhile_is_said_with_its_share_of_the_wait() {
+    // Rank 1 copies for 200 µs in each of ten steps.
+    let mut job = Job::new(2, 20_000 * US);
+    for base in (0..10).map(|step| step * 1000 * US) {
+        job.collective(20, &[(0, base + 10 * US), (1, base + 10 * US)], base + 100 * US);
+        job.op(1, "Memcpy HtoD", 7, base + 100 * US, base + 300 * US);
+        let copy = job.ops[1].last_mut().unwrap();
+        (copy.kind, copy.copy_kind) = (OpKind::Memcpy, CopyKind::HostToDevice);
+        job.collective(20, &[(0, base + 102 * US), (1, base + 302 * US)], base + 350 * US);
+    }
+    let found = findings(&job.capture());
+    let [late] = &found[..] else { panic!("{found:#?}") };
+    assert!(late.summary.ends_with("its copies hold it up"), "{}", late.summary);
+    assert!(late.evidence.ends_with("meanwhile rank 1: copies, 100.0 % of that time"), "{}", late.evidence);
+}
+
+#[test]
 fn of_a_chain_the_first_of_it_is_the_root() {
     // Rank 0 computes 400 µs longer; rank 1 waits for it in one communicator and is late in another for that reason only.
     let mut job = Job::new(3, 4000 * US);

@@ -212,9 +212,8 @@ fn without_other_ranks_all_of_a_cause_is_saved() {
     assert_eq!(saved_us(&capture, "idle-block-io"), [("GPU-0".to_owned(), Some(299 * READS))]);
 }
 
-#[test]
-fn slow_transfers_are_simulated_at_their_best() {
-    // Both ranks always come together; every third all-reduce takes 400 µs longer than it has to.
+/// Two ranks that always come together; every third all-reduce takes 400 µs longer than it has to.
+fn slow_transfers() -> Vec<Kernels> {
     let mut ranks: Vec<Kernels> = vec![Vec::new(); 2];
     let mut at = 10;
     for step in 0..STEPS {
@@ -224,8 +223,22 @@ fn slow_transfers_are_simulated_at_their_best() {
         }
         at = end;
     }
-    let saved = saved_us(&capture(&ranks), "communication-slow");
+    ranks
+}
+
+#[test]
+fn slow_transfers_are_simulated_at_their_best() {
+    let saved = saved_us(&capture(&slow_transfers()), "communication-slow");
     assert_eq!(saved, [("GPU-0".to_owned(), Some(800)), ("GPU-1".to_owned(), Some(800))]);
+}
+
+#[test]
+fn a_slow_transfer_is_at_its_best_on_all_ranks_even_where_it_is_not_worth_speaking_of() {
+    // Rank 1 works on alone for 100 ms: of that the transfers are less than a hundredth.
+    let mut ranks = slow_transfers();
+    let end = ranks[1].last().unwrap().3;
+    ranks[1].push(("gemm", 7, end, end + 100_000));
+    assert_eq!(saved_us(&capture(&ranks), "communication-slow"), [("GPU-0".to_owned(), Some(800))]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::{DeviceId, StringId, TimeNs};
 
+use super::comings::Comings;
 use super::lanes::{Lane, LaneClock, Mark};
 use super::transfers::{Kind, KindKey, Transfer, floors};
 use crate::capture::Tables;
@@ -181,6 +182,10 @@ fn ending_together<K: PartialEq>(
     let mut cluster: Vec<usize> = (0..lanes.len()).collect();
     for (_, one, other) in pairs {
         let (Some(&a), Some(&b)) = (cluster.get(one), cluster.get(other)) else { continue };
+        // Most pairs of a large communicator: what follows looks at all of its lanes.
+        if a == b {
+            continue;
+        }
         let members: Vec<&Lane> = lanes
             .iter()
             .zip(&cluster)
@@ -202,7 +207,7 @@ fn ending_together<K: PartialEq>(
             .is_some_and(|across| alone || across <= within.saturating_mul(4).saturating_add(SKEW_NS));
         let fits =
             near && devices.len() == members.len() && size.is_none_or(|size| members.len() as u64 <= size);
-        if a != b && fits {
+        if fits {
             cluster.iter_mut().filter(|of| **of == b).for_each(|of| *of = a);
         }
     }
@@ -263,10 +268,11 @@ pub(super) fn operations<'a>(members: &[usize], lanes: &'a [Lane]) -> impl Itera
                 .push((*lane, twins.get(at).filter(|&&twin| twin != NO_TWIN).map(|&twin| twin as usize)?));
         }
         operation.push((reference, at));
-        // Each was held against the reference: they have to be one among themselves as well.
+        // Each was held against the reference: they have to be one among themselves as well. Who does not wait in one with a root
+        // may leave early.
         let all = || operation.iter().filter_map(|&(lane, at)| lanes.get(lane)?.marks.get(at));
         let last = all().map(|mark| mark.start).max()?;
-        all().all(|mark| last <= mark.end).then_some(operation)
+        all().all(|mark| last <= mark.end || mark.operation.has_root()).then_some(operation)
     };
     let all =
         reference.map(move |reference| (0..kernels.len()).filter_map(move |at| operation(reference, at)));
@@ -305,7 +311,40 @@ fn twins(of: &[Mark], other: &[Mark]) -> Vec<u32> {
         };
         out.extend(marks.iter().enumerate().map(|(at, mark)| number(twin(at, mark))));
     }
+    fill_in_order(of, other, &mut out);
     out
+}
+
+/// Finds the twins of kernels of operations with a root that were over on one device before they began on the other: between two
+/// pairs with as many kernels between them on both devices these are the same ones in turn, if their calls are numbered alike.
+fn fill_in_order(of: &[Mark], other: &[Mark], twins: &mut [u32]) {
+    let is_same = |mark: &Mark, twin: &Mark, ahead: u64| {
+        let same_size = mark.bytes == 0 || twin.bytes == 0 || mark.bytes == twin.bytes;
+        let is_known = mark.call > 0 && twin.call > 0 && twin.call.wrapping_sub(mark.call) == ahead;
+        let may_be = mark.operation == twin.operation && same_size && mark.operation.has_root();
+        is_known && (may_be || are_one(mark, twin))
+    };
+    let mut last: Option<usize> = None;
+    for at in 0..twins.len() {
+        let Some(twin) = twins.get(at).copied().filter(|&twin| twin != NO_TWIN) else { continue };
+        let (Some(before), end) = (last.replace(at), twin as usize) else { continue };
+        let Some(first) = twins.get(before).map(|&twin| twin as usize) else { continue };
+        if at == before + 1 || end.checked_sub(first) != Some(at - before) {
+            continue;
+        }
+        let (Some(own), Some(its)) = (of.get(before..=at), other.get(first..=end)) else { continue };
+        let ahead = match (own.first(), its.first()) {
+            (Some(own), Some(its)) => its.call.wrapping_sub(own.call),
+            _ => continue,
+        };
+        if own.iter().zip(its).all(|(mark, twin)| is_same(mark, twin, ahead)) {
+            for ((slot, mark), twin) in twins.iter_mut().skip(before).zip(own).zip(first..) {
+                if mark.operation.has_root() {
+                    *slot = u32::try_from(twin).unwrap_or(NO_TWIN);
+                }
+            }
+        }
+    }
 }
 
 /// Devices with a lane that matches none, of a communicator whose size is not known: it may be a rank of any.
@@ -353,7 +392,11 @@ fn ranks(members: &[usize], lanes: &[Lane], tables: &Tables, is_whole: bool) -> 
     };
     let in_order: Option<BTreeMap<u32, usize>> = members.iter().map(of_job).collect();
     let in_order = in_order.filter(|all| is_whole && all.len() == members.len()).unwrap_or_default();
-    in_order.into_values().zip(0..).collect()
+    let ranks: BTreeMap<usize, u32> = in_order.into_values().zip(0..).collect();
+    // What one call says of its rank may show that they have another order.
+    let fits =
+        |(&at, &rank): (&usize, &u32)| lanes.get(at).and_then(|lane| lane.rank).is_none_or(|of| of == rank);
+    if ranks.iter().all(fits) { ranks } else { BTreeMap::new() }
 }
 
 /// Whether nobody leaves before all have entered.
@@ -372,7 +415,7 @@ pub(super) fn synchronises(operation: CollectiveOp, ranks: usize) -> bool {
 
 /// The kernels of an operation that could not end before the last one of them had begun. Of a broadcast and a scatter that is
 /// the root with those that came before it; of a reduction and a gather it is the last one with the root. None where there are
-/// no two, or it is not known who is the root.
+/// no two, it is not known who is the root, or one did end: then these are not one operation.
 fn dependent(kernels: Vec<Kernel>) -> Option<Vec<Kernel>> {
     let operation = kernels.first()?.mark.operation;
     if synchronises(operation, kernels.len()) {
@@ -390,7 +433,8 @@ fn dependent(kernels: Vec<Kernel>) -> Option<Vec<Kernel>> {
         }
         _ => return None,
     };
-    (kept.len() > 1).then_some(kept)
+    let last = kept.iter().map(|kernel| kernel.mark.start).max()?;
+    (kept.len() > 1 && kept.iter().all(|kernel| kernel.mark.end >= last)).then_some(kept)
 }
 
 /// A kernel of an operation.
@@ -405,26 +449,18 @@ struct Kernel {
     is_root: Option<bool>,
 }
 
+impl Kernel {
+    fn came(&self) -> (DeviceId, LaneClock, &Mark) {
+        (self.device, self.clock, &self.mark)
+    }
+}
+
 /// What is known of a communicator.
 struct Group {
     /// All of its ranks were seen.
     is_whole: bool,
     /// Ranks by position of their lanes.
     ranks: BTreeMap<usize, u32>,
-}
-
-impl Kernel {
-    /// Between which moments of its own clock another one came.
-    fn saw_come(&self, other: &Self, of_one_clock_ns: u64) -> (TimeNs, TimeNs) {
-        let start = other.mark.start;
-        if self.clock == other.clock {
-            return (start.minus(of_one_clock_ns), start.plus(of_one_clock_ns));
-        }
-        let (own, its) = (self.mark.shift, other.mark.shift);
-        let earlier = of_one_clock_ns.saturating_add(its.less_ns).saturating_add(own.more_ns);
-        let later = of_one_clock_ns.saturating_add(its.more_ns).saturating_add(own.less_ns);
-        (start.minus(earlier), start.plus(later))
-    }
 }
 
 /// What is worked out operation by operation.
@@ -458,7 +494,10 @@ impl Splitting<'_> {
         let kernels = dependent(kernels)?;
         // Where some neither waited for the last one nor were waited for, what the others do after it is not known.
         let is_whole = group.is_whole && kernels.len() == all;
-        let latest = kernels.iter().max_by_key(|kernel| (kernel.mark.start, Reverse(kernel.device)));
+        // Of those that come at once it is the root that is waited for.
+        let order =
+            |kernel: &&Kernel| (kernel.mark.start, kernel.is_root == Some(true), Reverse(kernel.device));
+        let latest = kernels.iter().max_by_key(order);
         let &Kernel { device: last_device, mark: last, .. } = latest?;
         let bytes = kernels.iter().map(|k| k.mark.bytes).max().unwrap_or(0);
         let key = (last.operation.id(), bytes, last.name, kernels.len());
@@ -468,19 +507,17 @@ impl Splitting<'_> {
             kind.count += 1;
         }
         let number = OperationId::try_from(self.operations.len()).ok();
+        let comings = Comings::of(kernels.iter().map(Kernel::came), self.error_ns);
         for own in &kernels {
             let &Kernel { lane, at, device, mark, .. } = own;
             // Each of the others came within the error of its clock against this one's: so did the last.
-            let others = kernels.iter().filter(|other| other.device != device);
-            let came = others.map(|other| own.saw_come(other, self.error_ns));
-            let surely = came.clone().map(|(first, _)| first).max();
-            let at_most = came.map(|(_, last)| last).max();
-            let uncertain_until = at_most.unwrap_or(mark.start).max(mark.start);
+            let (surely, at_most) = comings.last_of_others(own.came()).unwrap_or((mark.start, mark.start));
+            let uncertain_until = at_most.max(mark.start);
             let (waits_in, wait_until) = if device == last_device {
                 // It may have waited for the one before it by the error at most.
                 (None, mark.start)
             } else {
-                let wait_until = surely.unwrap_or(mark.start).max(mark.start);
+                let wait_until = surely.max(mark.start);
                 (number.filter(|_| wait_until > mark.start), wait_until)
             };
             if let Some(kind) = &mut kind {

@@ -17,6 +17,7 @@
 //! `clocks` has found out how they relate, with its error added to `ε`.
 
 pub mod clocks;
+mod comings;
 mod lanes;
 mod matching;
 pub(crate) mod off;

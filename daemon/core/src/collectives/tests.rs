@@ -211,6 +211,83 @@ fn without_one_root_nothing_is_known_of_an_operation_that_has_one() {
 }
 
 #[test]
+fn of_those_that_come_at_once_the_root_is_the_one_that_is_waited_for() {
+    let Matched { operations, .. } =
+        matched(&rooted(CollectiveOp::Broadcast, Some(1), &[600, 600, 0]), &Tables::default(), 0);
+    assert_eq!(operations[0].last, DeviceId(1));
+}
+
+/// Three all-reduces of two ranks, between which the first one collects from the second, which leaves before the first comes; with
+/// the numbers of their calls.
+fn collecting() -> [Lane; 2] {
+    let (of, reduce) = (CollectiveOp::AllReduce, CollectiveOp::Reduce);
+    let of_rank = |rank: u32, kernels: &[(CollectiveOp, i64, i64)]| {
+        let root = |operation| if operation == reduce { Root::of(0) } else { Root::default() };
+        let marks = (1..).zip(kernels).map(|(call, &(operation, start, end))| Mark {
+            operation,
+            call: call + u64::from(rank) * 5,
+            root: root(operation),
+            ..mark(start, end)
+        });
+        let mut lane = lane(rank, Some(COMM), marks.collect());
+        lane.rank = Some(rank);
+        lane
+    };
+    [
+        of_rank(0, &[(of, 0, 10), (reduce, 100, 900), (reduce, 1000, 1100), (of, 1200, 1300)]),
+        of_rank(1, &[(of, 0, 10), (reduce, 800, 810), (reduce, 900, 910), (of, 1200, 1300)]),
+    ]
+}
+
+#[test]
+fn an_operation_with_a_root_that_one_left_early_is_matched_by_its_order() {
+    let of = |lanes: &[Lane]| {
+        let Matched { operations, splits, .. } = matched(lanes, &Tables::default(), 0);
+        let waits = |at: usize| splits[0][at].is_some_and(|split| split.waits_in.is_some());
+        (operations.len(), waits(1), waits(2))
+    };
+    // The first of them is told by its overlap; to the second the root came last.
+    assert_eq!(of(&collecting()), (3, true, false));
+    // It leaves early while the root waits for a third one.
+    let mut lanes = collecting().to_vec();
+    lanes.push(lane(2, Some(COMM), lanes[1].marks.clone()));
+    lanes[2].marks[2] = Mark { start: TimeNs(1050), end: TimeNs(1090), ..lanes[2].marks[2] };
+    lanes[2].rank = Some(2);
+    assert_eq!(of(&lanes), (4, true, true));
+    // Nothing is known where one rank's calls are not numbered, or records are lost on both.
+    let mut unknown = lanes.clone();
+    unknown[1].marks[2].call = 0;
+    assert_eq!(of(&unknown), (3, true, false));
+    let mut lost = lanes;
+    for mark in &mut lost[1].marks[2..] {
+        mark.call += 1;
+    }
+    assert_eq!(of(&lost), (3, true, false));
+}
+
+#[test]
+fn a_rank_that_is_known_not_to_be_that_of_the_job_leaves_the_order_unknown() {
+    use crate::capture::{Capture, CaptureWriter, Device, Process, WriterOptions};
+    // Two ranks of a job; a call of the first says that it is the last of its communicator.
+    let mut writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).unwrap();
+    let source = writer.add_source(Default::default());
+    for rank in 0..2u32 {
+        let process = Process { source, rank: Some(rank), world_size: Some(2), ..Process::default() };
+        let process = writer.add_process(process);
+        writer.add_device(Device { source, processes: vec![process], ..Device::default() });
+    }
+    let capture = Capture::open(writer.finish().unwrap().0).unwrap();
+    let last = |rank: Option<u32>| {
+        let mut lanes = rooted(CollectiveOp::Broadcast, Some(1), &[0, 50]);
+        (lanes[0].rank, lanes[1].rank) = (rank, None);
+        let Matched { operations, .. } = matched(&lanes, capture.tables(), 0);
+        operations.first().map(|operation| operation.last)
+    };
+    assert_eq!((last(None), last(Some(0))), (Some(DeviceId(1)), Some(DeviceId(1))));
+    assert_eq!(last(Some(1)), None);
+}
+
+#[test]
 fn of_kernels_side_by_side_the_one_that_gets_on_says_what_the_device_does() {
     let piece = |from, to, phase| Stretch { from: TimeNs(from), to: TimeNs(to), phase };
     let (one, other) = (Phase::Wait(1), Phase::Wait(2));

@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 
 use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
-use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::units::{StackId, StringId, ThreadId};
 
 use super::frames::user_frame;
 use super::{Found, Link};
-use crate::capture::{Capture, ReadAt, Tables};
+use crate::capture::Tables;
 use crate::ledger::cpu::calls::Calls;
 use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
 use crate::ledger::cpu::idle::HostWork;
@@ -22,7 +21,6 @@ use crate::ledger::so_far;
 use crate::ledger::{CpuLeaf, CpuLedger, CpuSums};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::report::{ThreadName, thread_name};
-use crate::rows::ThreadLoss;
 use crate::whatif::Loss;
 
 /// Where a finding about a CPU rank points to.
@@ -173,31 +171,9 @@ fn what_of(rule: &str) -> &'static str {
 }
 
 /// All findings of one rank by itself, unranked.
-pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, lost: Option<LossCounter>, found: &mut Found<'_>) {
+pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, found: &mut Found<'_>) {
     let work = Work { causes: &ledger.causes, calls: Some(&ledger.calls), io: Some(&ledger.io) };
     of_work(&work, Loser::Rank, tables, found);
-    let unknown = ledger.root.get(CpuLeaf::Unknown);
-    let wall = found.wall;
-    found.add("capture-unknown", "missing records", unknown, || {
-        let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
-        let why = lost.map_or("records of this time are missing or damaged".to_owned(), |counter| {
-            format!("most of it by {}: {}", counter.name(), counter.explanation())
-        });
-        (summary, why)
-    });
-}
-
-/// The reason for which most of the driving threads' time has no records, where the recorder said it.
-pub(super) fn main_loss<S: ReadAt>(capture: &Capture<S>, ledger: &CpuLedger) -> Option<LossCounter> {
-    let mut by_counter: BTreeMap<u16, u64> = BTreeMap::new();
-    for thread in ledger.threads.iter().filter(|thread| thread.driving) {
-        for row in capture.rows::<ThreadLoss>(thread.thread.0) {
-            let sum = by_counter.entry(row.counter).or_default();
-            *sum = sum.saturating_add(row.duration_ns);
-        }
-    }
-    let (&counter, _) = by_counter.iter().max_by_key(|&(_, ns)| ns)?;
-    LossCounter::from_id(counter)
 }
 
 /// Findings of a GPU whose launching threads were followed, but for what these computed themselves.

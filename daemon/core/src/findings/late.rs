@@ -159,7 +159,7 @@ fn reason<S: ReadAt>(
     let unseen_ns = unseen_ns.saturating_add(u64::try_from(host_unseen).unwrap_or(u64::MAX));
     let seen_ns = cost.ns.saturating_sub(unseen_ns);
     let top = cost.by_leaf.iter().max_by_key(|(_, ns)| **ns).map_or(RootLeaf::Unseen, |(leaf, _)| *leaf);
-    let share = percent(of(top), cost.ns);
+    let share = format!("{}, {} of that time", top.text(), percent(of(top), cost.ns));
     let (sentence, evidence, held_up) = match top {
         RootLeaf::IdleHost => {
             let usual = &late.root.usual;
@@ -206,13 +206,13 @@ fn reason<S: ReadAt>(
             (sentence, evidence, None)
         }
         RootLeaf::Floor | RootLeaf::Excess | RootLeaf::Uncertain => {
-            ("it moves data in another operation".to_owned(), format!("{share} of the time"), None)
+            ("it moves data in another operation".to_owned(), share, None)
         }
-        RootLeaf::Memcpy => ("its copies hold it up".to_owned(), format!("{share} of the time"), None),
+        RootLeaf::Memcpy => ("its copies hold it up".to_owned(), share, None),
         RootLeaf::Unseen | RootLeaf::Unknown | RootLeaf::Unsplit | RootLeaf::IdleUnknown => {
-            ("what it does is not seen".to_owned(), format!("{share} of the time is {}", top.text()), None)
+            ("what it does is not seen".to_owned(), share, None)
         }
-        leaf => (format!("it is {}", leaf.text()), format!("{share} of the time"), None),
+        leaf => (format!("it is {}", leaf.text()), share, None),
     };
     Why { sentence, evidence, held_up, seen_ns }
 }

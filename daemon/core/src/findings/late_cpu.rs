@@ -7,11 +7,14 @@ use stallscope_schemas::units::StringId;
 
 use super::{Finding, Found};
 use crate::capture::Tables;
-use crate::ledger::cpu::arrivals::{Arrivals, position};
+use crate::ledger::cpu::arrivals::{Arrival, Arrivals, position};
 use crate::ledger::{CpuLeaf, CpuLedger};
 use crate::report::rank_of;
 use crate::report::text::{duration, percent, short_name};
-use crate::whatif::Recorded;
+use crate::whatif::{MAX_COMINGS, Recorded};
+
+/// Ranks that wait which are named.
+const MAX_NAMED: usize = 4;
 
 /// Findings about ranks that others wait for: one each.
 pub(super) fn late(
@@ -24,40 +27,44 @@ pub(super) fn late(
     let recorded = Recorded::new(arrivals.operations.clone(), Vec::new());
     let outside: HashMap<usize, Leaves> =
         arrivals.ranks.iter().filter_map(|a| Some((a.ledger, outside(ledgers.get(a.ledger)?)))).collect();
-    for arrival in &arrivals.ranks {
+    // The worst first, for as long as simulations may take.
+    let mut ranks: Vec<&Arrival> = arrivals.ranks.iter().collect();
+    ranks.sort_by_key(|arrival| (std::cmp::Reverse(arrival.caused_ns), arrival.ledger));
+    let mut left = MAX_COMINGS;
+    for arrival in ranks {
         let Some((ledger, id)) = ledgers.get(arrival.ledger).zip(ids.get(arrival.ledger)) else { continue };
-        let others: Vec<&CpuLedger> = arrivals
-            .ranks
-            .iter()
-            .filter(|other| other.ledger != arrival.ledger)
-            .filter_map(|other| ledgers.get(other.ledger))
+        let mut waiting: Vec<(usize, u64)> = arrivals
+            .waited_for
+            .range((arrival.ledger, 0)..=(arrival.ledger, usize::MAX))
+            .map(|(&(_, waiting), &ns)| (waiting, ns))
             .collect();
         // The share is of the time of those who wait.
-        let wall = others.iter().fold(0u64, |sum, l| sum.saturating_add(l.wall_ns));
+        let walls = waiting.iter().filter_map(|(waiting, _)| ledgers.get(*waiting));
+        let wall = walls.fold(0u64, |sum, l| sum.saturating_add(l.wall_ns));
         let mut found = Found { id, wall, device: None, out: Vec::new() };
         // Threads that only transport may be followed for longer than those whose time is the ranks'.
         let caused_ns = arrival.caused_ns.min(wall);
         found.add("rank-late", "a late rank", caused_ns, || {
-            let name = short_name(tables.string(arrivals.name), 40);
+            let name = short_name(tables.string(arrival.name), 40);
+            let one = waiting.len() == 1;
             let summary = format!(
                 "{id} keeps {} waiting in {name}: it arrives last in {} of {} calls",
-                if others.len() == 1 { "another rank".to_owned() } else { format!("{} ranks", others.len()) },
+                if one { "another rank".to_owned() } else { format!("{} ranks", waiting.len()) },
                 arrival.last,
-                arrivals.calls
+                arrival.calls
             );
-            let waiting: Vec<&str> = arrivals
-                .ranks
-                .iter()
-                .filter(|other| other.ledger != arrival.ledger && other.waited_ns > 0)
-                .filter_map(|other| ids.get(other.ledger).map(String::as_str))
-                .collect();
+            waiting.sort_by_key(|&(waiting, ns)| (std::cmp::Reverse(ns), waiting));
+            let named = waiting.iter().take(MAX_NAMED).filter_map(|(waiting, _)| ids.get(*waiting));
+            let named: Vec<&str> = named.map(String::as_str).collect();
+            let more = waiting.len().saturating_sub(named.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let mut evidence = format!(
-                "{} {} {} for it, {} of {} time",
-                waiting.join(", "),
-                if waiting.len() == 1 { "waits" } else { "wait" },
+                "{}{more} {} {} for it, {} of {} time",
+                named.join(", "),
+                if one { "waits" } else { "wait" },
                 duration(caused_ns),
                 percent(caused_ns, wall),
-                if others.len() == 1 { "its" } else { "their" }
+                if one { "its" } else { "their" }
             );
             if let Some((leaf, its, theirs)) = stands_out(arrival.ledger, &outside) {
                 evidence.push_str(&format!(
@@ -65,7 +72,7 @@ pub(super) fn late(
                     in_a_sentence(leaf),
                     percent(its, ledger.wall_ns),
                     duration(its),
-                    if others.len() == 1 { "the other" } else { "the others on average" },
+                    if outside.len() == 2 { "the other" } else { "the others on average" },
                     duration(theirs)
                 ));
             }
@@ -73,7 +80,9 @@ pub(super) fn late(
         });
         for finding in &mut found.out {
             // What another call or somebody else held it up for would still have done so.
-            let saved = recorded.without_lateness(position(arrival.ledger));
+            left = left.saturating_sub(recorded.comings());
+            let simulated = || recorded.without_lateness(position(arrival.ledger));
+            let saved = (left > 0).then(simulated).flatten();
             finding.blame.recoverable_ns = saved.map(|ns| ns.min(arrival.longest_ns));
             finding.blame.culprit_ranks = rank_of(ledger.device, tables).into_iter().collect();
             // Ranks of one host have one clock, and only calls that were matched are counted.

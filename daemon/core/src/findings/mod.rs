@@ -17,6 +17,7 @@ mod slow_device;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::CopyKind;
 use stallscope_schemas::units::DeviceId;
 
@@ -27,7 +28,9 @@ use crate::ledger::cpu::arrivals::arrivals;
 use crate::ledger::device::Tally;
 use crate::ledger::so_far::Part;
 use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf, RootLeaf};
+use crate::report::device_name;
 use crate::report::text::{duration, percent, short_name, times};
+use crate::rows::{LossWindow, ThreadLoss};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
 use crate::whatif::Loss;
@@ -37,7 +40,6 @@ pub(crate) use clock::of_clocks;
 pub use cpu::Pointer;
 pub(crate) use frames::{best_of, rank as frame_rank, user_frame};
 pub(crate) use host_work::{UNSEEN, host_work};
-pub(crate) use late::of_gpus;
 pub(crate) use links::slow_transfers;
 pub(crate) use recoverable::recoverable;
 use rules::rule;
@@ -126,7 +128,7 @@ fn idle_rule(cause: &Cause, names: &[&str]) -> (String, &'static str, Option<Str
 pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec<Finding> {
     let wall = ledger.end.since(ledger.start);
     let mut found = Found { id, wall, device: Some(ledger.device), out: Vec::new() };
-    let hung_ns = hang(ledger, tables, &mut found);
+    hang(ledger, tables, &mut found);
     idle(ledger, tables, &mut found);
     communication(ledger, tables, &mut found);
     copies(ledger, &mut found);
@@ -142,12 +144,54 @@ pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec
                         earlier work had ended";
         (summary, format!("{} in all; {evidence}", duration(unseen)))
     });
-    let unknown = ledger.sums.get(Leaf::Unknown).saturating_sub(hung_ns).saturating_sub(unseen);
-    found.add("capture-unknown", "missing records", unknown, || {
-        let summary = format!("{} of the time cannot be accounted for", percent(unknown, wall));
-        (summary, "records of this time are missing or damaged".to_owned())
-    });
     found.out
+}
+
+/// All findings of GPUs for which more is asked than their ledgers: who kept others waiting, and why records are missing. Unranked.
+pub(crate) fn of_gpus<S: ReadAt>(
+    capture: &Capture<S>,
+    ledgers: &[DeviceLedger],
+    lateness: &BTreeMap<DeviceId, Result<u64, &'static str>>,
+) -> Vec<Finding> {
+    let mut out = late::of_gpus(capture, ledgers, lateness);
+    for ledger in ledgers {
+        let id = device_name(ledger.device, capture.tables());
+        let wall = ledger.end.since(ledger.start);
+        let mut found = Found { id: &id, wall, device: None, out: Vec::new() };
+        let known_ns = hung_ns(ledger).saturating_add(ledger.unseen_ns);
+        let unknown = ledger.sums.get(Leaf::Unknown).saturating_sub(known_ns);
+        unaccounted(
+            unknown,
+            || main_loss(capture.rows::<LossWindow>(ledger.device.0).map(|w| (w.counter, w.duration_ns))),
+            &mut found,
+        );
+        out.append(&mut found.out);
+    }
+    out
+}
+
+/// The reason for which most time has no records, where the recorder said it, and how long that was, ns.
+fn main_loss(windows: impl Iterator<Item = (u16, u64)>) -> Option<(LossCounter, u64)> {
+    let mut by_counter: BTreeMap<u16, u64> = BTreeMap::new();
+    for (counter, ns) in windows {
+        let sum = by_counter.entry(counter).or_default();
+        *sum = sum.saturating_add(ns);
+    }
+    let (counter, ns) = by_counter.into_iter().max_by_key(|&(_, ns)| ns)?;
+    Some((LossCounter::from_id(counter)?, ns))
+}
+
+/// Time of a device that cannot be accounted for, and why.
+fn unaccounted(ns: u64, lost: impl FnOnce() -> Option<(LossCounter, u64)>, found: &mut Found<'_>) {
+    let wall = found.wall;
+    found.add("capture-unknown", "missing records", ns, || {
+        let summary = format!("{} of the time cannot be accounted for", percent(ns, wall));
+        let why = lost().map_or("records of this time are missing or damaged".to_owned(), |(counter, of)| {
+            let part = if of.saturating_mul(2) > ns { "most" } else { "some" };
+            format!("{part} of it by {}: {}", counter.name(), counter.explanation())
+        });
+        (summary, why)
+    });
 }
 
 /// All findings of ranks on CPUs, unranked. `ids` are the identities of their devices.
@@ -160,11 +204,15 @@ pub(crate) fn of_ranks<S: ReadAt>(
     let mut out = Vec::new();
     for (ledger, id) in ledgers.iter().zip(ids) {
         let mut found = Found { id, wall: ledger.wall_ns, device: None, out: Vec::new() };
-        cpu::of_rank(ledger, tables, cpu::main_loss(capture, ledger), &mut found);
+        cpu::of_rank(ledger, tables, &mut found);
+        let threads = ledger.threads.iter().filter(|thread| thread.driving);
+        let losses = threads.flat_map(|of| capture.rows::<ThreadLoss>(of.thread.0));
+        let lost = || main_loss(losses.map(|row| (row.counter, row.duration_ns)));
+        unaccounted(ledger.root.get(CpuLeaf::Unknown), lost, &mut found);
         out.append(&mut found.out);
     }
-    // One communicator tells the story: inner layers and sub-groups would tell it again.
-    if let Some(arrivals) = arrivals(capture, ledgers).first() {
+    // One communicator of a job tells the story: inner layers and sub-groups would tell it again.
+    for arrivals in &arrivals(capture, ledgers) {
         out.extend(late_cpu::late(arrivals, ledgers, ids, tables));
         out.extend(links::between_ranks(capture, arrivals, ledgers, ids));
     }
@@ -242,10 +290,15 @@ impl Found<'_> {
     }
 }
 
-/// An operation that had not ended when the recording did. Returns the time that this explains, ns.
-fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) -> u64 {
-    let Some(first) = ledger.unfinished.first() else { return 0 };
-    let ns = ledger.end.since(first.start);
+/// Time that operations which had not ended when the recording did explain, ns.
+fn hung_ns(ledger: &DeviceLedger) -> u64 {
+    ledger.unfinished.first().map_or(0, |first| ledger.end.since(first.start))
+}
+
+/// An operation that had not ended when the recording did.
+fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
+    let Some(first) = ledger.unfinished.first() else { return };
+    let ns = hung_ns(ledger);
     found.add("hang-operation", "an operation that does not end", ns, || {
         let name = short_name(tables.string(first.name), 90);
         let summary = format!("{name} had not ended after {}, when the recording did", duration(ns));
@@ -261,7 +314,6 @@ fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) -> u64 {
         }
         (summary, evidence)
     });
-    ns
 }
 
 fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {

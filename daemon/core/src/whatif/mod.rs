@@ -34,7 +34,7 @@ use job::{Job, Place, Worker};
 use simulate::{Simulation, StepTimes};
 
 pub(crate) use finding::finding;
-pub(crate) use recorded::{Loss, Recorded};
+pub(crate) use recorded::{Loss, MAX_COMINGS, Recorded};
 
 /// Workers that count as the slowest, in percent.
 const SLOWEST_PERCENT: usize = 3;

@@ -50,7 +50,7 @@ const UNMATCHED_PERCENT: u64 = 10;
 const UNKNOWN_PERCENT: u64 = 1;
 
 /// Comings to operations up to which ranks are simulated one by one: a second or two.
-const MAX_COMINGS: usize = 1 << 24;
+pub(crate) const MAX_COMINGS: usize = 1 << 24;
 
 /// Operations of a recording, in the order in which they are simulated, and what each device did between them.
 #[derive(Debug, Default)]
@@ -172,12 +172,17 @@ impl Recorded {
         None
     }
 
+    /// Comings to operations that each simulation goes through.
+    pub(crate) fn comings(&self) -> usize {
+        self.operations.iter().fold(0usize, |sum, o| sum.saturating_add(o.came.len()))
+    }
+
     /// How much earlier its job would have ended had each device been no later than the others, ns, or why that is not known.
     /// The devices that others waited for most come first, for as long as that takes.
     pub(crate) fn lateness(&self, ledgers: &[DeviceLedger]) -> BTreeMap<DeviceId, Result<u64, &'static str>> {
         let mut in_turn: Vec<&DeviceLedger> = ledgers.iter().collect();
         in_turn.sort_by_key(|ledger| (Reverse(ledger.root.charged_ns), ledger.device));
-        let comings = self.operations.iter().fold(0usize, |sum, o| sum.saturating_add(o.came.len()));
+        let comings = self.comings();
         let mut left = MAX_COMINGS;
         let mut one = |ledger: &DeviceLedger| {
             if !self.jobs.contains_key(&ledger.device) {
