@@ -7,6 +7,7 @@ use stallscope_schemas::units::StringId;
 
 use super::{Finding, Found};
 use crate::capture::Tables;
+use crate::collectives::Operation;
 use crate::ledger::cpu::arrivals::{Arrival, Arrivals, position};
 use crate::ledger::{CpuLeaf, CpuLedger};
 use crate::report::rank_of;
@@ -16,15 +17,21 @@ use crate::whatif::{MAX_COMINGS, Recorded};
 /// Ranks that wait which are named.
 const MAX_NAMED: usize = 4;
 
+/// The matched calls of ranks on CPUs, with what these did between them.
+pub(super) fn recorded(operations: Vec<Operation>, ledgers: &[CpuLedger]) -> Recorded {
+    let history = |(at, ledger): (usize, &CpuLedger)| Some((position(at), ledger.outside.clone()?));
+    Recorded::new(operations, ledgers.iter().enumerate().filter_map(history).collect())
+}
+
 /// Findings about ranks that others wait for: one each.
 pub(super) fn late(
     arrivals: &Arrivals,
+    recorded: &Recorded,
     ledgers: &[CpuLedger],
     ids: &[String],
     tables: &Tables,
 ) -> Vec<Finding> {
     let mut out = Vec::new();
-    let recorded = Recorded::new(arrivals.operations.clone(), Vec::new());
     let outside: HashMap<usize, Leaves> =
         arrivals.ranks.iter().filter_map(|a| Some((a.ledger, outside(ledgers.get(a.ledger)?)))).collect();
     // The worst first, for as long as simulations may take.

@@ -24,7 +24,7 @@ use stallscope_schemas::units::DeviceId;
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::{OpClass, communication_library};
 use crate::ledger::causes::{Amount, Cause};
-use crate::ledger::cpu::arrivals::arrivals;
+use crate::ledger::cpu::arrivals::{arrivals, position};
 use crate::ledger::device::Tally;
 use crate::ledger::so_far::Part;
 use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf, RootLeaf};
@@ -41,7 +41,7 @@ pub use cpu::Pointer;
 pub(crate) use frames::{best_of, rank as frame_rank, user_frame};
 pub(crate) use host_work::{UNSEEN, host_work};
 pub(crate) use links::slow_transfers;
-pub(crate) use recoverable::recoverable;
+pub(crate) use recoverable::of_gpus as recoverable;
 use rules::rule;
 
 /// How much a finding matters.
@@ -202,8 +202,9 @@ pub(crate) fn of_ranks<S: ReadAt>(
 ) -> Vec<Finding> {
     let tables = capture.tables();
     let mut out = Vec::new();
-    for (ledger, id) in ledgers.iter().zip(ids) {
-        let mut found = Found { id, wall: ledger.wall_ns, device: None, out: Vec::new() };
+    for (at, (ledger, id)) in ledgers.iter().zip(ids).enumerate() {
+        let device = ledger.outside.as_ref().map(|_| position(at));
+        let mut found = Found { id, wall: ledger.wall_ns, device, out: Vec::new() };
         cpu::of_rank(ledger, tables, &mut found);
         let threads = ledger.threads.iter().filter(|thread| thread.driving);
         let losses = threads.flat_map(|of| capture.rows::<ThreadLoss>(of.thread.0));
@@ -212,8 +213,12 @@ pub(crate) fn of_ranks<S: ReadAt>(
         out.append(&mut found.out);
     }
     // One communicator of a job tells the story: inner layers and sub-groups would tell it again.
-    for arrivals in &arrivals(capture, ledgers) {
-        out.extend(late_cpu::late(arrivals, ledgers, ids, tables));
+    let mut arrivals = arrivals(capture, ledgers);
+    let operations = arrivals.iter_mut().flat_map(|of_job| std::mem::take(&mut of_job.operations));
+    let recorded = late_cpu::recorded(operations.collect(), ledgers);
+    recoverable::of_ranks(&mut out, &recorded, ledgers);
+    for arrivals in &arrivals {
+        out.extend(late_cpu::late(arrivals, &recorded, ledgers, ids, tables));
         out.extend(links::between_ranks(capture, arrivals, ledgers, ids));
     }
     out

@@ -23,6 +23,8 @@ mod root_leaf;
 pub(crate) mod so_far;
 mod stepper;
 
+use std::sync::Arc;
+
 use stallscope_schemas::record::{RecordKind, device_kind};
 use stallscope_schemas::units::DeviceId;
 
@@ -87,6 +89,7 @@ fn gpu_ledgers<S: ReadAt>(
     // What is left of the communication is told in the ledgers: it may be much.
     let Collectives { operations, .. } = collectives;
     let histories = root::charge(capture, &operations, &mut ledgers, options)?;
+    let histories = histories.into_iter().map(|(device, history)| (device, Arc::new(history))).collect();
     Ok((ledgers, Recorded::new(operations, histories)))
 }
 

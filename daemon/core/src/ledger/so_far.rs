@@ -130,7 +130,12 @@ impl<'a> Reader<'a> {
     }
 
     /// The sums at a moment that was pushed.
-    pub(crate) fn at(&mut self, moment: TimeNs) -> Option<&Progress> {
+    fn at(&mut self, moment: TimeNs) -> Option<&Progress> {
+        self.last_until(moment).filter(|(at, _)| *at == moment).map(|(_, so_far)| so_far)
+    }
+
+    /// The last moment that was pushed until then, and the sums.
+    pub(crate) fn last_until(&mut self, moment: TimeNs) -> Option<&(TimeNs, Progress)> {
         self.questions += 1;
         let holds = |(_, moments): &Kept| {
             let (Some((first, _)), Some((last, _))) = (moments.first(), moments.last()) else { return false };
@@ -145,8 +150,8 @@ impl<'a> Reader<'a> {
         };
         let (asked, moments) = self.kept.get_mut(found)?;
         *asked = self.questions;
-        let at = moments.binary_search_by_key(&moment, |(at, _)| *at).ok()?;
-        moments.get(at).map(|(_, so_far)| so_far)
+        let after = moments.partition_point(|(at, _)| *at <= moment);
+        moments.get(after.checked_sub(1)?)
     }
 
     /// Unpacks a block in place of the one that was asked for the longest time ago; its place.

@@ -33,6 +33,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use stallscope_schemas::units::{DeviceId, TimeNs};
 
@@ -60,7 +61,7 @@ pub(crate) struct Recorded {
     order: BTreeMap<usize, Vec<usize>>,
     /// By device, the number of the job that it belongs to: devices of one job are those that have operations in common.
     jobs: BTreeMap<DeviceId, usize>,
-    histories: BTreeMap<DeviceId, History>,
+    histories: BTreeMap<DeviceId, Arc<History>>,
 }
 
 /// Time that a cause took on a device.
@@ -117,7 +118,7 @@ fn signed(ns: u64) -> i64 {
 
 impl Recorded {
     /// Takes matched operations, and what devices did.
-    pub(crate) fn new(operations: Vec<Operation>, histories: Vec<(DeviceId, History)>) -> Self {
+    pub(crate) fn new(operations: Vec<Operation>, histories: Vec<(DeviceId, Arc<History>)>) -> Self {
         let jobs = jobs(&operations);
         let mut all: Vec<usize> = (0..operations.len()).collect();
         all.sort_by_key(|&position| operations.get(position).map(|operation| operation.at));
@@ -342,7 +343,7 @@ impl<'a> Losing<'a> {
 
     fn at(&mut self, moment: TimeNs) -> Lost {
         let shares = &self.shares;
-        self.reader.at(moment).map_or(Lost::default(), |progress| lost(shares, progress))
+        self.reader.last_until(moment).map_or(Lost::default(), |(_, progress)| lost(shares, progress))
     }
 }
 

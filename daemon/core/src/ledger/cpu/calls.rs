@@ -113,6 +113,12 @@ impl Calls {
         tally.blocked_ns = tally.blocked_ns.saturating_add(blocked_ns);
     }
 
+    /// Whether there was none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
     /// All kinds, those with most time first.
     #[must_use]
     pub fn ranked(&self) -> Vec<(CallKind, &CallTally)> {

@@ -14,11 +14,15 @@ mod driving;
 pub mod idle;
 pub mod io;
 pub mod leaf;
+mod outside;
 pub(crate) mod wait;
 pub mod walk;
 
+use std::sync::Arc;
+
 use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
 
+use super::book::History;
 use super::{NotConserved, Options};
 use crate::capture::{Capture, ReadAt};
 use crate::timeline::thread::Stretch;
@@ -29,6 +33,7 @@ use charge::{Leaves, charge, leaves};
 pub(crate) use cursor::Cursor;
 use io::Io;
 pub use leaf::{CpuLeaf, CpuSums};
+use outside::Outside;
 use wait::Waits;
 use walk::{Book, Walker};
 
@@ -74,6 +79,8 @@ pub struct CpuLedger {
     pub calls: Calls,
     /// What the rank's processes read, wrote and sent.
     pub io: Io,
+    /// What its driving thread did outside of collectives; none where several drive it, or for too many calls.
+    pub(crate) outside: Option<Arc<History>>,
 }
 
 /// Works out the ledger of one CPU rank. `None` where none of its threads was followed.
@@ -113,9 +120,11 @@ pub fn cpu_ledger<S: ReadAt>(
         causes: CpuCauses::default(),
         calls: Calls::default(),
         io: Io::of(capture, &device.processes, &threads.followed),
+        outside: None,
     };
     for &thread in &threads.driving {
-        let Some(of_thread) = rank.driving(thread)? else { continue };
+        let Some((of_thread, outside)) = rank.driving(thread)? else { continue };
+        ledger.outside = outside.into_history().filter(|_| threads.driving.len() == 1).map(Arc::new);
         ledger.start = ledger.start.min(of_thread.start);
         ledger.end = ledger.end.max(of_thread.end);
         ledger.wall_ns = ledger.wall_ns.saturating_add(of_thread.wall_ns);
@@ -174,11 +183,12 @@ impl Seen {
 }
 
 impl<S: ReadAt> Rank<'_, S> {
-    /// The ledgers of a driving thread.
-    fn driving(&mut self, thread: ThreadId) -> Result<Option<ThreadLedger>, NotConserved> {
+    /// The ledgers of a driving thread, and what it did outside of its calls.
+    fn driving(&mut self, thread: ThreadId) -> Result<Option<(ThreadLedger, Outside)>, NotConserved> {
         let mut cursor = Cursor::new(self.capture, thread, TimeNs(i64::MIN));
         let mut walker = Walker::new(self.capture, thread);
         let mut seen = Seen::new();
+        let mut outside = Outside::default();
         self.book.root = CpuSums::default();
         while let Some(stretch) = cursor.next() {
             seen.pass(&stretch);
@@ -195,11 +205,14 @@ impl<S: ReadAt> Rank<'_, S> {
                 let blocked = if leaf == CpuLeaf::CommBlocked { ns } else { 0 };
                 self.calls.add(thread, &call, stretch.ns(), on_cpu, blocked);
             }
+            let before = self.book.root;
             let place = (&mut self.waits, &mut self.book, &mut walker);
             charge(place, thread, collective, (&stretch, found), &mut cursor);
+            outside.add(stretch.from, stretch.in_call, &before, &self.book.root);
         }
         let root = self.book.root;
-        self.close(thread, &seen, cursor.wall_ns(), Some(root))
+        let ledger = self.close(thread, &seen, cursor.wall_ns(), Some(root))?;
+        Ok(ledger.map(|ledger| (ledger, outside)))
     }
 
     /// The direct ledger of any other thread.
