@@ -108,6 +108,7 @@ fn a_late_rank_is_not_late_because_of_what_it_does_in_collectives() {
 fn a_late_rank_saves_no_more_than_is_its_own_doing() {
     // Of 60 ms that rank 1 comes later in each of ten steps, it is in a broadcast for 50: somebody else holds it up there.
     let mut host = Host::new();
+    host.group_size = 2;
     for rank in 0..2u32 {
         let pid = 10 + i64::from(rank);
         let process = host.process(pid, "python3", Some(rank));

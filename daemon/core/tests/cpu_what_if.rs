@@ -14,6 +14,7 @@ const STEP: i64 = 100 * MS;
 
 /// Ranks with a thread each that is followed for a second.
 fn ranks(host: &mut Host, count: u32) -> Vec<(ProcessId, ThreadId)> {
+    host.group_size = count;
     let one = |rank: u32| {
         let pid = 10 + i64::from(rank);
         let process = host.process(pid, "python3", Some(rank));
@@ -99,7 +100,49 @@ fn who_meets_nobody_saves_all_of_it() {
 fn nothing_is_said_where_the_calls_of_others_are_not_known() {
     let mut host = Host::new();
     let ranks = ranks(&mut host, 1);
+    host.group_size = 2;
     meets(&mut host, ranks[0].1, 50 * MS, "world", Some(("clock_nanosleep", 30 * MS)));
+    assert_eq!(saved(host, "rank-sleep"), [of_rank(0, None)]);
+}
+
+#[test]
+fn nothing_is_said_where_a_rank_of_the_communicator_was_not_recorded() {
+    let mut host = Host::new();
+    let ranks = ranks(&mut host, 2);
+    host.group_size = 3;
+    meets(&mut host, ranks[0].1, 20 * MS, "world", None);
+    meets(&mut host, ranks[1].1, 50 * MS, "world", Some(("clock_nanosleep", 30 * MS)));
+    assert_eq!(saved(host, "rank-sleep"), [of_rank(1, None)]);
+}
+
+#[test]
+fn nothing_is_said_where_ranks_wait_in_a_second_communicator_as_well() {
+    let mut host = Host::new();
+    let ranks = ranks(&mut host, 2);
+    for (&(_, thread), comes) in ranks.iter().zip([20 * MS, 50 * MS]) {
+        for at in (0..STEPS).map(|step| step * STEP) {
+            for (name, from, to) in [("one", comes, 80 * MS), ("other", 85 * MS, 100 * MS)] {
+                let (library, operation) = (CollectiveLibrary::Mpi, CollectiveOp::AllReduce);
+                host.call_of(thread, at + from, at + to, "MPI_Allreduce", library, operation, name, 0);
+            }
+        }
+    }
+    for at in (0..STEPS).map(|step| step * STEP) {
+        host.wait(ranks[1].1, at + 20 * MS, at + 50 * MS, "clock_nanosleep", |_, _| {});
+    }
+    assert_eq!(saved(host, "rank-sleep"), [of_rank(1, None)]);
+}
+
+#[test]
+fn nothing_is_said_of_one_of_several_ranks_whose_calls_nobody_saw() {
+    let mut host = Host::new();
+    host.group_size = 2;
+    let process = host.process(10, "python3", Some(0));
+    host.rank("rank 0", &[process]);
+    let thread = host.thread(process, 10, "main", 0, STEPS * STEP);
+    for at in (0..STEPS).map(|step| step * STEP) {
+        host.wait(thread, at, at + 30 * MS, "clock_nanosleep", |_, _| {});
+    }
     assert_eq!(saved(host, "rank-sleep"), [of_rank(0, None)]);
 }
 

@@ -149,6 +149,7 @@ const SLEEPS: Words = &["sleeps"];
 const COMPUTES: Words = &["computes"];
 const NETWORK: Words = &["recvfrom", "network"];
 const REPEATS: Words = &["connections of rank 2 sent segments again"];
+const FAR: Words = &["connections of rank 2 had long round trips", "connections of rank 2 delivered little"];
 /// By what the report takes a slow link for one: a queue that overflows loses segments as well.
 const SLOW_LINK: Words = &[
     "connections of rank 2 delivered little",
@@ -208,7 +209,12 @@ pub const CASES: &[Case] = &[
         "malloc-storm@2",
         culprit!(LATE, &["idle_driver_ns"], &["driver calls"], &["sleep"]),
     ),
-    case("synchronous copies", "sync-copy@2", culprit!(LATE, &["memcpy_exposed_ns"], &["copies"], &[])),
+    // The call ends some time after the copy has.
+    case(
+        "synchronous copies",
+        "sync-copy@2",
+        culprit!(LATE, &["memcpy_exposed_ns", "idle_sync_ns"], &["copies"], &[]),
+    ),
     beside(
         case(
             "tiny kernels",
@@ -285,12 +291,11 @@ pub const CASES: &[Case] = &[
         Means::MpiLink(Link::Loss),
         beside(case("ranks on CPUs: link, loss", "none@2", culprit!(LATE, &[], REPEATS, &[])), &[2.0, 4.0]),
     ),
+    // The process that holds packets back, without doing so.
+    by(Means::MpiLink(Link::Delay), innocent(Kind::Healthy, "ranks on CPUs: relay", "none@2", &[0.0])),
     by(
         Means::MpiLink(Link::Delay),
-        beside(
-            case("ranks on CPUs: link, delay", "none@2", culprit!(LATE, &[], SLOW_LINK, &[])),
-            &[2.0, 10.0],
-        ),
+        beside(case("ranks on CPUs: link, delay", "none@2", culprit!(LATE, &[], FAR, &[])), &[2.0, 10.0]),
     ),
     innocent(Kind::Decoy, "decoy: sleep", "late@2", &[10.0, 40.0]),
     innocent(Kind::Decoy, "decoy: fsync", "fsync@2", &[10.0, 40.0]),

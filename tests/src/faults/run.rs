@@ -108,7 +108,9 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
     let dose_text = dose.to_string();
     let what = if case.kind == Kind::Decoy { "--decoy" } else { "--fault" };
     let every = case.culprits.len().max(1).to_string();
-    let mut arguments = vec!["--forward-us", "2000", "--backward-us", "4000", "--bucket-mib", "4"];
+    // Few and long operations: while four ranks launch on two CPUs they are in each other's way.
+    let mut arguments = vec!["--layers", "2", "--forward-us", "4000", "--backward-us", "8000"];
+    arguments.extend(["--bucket-mib", "4"]);
     // Loaders prepare the next batch while the devices work, not while the ranks launch.
     arguments.extend(["--load-ms", "8"]);
     let begun = folder.join("begun");
@@ -128,8 +130,8 @@ fn on_gpus(case: &Case, dose: f64, folder: &Path, libraries: &Path, more: &[Stri
         settings.push_str(&format!(";fault.drop={:.0}", 100.0 / dose));
     }
     if case.fault.starts_with("malloc-storm@") {
-        // As large allocations take: else what Python does between two calls is a good part of the storm.
-        settings.push_str(";alloc.ns=500000");
+        // As very large allocations take: else what Python does for each call is a good part of the storm.
+        settings.push_str(";alloc.ns=2000000");
     }
     let log_text = log.display().to_string();
     let environment = [

@@ -216,7 +216,8 @@ pub(crate) fn of_ranks<S: ReadAt>(
     let mut arrivals = arrivals(capture, ledgers);
     let operations = arrivals.iter_mut().flat_map(|of_job| std::mem::take(&mut of_job.operations));
     let recorded = late_cpu::recorded(operations.collect(), ledgers);
-    recoverable::of_ranks(&mut out, &recorded, ledgers);
+    let ranks = recoverable::Ranks { recorded: &recorded, ledgers, arrivals: &arrivals, tables };
+    recoverable::of_ranks(&mut out, &ranks);
     for arrivals in &arrivals {
         out.extend(late_cpu::late(arrivals, &recorded, ledgers, ids, tables));
         out.extend(links::between_ranks(capture, arrivals, ledgers, ids));
@@ -236,7 +237,7 @@ pub(crate) fn rank(findings: &mut [Finding]) {
 struct Found<'a> {
     id: &'a str,
     wall: u64,
-    /// A GPU whose job can be simulated.
+    /// A GPU, or the position of a rank on CPUs, whose job can be simulated.
     device: Option<DeviceId>,
     out: Vec<Finding>,
 }

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::DeviceId;
 
 use super::Finding;
-use crate::ledger::cpu::arrivals::position;
+use crate::capture::Tables;
+use crate::ledger::cpu::arrivals::{Arrivals, position};
 use crate::ledger::so_far::Part;
 use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, Ledgers, RootLeaf};
 use crate::whatif::{Loss, Recorded};
@@ -16,6 +18,9 @@ const TRANSFERS: Part = Part::Device(RootLeaf::Excess);
 
 /// Records of ranks on CPUs of which more than one part in so many is missing tell too little of their job.
 const MOST_UNKNOWN: u64 = 100;
+
+/// Nor is it known what it would be where more than one part in so many of its time in collectives was not matched.
+const MOST_UNMATCHED: u64 = 10;
 
 /// Findings of one rule on the devices of one job.
 #[derive(Default)]
@@ -64,22 +69,51 @@ pub(crate) fn of_gpus(findings: &mut [Finding], ledgers: &Ledgers) {
     });
 }
 
-/// The same of findings about ranks on CPUs, whose positions stand in place of devices.
-pub(super) fn of_ranks(findings: &mut [Finding], recorded: &Recorded, ledgers: &[CpuLedger]) {
-    fill(findings, recorded, |device, losses| {
-        is_known(device, recorded, ledgers).then(|| recorded.without(device, &losses))
+/// How long a rank was in collectives, ns; how long making communicators took is not lost to a late rank.
+fn in_collectives(ledger: &CpuLedger) -> u64 {
+    let calls = ledger.calls.ranked();
+    let collectives = calls.iter().filter(|(kind, _)| kind.operation != CollectiveOp::Init);
+    collectives.fold(0, |sum, (_, of)| sum.saturating_add(of.ns))
+}
+
+/// Ranks on CPUs, and what is known of their calls. Their positions stand in place of devices.
+pub(super) struct Ranks<'a> {
+    pub(super) recorded: &'a Recorded,
+    pub(super) ledgers: &'a [CpuLedger],
+    pub(super) arrivals: &'a [Arrivals],
+    pub(super) tables: &'a Tables,
+}
+
+/// The same of findings about ranks on CPUs.
+pub(super) fn of_ranks(findings: &mut [Finding], ranks: &Ranks<'_>) {
+    fill(findings, ranks.recorded, |device, losses| {
+        ranks.are_known(device).then(|| ranks.recorded.without(device, &losses))
     });
 }
 
-/// Whether it is known what the job of a rank would be without a cause: a rank with collectives that were not matched may have
-/// waited in them for the same.
-fn is_known(device: DeviceId, recorded: &Recorded, ledgers: &[CpuLedger]) -> bool {
-    let job = recorded.job(device);
-    let of_job = || {
-        let all = ledgers.iter().enumerate().map(|(at, ledger)| (position(at), ledger));
-        all.filter(|(at, _)| recorded.job(*at) == job).map(|(_, ledger)| ledger)
-    };
-    let sum = |of: fn(&CpuLedger) -> u64| of_job().map(of).fold(0, u64::saturating_add);
-    let is_seen = sum(|l| l.root.get(CpuLeaf::Unknown)) <= sum(|l| l.wall_ns) / MOST_UNKNOWN;
-    is_seen && (job.is_ok() || of_job().all(|ledger| ledger.calls.is_empty()))
+impl Ranks<'_> {
+    /// Whether it is known what the job of a rank would be without a cause: in collectives that were not matched ranks may have
+    /// waited for each other all the same.
+    fn are_known(&self, device: DeviceId) -> bool {
+        let job = self.recorded.job(device);
+        let is_of_job = |at: usize| self.recorded.job(position(at)) == job;
+        let of_job = || self.ledgers.iter().enumerate().filter(|(at, _)| is_of_job(*at)).map(|(_, l)| l);
+        let sum = |of: fn(&CpuLedger) -> u64| of_job().map(of).fold(0, u64::saturating_add);
+        let is_seen = sum(|l| l.root.get(CpuLeaf::Unknown)) <= sum(|l| l.wall_ns) / MOST_UNKNOWN;
+        let in_calls = sum(in_collectives);
+        if job.is_err() {
+            // Who is one of several may meet the others in calls that nobody probes.
+            return is_seen && in_calls == 0 && of_job().all(|ledger| self.is_alone(ledger));
+        }
+        let arrivals = self.arrivals.iter().flat_map(|of| &of.ranks).filter(|of| is_of_job(of.ledger));
+        let matched =
+            arrivals.fold(0u64, |sum, of| sum.saturating_add(of.waited_ns).saturating_add(of.moved_ns));
+        is_seen && in_calls.saturating_sub(matched) <= in_calls / MOST_UNMATCHED
+    }
+
+    fn is_alone(&self, ledger: &CpuLedger) -> bool {
+        let device = self.tables.device(ledger.device);
+        let mut processes = device.into_iter().flat_map(|d| &d.processes);
+        processes.all(|&p| self.tables.process(p).and_then(|p| p.world_size).is_none_or(|size| size <= 1))
+    }
 }

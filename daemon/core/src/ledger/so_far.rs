@@ -23,7 +23,8 @@ const ROOTS: usize = RootLeaf::ALL.len();
 pub(crate) enum Part {
     /// A leaf of the device.
     Device(RootLeaf),
-    /// Of the time in which it waited for its host, what the launching thread did.
+    /// Of the time in which it waited for its host, what the launching thread did; of a rank on CPUs, what its thread did outside of
+    /// collectives.
     Host(CpuLeaf),
 }
 

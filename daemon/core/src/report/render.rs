@@ -362,6 +362,10 @@ pub(crate) fn alike(report: &Report, rule: &str) -> (usize, &'static str) {
     let kind_of = |id: &str| report.devices.iter().find(|device| device.id == id).map(|device| device.kind);
     let spoken_of = report.findings.iter().filter(|finding| finding.rule == rule);
     let kinds: BTreeSet<&str> = spoken_of.filter_map(|finding| kind_of(&finding.device)).collect();
+    if kinds.is_empty() {
+        // About a job whose devices did nothing.
+        return (report.devices.len(), "devices");
+    }
     let all = report.devices.iter().filter(|device| kinds.contains(device.kind)).count();
     (all, if kinds.iter().all(|kind| *kind == "cpu") { "ranks" } else { "devices" })
 }

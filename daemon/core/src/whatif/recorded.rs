@@ -235,7 +235,9 @@ impl Recorded {
                 let since = pasts.get(&came.device).and_then(|past| past.before(came.at));
                 let before = since.map_or(Lost::default(), |moment| losing.at(moment.at));
                 let coming = losing.at(came.at);
-                cut.coming = coming.otherwise.saturating_sub(before.otherwise);
+                let lost = coming.otherwise.saturating_sub(before.otherwise);
+                // Of ranks on CPUs that is known at their calls only, which may be before that moment.
+                cut.coming = since.map_or(lost, |moment| lost.min(came.at.since(moment.at)));
                 if losing.transfers {
                     cut.ending = losing.at(came.end).in_transfers.saturating_sub(coming.in_transfers);
                 }

@@ -16,13 +16,15 @@ pub(crate) const MS: i64 = 1_000_000;
 pub(crate) struct Host {
     pub(crate) writer: CaptureWriter<Vec<u8>>,
     source: SourceId,
+    /// Ranks of the job and of the communicators of calls.
+    pub(crate) group_size: u32,
 }
 
 impl Host {
     pub(crate) fn new() -> Self {
         let mut writer = CaptureWriter::new(Vec::new(), WriterOptions::default()).unwrap();
         let source = writer.add_source(Source { path: "live".into(), format: "live".into() });
-        Self { writer, source }
+        Self { writer, source, group_size: 4 }
     }
 
     pub(crate) fn process(&mut self, pid: i64, name: &str, rank: Option<u32>) -> ProcessId {
@@ -31,7 +33,7 @@ impl Host {
             pid,
             name: name.into(),
             rank,
-            world_size: rank.map(|_| 4),
+            world_size: rank.map(|_| self.group_size),
             host: "node-1".into(),
             job: if rank.is_some() { "train".into() } else { String::new() },
         })
@@ -196,7 +198,7 @@ impl Host {
             datatype: StringId(0),
             reduction: StringId(0),
             group: self.writer.intern(group),
-            group_size: 4,
+            group_size: u64::from(self.group_size),
             rank: None,
             peer: None,
             stream: 0,

@@ -25,6 +25,8 @@ const MAX_SHIFT: isize = 64;
 const ENOUGH: usize = 8;
 /// Share of pairs that have to agree, in percent: a call or two may be cut or lost.
 const AGREE_PERCENT: usize = 80;
+/// Blocks without a shift after which the rest is not looked at, where most have none.
+const MIN_MISSED: usize = 16;
 /// Pairs of ranks with a communicator of one name that are held against each other: handles may be the same numbers in many
 /// communicators.
 const MAX_TRIED: usize = 1 << 12;
@@ -121,10 +123,18 @@ fn beside(of: &[Mark], other: &[Mark]) -> Option<(u64, Vec<Option<u32>>)> {
     let mut twins = Vec::with_capacity(of.len());
     let mut known: Option<isize> = None;
     let (mut same, mut apart_ns) = (0u64, 0u64);
+    let (mut tried, mut missed) = (0usize, 0usize);
     for (number, block) in of.chunks(BLOCK).enumerate() {
         let first = number * BLOCK;
         let found = known.and_then(|by| fit(block, first, other, by)).or_else(|| search(block, first, other));
         known = found.map(|fit| fit.by);
+        // Those of another communicator whose handle is the same number: the rest will not fit either.
+        let is_beside = block.iter().any(|mark| mark.end > from && mark.start < to);
+        tried += usize::from(is_beside);
+        missed += usize::from(is_beside && found.is_none());
+        if missed >= MIN_MISSED && missed * 2 > tried {
+            return None;
+        }
         for (at, mark) in (first..).zip(block) {
             let twin = found.and_then(|fit| fit.twin(mark, at, other));
             twins.push(twin.and_then(|(place, _)| u32::try_from(place).ok()));
@@ -198,7 +208,9 @@ pub(super) fn matched(
         let size = if of.size > 0 { of.size } else { world };
         let sees_all = members.len() as u64 >= size;
         let ledgers = members.iter().map(|member| member.ledger).collect();
-        let mut sums = Sums::new(ledgers, inside, are_kept(of, members.len()), sees_all);
+        // Of a communicator with ranks that were not seen it is not known when its operations could have ended.
+        let keeps = sees_all && are_kept(of, members.len());
+        let mut sums = Sums::new(ledgers, inside, keeps, sees_all);
         add(of, &members, &mut sums);
         out.extend(sums.finish());
     }

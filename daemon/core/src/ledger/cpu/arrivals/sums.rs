@@ -51,6 +51,9 @@ pub(super) struct Sums<'a> {
     since_level: Vec<BTreeMap<Late, u64>>,
 }
 
+/// Late ranks and functions between two moments at which all were level, beyond which a rank's waits for them are not passed on.
+const MAX_LATE: usize = 1 << 10;
+
 /// Position of a late rank, and the function for which it was late.
 type Late = (usize, StringId);
 
@@ -101,6 +104,9 @@ impl<'a> Sums<'a> {
     /// Of what a rank waited because the last one was `inside_ns` longer inside of other calls: what that one waited longer itself in
     /// these for others that were late, which is theirs.
     fn passed_on(&self, (waiting, last): (usize, usize), held: u64, inside_ns: u64) -> Vec<(Late, u64)> {
+        if held == 0 || inside_ns == 0 {
+            return Vec::new();
+        }
         let (Some(own), Some(its)) = (self.since_level.get(waiting), self.since_level.get(last)) else {
             return Vec::new();
         };
@@ -139,7 +145,9 @@ impl<'a> Sums<'a> {
                 all.add(late, ns);
                 let of_both = self.waited_for.entry((late.0, *rank)).or_default();
                 *of_both = of_both.saturating_add(ns);
-                if let Some(since) = self.since_level.get_mut(*rank) {
+                if let Some(since) = self.since_level.get_mut(*rank)
+                    && (since.len() < MAX_LATE || since.contains_key(&late))
+                {
                     let since = since.entry(late).or_default();
                     *since = since.saturating_add(ns);
                 }
