@@ -211,3 +211,32 @@ fn a_command_whose_cupti_lies_beside_its_libraries_is_recorded() -> anyhow::Resu
     assert!((1..900).contains(&count), "all but the first second: {count} of 900 steps");
     Ok(())
 }
+
+#[test]
+fn what_another_job_runs_on_the_same_gpu_is_told_apart() -> anyhow::Result<()> {
+    needs_root!();
+    let folders = [tempfile::tempdir()?, tempfile::tempdir()?];
+    let libraries = double(folders[0].path(), Version::V12_8)?;
+    let start = |folder: &Path| GpuJob::start(folder, &libraries, 1, &["--load-ms", "10"]);
+    let jobs = [start(folders[0].path())?, start(folders[1].path())?];
+    let pids = jobs.each_ref().map(|job| job.pid().to_string());
+    let capture = folders[0].path().join("a.stall");
+    let mut arguments = vec!["record", "-d", "5s", "-o", text(&capture), "--json"];
+    pids.iter().for_each(|pid| arguments.extend(["--pid", pid]));
+    json(&arguments)?;
+    jobs.iter().try_for_each(GpuJob::goes_on)?;
+
+    let report = json(&["report", text(&capture), "--json"])?;
+    let gpus = gpus(&report);
+    // The stand-ins of both have one GPU's name.
+    let [gpu] = gpus[..] else { anyhow::bail!("{} GPUs", gpus.len()) };
+    let direct = leaves(gpu, "direct")?;
+    leaves(gpu, "root")?;
+    assert!(direct["compute_ns"] > 0 && direct["other_process_ns"] > 0, "{direct:?}");
+    let findings = report["findings"].as_array().expect("findings");
+    let said = findings.iter().find(|f| f["rule"] == "device-shared").expect("a finding");
+    let evidence = said["evidence"].as_str().expect("evidence");
+    let named: Vec<&String> = pids.iter().filter(|pid| evidence.contains(&format!("(pid {pid})"))).collect();
+    assert_eq!(named.len(), 1, "one of them is the job's: {evidence}");
+    Ok(())
+}

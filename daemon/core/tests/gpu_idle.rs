@@ -395,3 +395,65 @@ fn time_of_a_gpu_without_records_is_said_with_what_lost_them() {
     assert_eq!(evidence(300), why("most", LossCounter::AgentRingFull));
     assert_eq!(evidence(220), why("most", LossCounter::LossWindowReported));
 }
+
+/// Another job's process on the device, and this one's ranks as the recorder knows them.
+fn with_another_job(rank: Option<u32>, name: &str) -> (Job, ThreadId) {
+    let mut job = Job::new();
+    let own = job.host.writer.tables().thread(job.main).unwrap().process;
+    let other = job.host.process(50, "other.py", rank);
+    job.host.writer.update_process(other, |process| process.job = name.into());
+    job.host.rank("rank 2", &[own]);
+    job.host.rank("other", &[other]);
+    job.host.writer.update_device(job.gpu, |device| device.processes = vec![own, other]);
+    let thread = job.host.thread(other, 50, "other.py", 0, 1000);
+    (job, thread)
+}
+
+/// Two kernels of the job with a gap in `[200, 700)`, in which another process has the device for 250 of what it runs.
+fn beside(rank: Option<u32>, name: &str) -> (DeviceLedger, Vec<String>) {
+    let (mut job, other) = with_another_job(rank, name);
+    let main = job.main;
+    job.kernel((100, 200), main, (90, 95));
+    job.kernel((150, 300), other, (140, 145));
+    job.kernel((400, 550), other, (390, 395));
+    job.kernel((700, 800), main, (600, 605));
+    let capture = job.host.capture();
+    let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+    let of_rule = report.findings.iter().filter(|f| f.rule == "device-shared");
+    (ledger(&capture), of_rule.map(|f| f.evidence.clone()).collect())
+}
+
+#[test]
+fn time_in_which_another_job_had_the_device_is_neither_idle_nor_the_jobs() {
+    for (rank, name) in [(None, "train"), (Some(2), "other"), (Some(2), "train")] {
+        let (ledger, said) = beside(rank, name);
+        let sums = &ledger.sums;
+        assert_eq!((sums.get(Leaf::Compute), sums.get(Leaf::OtherProcess)), (200, 250), "{rank:?} {name}");
+        assert_eq!(sums.get(Leaf::Idle), 250);
+        assert_eq!(ledger.ops, 2);
+        // What is left of the gap is the launching thread's until it launches.
+        assert_eq!(sums.idle(IdleLeaf::Host), 100 + 50, "{sums:?}");
+        assert_eq!(said.len(), 1);
+        assert!(said[0].ends_with("what they ran took: other.py (pid 50) 300 ns"), "{said:?}");
+    }
+}
+
+#[test]
+fn what_another_job_runs_across_the_ends_of_a_gap_counts_inside_of_it() {
+    let (mut job, other) = with_another_job(None, "other");
+    let main = job.main;
+    job.kernel((100, 200), main, (90, 95));
+    job.kernel((150, 900), other, (140, 145));
+    job.kernel((700, 800), main, (600, 605));
+    job.kernel((950, 1000), main, (940, 945));
+    let sums = ledger(&job.host.capture()).sums;
+    assert_eq!((sums.get(Leaf::Compute), sums.get(Leaf::OtherProcess)), (250, 500 + 100));
+    assert_eq!(sums.get(Leaf::Idle), 50);
+}
+
+#[test]
+fn another_rank_of_the_same_job_on_the_device_is_not_another_job() {
+    let (ledger, said) = beside(Some(3), "train");
+    assert_eq!((ledger.sums.get(Leaf::Compute), ledger.sums.get(Leaf::OtherProcess)), (450, 0));
+    assert!(said.is_empty(), "{said:?}");
+}

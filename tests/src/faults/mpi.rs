@@ -96,7 +96,7 @@ pub(super) fn on_links(
         return Ok(Err(why));
     }
     let rank: u32 = case.fault.split_once('@').context("a rank")?.1.parse()?;
-    let mut ranks = match Ranks::new(RANKS, (link == Link::Delay).then_some(rank)) {
+    let mut ranks = match Ranks::new(RANKS, link == Link::Delay) {
         Ok(ranks) => ranks,
         Err(why) => return Ok(Err(why)),
     };

@@ -19,8 +19,8 @@ pub(super) struct Ranks {
     names: Names,
     count: u32,
     job: Option<Child>,
-    /// What carries the packets of the rank whose link can be made slow, if that is asked for.
-    relay: Option<Child>,
+    /// What carries the packets of each rank, where links are to be made slow: of all, so that they are alike.
+    relays: Vec<Child>,
 }
 
 /// Names and addresses, of this run alone.
@@ -55,11 +55,11 @@ impl Names {
 const INNER: &str = "rank";
 
 impl Ranks {
-    /// Makes the network, with one rank's link such that [`Link::Delay`] can be done to it, where one is named.
-    pub(super) fn new(count: u32, slow: Option<u32>) -> anyhow::Result<Self> {
+    /// Makes the network, with links to which [`Link::Delay`] can be done, where that is asked for.
+    pub(super) fn new(count: u32, are_relayed: bool) -> anyhow::Result<Self> {
         let names = Names::new();
         let (bridge, subnet) = (names.bridge(), names.subnet.clone());
-        let mut ranks = Self { names, count, job: None, relay: None };
+        let mut ranks = Self { names, count, job: None, relays: Vec::new() };
         let ip = |arguments: &str| tool("ip", arguments);
         ip(&format!("link add {bridge} type bridge"))?;
         // mpirun, which ranks ask about each other, stays outside.
@@ -68,8 +68,8 @@ impl Ranks {
         for rank in 0..count {
             let (namespace, port) = (ranks.names.namespace(rank), ranks.names.port(rank));
             ip(&format!("netns add {namespace}"))?;
-            if slow == Some(rank) {
-                ranks.relay = Some(relay(&port)?);
+            if are_relayed {
+                ranks.relays.push(relay(&port)?);
                 ip(&format!("link set {port}{INNER} netns {namespace} name {INNER}"))?;
             } else {
                 ip(&format!("link add {port} type veth peer name {INNER} netns {namespace}"))?;
@@ -137,7 +137,8 @@ impl Ranks {
                 tool("tc", &format!("qdisc add dev {port} {tbf}"))
             }
             Link::Delay => {
-                let input = self.relay.as_mut().and_then(|relay| relay.stdin.as_mut());
+                let relay = usize::try_from(rank).ok().and_then(|rank| self.relays.get_mut(rank));
+                let input = relay.and_then(|relay| relay.stdin.as_mut());
                 Ok(writeln!(input.context("a link that can be made slow")?, "{dose}")?)
             }
             Link::Loss => {
@@ -183,7 +184,7 @@ impl Drop for Ranks {
             let _ = Command::new("kill").arg(job.id().to_string()).status();
             let _ = job.wait();
         }
-        if let Some(relay) = &mut self.relay {
+        for relay in &mut self.relays {
             let _ = relay.kill();
             let _ = relay.wait();
         }

@@ -10,6 +10,7 @@ mod host_work;
 mod late;
 mod late_cpu;
 mod links;
+mod others;
 mod recoverable;
 pub mod rules;
 mod slow_device;
@@ -61,7 +62,7 @@ pub enum Severity {
 /// One finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// Group: idle, communication, memcpy, compute, steps, rank, hang, capture.
+    /// Group: idle, communication, memcpy, compute, sharing, steps, rank, hang, capture.
     pub category: &'static str,
     /// How much it matters.
     pub severity: Severity,
@@ -134,6 +135,7 @@ pub(crate) fn of_device(ledger: &DeviceLedger, id: &str, tables: &Tables) -> Vec
     copies(ledger, &mut found);
     compute(ledger, tables, &mut found);
     steps(ledger, tables, &mut found);
+    others::had_it(ledger, tables, &mut found);
     let unseen = ledger.unseen_ns;
     found.add("capture-unseen", "work from before the recording", unseen, || {
         let summary = format!(

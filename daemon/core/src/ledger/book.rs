@@ -96,6 +96,12 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// Books a piece of a gap in which a process had the device that is not part of the job.
+    pub(super) fn other(&mut self, from: TimeNs, to: TimeNs) {
+        self.sums.add(Leaf::OtherProcess, to.since(from));
+        self.advance(from, to, RootLeaf::OtherProcess);
+    }
+
     /// Books a piece of a gap in which the device may have worked all the same.
     pub(super) fn unknown(&mut self, from: TimeNs, to: TimeNs) {
         self.sums.add(Leaf::Unknown, to.since(from));

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use hashbrown::HashMap;
 use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::{CopyKind, OpKind, RecordKind, gpu_op, op_flags, window_flags};
-use stallscope_schemas::units::{CorrelationId, DeviceId, StackId, StringId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, StackId, StringId, TimeNs};
 
 use super::book::{Book, History};
 use super::causes::Causes;
@@ -17,9 +17,10 @@ use super::launches::Coverage;
 use super::leaf::{Leaf, Sums};
 use super::names::Names;
 use super::op_columns::{OpColumns, narrow, value};
+use super::others::Others;
 use super::root::Root;
 use super::stepper::{Step, Stepper};
-use crate::capture::{Capture, ColumnSet, ReadAt, Run};
+use crate::capture::{Capture, ColumnSet, ReadAt, Run, Tables};
 use crate::classify::{OpClass, op_class};
 use crate::collectives::Collectives;
 use crate::rows::{DeviceWindow, GpuOp, Launch, LossWindow};
@@ -120,6 +121,8 @@ pub struct DeviceLedger {
     /// Operations that had not ended when the device was last observed, the earliest first. Empty for traces, which do
     /// not say until when they observed.
     pub unfinished: Vec<Unfinished>,
+    /// Processes that are not part of its job, and how long what they ran took, ns; the longest first.
+    pub others: Vec<(ProcessId, u64)>,
     /// What the ledgers of other devices need of it: taken when the root ledgers are made.
     pub(super) history: History,
     /// Where its time went in the end: filled in when the ledgers of all devices are there.
@@ -197,6 +200,8 @@ pub fn device_ledger<S: ReadAt>(
         launched_ops: 0,
         ops_before_window: 0,
         start,
+        others: Others::of(capture.tables(), device),
+        tables: capture.tables(),
         options,
     };
     run.explainer.unseen = unseen;
@@ -226,6 +231,7 @@ pub fn device_ledger<S: ReadAt>(
         weighted,
         coverage,
         unfinished,
+        others,
         ..
     } = run;
     let launch_stacks = explainer.launch_stacks.any().then_some(coverage);
@@ -275,6 +281,7 @@ pub fn device_ledger<S: ReadAt>(
         launch_stacks,
         weighted,
         unfinished,
+        others: others.into_times(),
         history: book.into_history(),
         root: Root::default(),
     }))
@@ -397,6 +404,8 @@ struct DeviceRun<'a, S: ReadAt> {
     start: TimeNs,
     /// When the device was last observed, where the capture says so.
     observed_until: Option<TimeNs>,
+    others: Others,
+    tables: &'a Tables,
     options: Options,
 }
 
@@ -417,6 +426,10 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             OpClass::Copy => Cover::Copy,
         };
         if start < self.start {
+            let launch = || columns.closing(at, flags).launch;
+            if self.others.any() && self.others.take(self.tables, launch(), start, end) {
+                return;
+            }
             // Where its launch was seen, it tells as much as one that begins in the window.
             if flags & op_flags::HAS_LAUNCH != 0 {
                 self.explainer.worked_at(self.start);
@@ -426,6 +439,9 @@ impl<S: ReadAt> DeviceRun<'_, S> {
             return;
         }
         let x = columns.closing(at, flags);
+        if self.others.any() && self.others.take(self.tables, x.launch, start, end) {
+            return;
+        }
         while self.losses.peek().is_some_and(|Reverse((from, _))| *from <= start) {
             self.lose_next();
         }
@@ -479,7 +495,15 @@ impl<S: ReadAt> DeviceRun<'_, S> {
     #[inline]
     fn advance(&mut self, to: TimeNs, closing: Option<Closing>) {
         self.sweep.advance(to, Some(()), &mut self.book);
-        if let Some((from, to)) = self.book.gap.take() {
+        let Some((mut from, to)) = self.book.gap.take() else { return };
+        while let Some((begin, end)) = self.others.next_within(from, to) {
+            if begin > from {
+                self.explainer.gap(from, begin, closing, &mut self.book);
+            }
+            self.book.other(begin, end);
+            from = end;
+        }
+        if to > from {
             self.explainer.gap(from, to, closing, &mut self.book);
         }
     }

@@ -16,6 +16,7 @@ mod launches;
 pub mod leaf;
 mod names;
 mod op_columns;
+mod others;
 pub(crate) mod parallel;
 mod pieces;
 pub mod root;
