@@ -21,7 +21,8 @@
 //! goes to the second latest is not saved. And for a cause of lost time on some devices ([`Recorded::without`]):
 //!
 //! ```text
-//! cut(r, k)  = time that the cause took on r from p to the coming
+//! cut(r, k)  = time that the cause took on r from p to the coming; of ranks on CPUs, as kept at their calls, at most
+//!              all of that time
 //! cut'(r, k) = of slow transfers, what they took longer on r in k
 //! ```
 //!
