@@ -35,10 +35,10 @@ class Truth:
         if self.file:
             os.write(self.file, (json.dumps({"pid": os.getpid(), "rank": RANK, **fields}) + "\n").encode())
 
-    def dose(self, what, step, begin_ns, end_ns, own_ns=None):
-        thread = threading.get_native_id()
-        own = {} if own_ns is None else {"own_ns": own_ns}
-        self.line(t="dose", thread=thread, step=step, what=what, begin_ns=begin_ns, end_ns=end_ns, **own)
+    def dose(self, what, step, begin_ns, end_ns, **parts):
+        """The parts, where they are known: own_ns, queued_ns."""
+        thread, parts = threading.get_native_id(), {name: ns for name, ns in parts.items() if ns is not None}
+        self.line(t="dose", thread=thread, step=step, what=what, begin_ns=begin_ns, end_ns=end_ns, **parts)
 
 
 def arguments():
@@ -142,12 +142,28 @@ class Calls:
 
 
 def queued_ns():
-    """How long this thread has waited for a CPU."""
-    return int(os.pread(SCHEDSTAT, 64, 0).split()[1])
+    """How long the main thread has waited for a CPU, and the threads that it waited for."""
+    return int(os.pread(SCHEDSTAT, 64, 0).split()[1]) + Helper.queued_ns
 
 
 # Of the main thread, which is the one that opens it.
 SCHEDSTAT = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+
+
+class Helper(threading.Thread):
+    """A thread that the main thread waits for."""
+
+    queued_ns = 0
+
+    def run(self):
+        super().run()
+        self.done()
+
+    @staticmethod
+    def done():
+        """Before anybody goes on who waited for it."""
+        with open("/proc/thread-self/schedstat") as file:
+            Helper.queued_ns += int(file.read().split()[1])
 
 
 def late(_gpu, dose_ms):
@@ -169,7 +185,7 @@ def lock(_gpu, dose_ms):
             held.set()
             time.sleep(dose_ms / 1000)
 
-    threading.Thread(target=holder).start()
+    Helper(target=holder).start()
     held.wait()
     with mine:
         pass
@@ -177,14 +193,14 @@ def lock(_gpu, dose_ms):
 
 def gil(_gpu, dose_ms):
     """Another thread sleeps in C without giving the interpreter away."""
-    thread = threading.Thread(target=ctypes.PyDLL(None).usleep, args=(int(dose_ms * 1000),))
+    thread = Helper(target=ctypes.PyDLL(None).usleep, args=(int(dose_ms * 1000),))
     thread.start()
     thread.join()
 
 
 def gil_busy(_gpu, dose_ms):
     """Another thread computes in C without giving the interpreter away."""
-    thread = threading.Thread(target=sum, args=(range(int(dose_ms * NUMBERS_A_MS)),))
+    thread = Helper(target=sum, args=(range(int(dose_ms * NUMBERS_A_MS)),))
     thread.start()
     thread.join()
 
@@ -337,9 +353,10 @@ class Trainer:
         batches.get()
         harmed = step % args.every == args.turn % args.every and self.once
         if harmed and args.fault in self.harms:
-            harm = time.monotonic_ns()
+            queued, harm = queued_ns(), time.monotonic_ns()
             own_ns = self.harms[args.fault](gpu, args.dose_ms)
-            self.truth.dose(args.fault, step, harm, time.monotonic_ns(), own_ns)
+            end, queued = time.monotonic_ns(), queued_ns() - queued
+            self.truth.dose(args.fault, step, harm, end, own_ns=own_ns, queued_ns=queued)
         gpu.copy(self.batch, self.pinned, BATCH_BYTES, 1, self.compute)
         if args.chain:
             self.meet(self.ranks.before)

@@ -18,6 +18,7 @@ pub mod hang;
 pub mod ingest;
 pub mod ledger;
 pub mod merge;
+mod other_jobs;
 pub mod page;
 mod parts;
 pub mod report;

@@ -4,10 +4,11 @@
 //! step: the idle time that a step's own data loading causes belongs to that step.
 
 use hashbrown::HashMap;
-use stallscope_schemas::record::{RecordKind, SpanKind, gpu_op, host_span};
-use stallscope_schemas::units::{DeviceId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::record::{RecordKind, SpanKind, gpu_op, host_span, op_flags};
+use stallscope_schemas::units::{DeviceId, ProcessId, StringId, ThreadId, TimeNs};
 
 use crate::capture::{Capture, ColumnSet, ReadAt, Run};
+use crate::other_jobs::OtherJobs;
 use crate::rows::{DeviceSpan, GpuOp, HostSpan};
 
 /// Steps that are kept apart; a capture with more keeps the first ones and merges the rest into the last.
@@ -115,9 +116,11 @@ fn sorted_marks(mut marks: Vec<Mark>) -> Vec<Mark> {
 fn host_marks<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<Mark> {
     let tables = capture.tables();
     let Some(row) = tables.device(device) else { return Vec::new() };
+    let others = OtherJobs::on(device, tables);
+    let is_of_job = |process: ProcessId| row.processes.contains(&process) && !others.has(process);
     let mut best: Vec<Mark> = Vec::new();
     for key in capture.keys(RecordKind::HostSpan) {
-        if tables.thread(ThreadId(key)).is_none_or(|t| !row.processes.contains(&t.process)) {
+        if tables.thread(ThreadId(key)).is_none_or(|t| !is_of_job(t.process)) {
             continue;
         }
         let marks = sorted_marks(thread_marks(capture, key));
@@ -185,12 +188,20 @@ fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId>
     let mut starts: HashMap<u32, Returns> = HashMap::new();
     let (mut seen, mut count) = (0usize, 0i64);
     let (mut first, mut last) = (i64::MAX, i64::MIN);
-    let mut merged = capture.merged::<GpuOp>(device.0, ColumnSet::of(&[gpu_op::NAME]));
+    let others = OtherJobs::on(device, capture.tables());
+    let launches = [gpu_op::FLAGS, gpu_op::LAUNCH_THREAD];
+    let columns = [gpu_op::NAME].into_iter().chain(launches.into_iter().filter(|_| others.any()));
+    let mut merged = capture.merged::<GpuOp>(device.0, ColumnSet::of(&columns.collect::<Vec<_>>()));
     while let Some(run) = merged.next_run() {
         let Run::Rows(columns, range) = run else { continue };
-        let names = columns.column(gpu_op::NAME).get(range.clone()).unwrap_or_default();
-        let begins = columns.column(gpu_op::START).get(range).unwrap_or_default();
-        for (&name, &start) in names.iter().zip(begins) {
+        let of = |column: u16| columns.column(column).get(range.clone()).unwrap_or_default();
+        let (names, begins, [flags, threads]) = (of(gpu_op::NAME), of(gpu_op::START), launches.map(of));
+        for (at, (&name, &start)) in names.iter().zip(begins).enumerate() {
+            let launched = flags.get(at).zip(threads.get(at)).filter(|(f, _)| *f & op_flags::HAS_LAUNCH != 0);
+            let thread = launched.and_then(|(_, &thread)| u32::try_from(thread).ok()).map(ThreadId);
+            if others.any() && others.launched(thread, capture.tables()).is_some() {
+                continue;
+            }
             let start = start.cast_signed();
             (first, last) = (first.min(start), last.max(start));
             let list = starts.entry(u32::try_from(name).unwrap_or(0)).or_default();

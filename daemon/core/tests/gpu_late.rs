@@ -147,16 +147,15 @@ fn a_cause_among_others_is_said_to_be_one() {
     assert!(!evidence(60 * US).contains(all), "{}", evidence(60 * US));
 }
 
-#[test]
-fn what_is_usually_computed_is_the_launching_threads_own_computation() {
-    // Each rank computes 200 µs before its first kernel; in the last step rank 2 does for 120 µs only, waits for a thread that
-    // computes 240 µs, and for a CPU 140 µs.
+/// Three ranks that compute 200 µs before their first kernel; in the last step rank 2 is late because it first waits so long for a
+/// thread that computes, then so long for a CPU, and computes itself for so much longer, µs.
+fn computing_worker(works: i64, queue: i64, longer: i64) -> Job {
     let mut job = Job::new(3, 4000 * US);
     let device = job.ranks[2].0;
     let worker = job.host.thread(ProcessId(2), 999, "worker", 0, 4000 * US);
     assert_eq!(device, DeviceId(2));
     for step in 0..3 {
-        let late = if step == 2 { 300 * US } else { 0 };
+        let late = if step == 2 { (works + queue + longer) * US } else { 0 };
         let base = step * 1000 * US + 10 * US;
         for rank in 0..3 {
             let from = base + 200 * US + if rank == 2 { late } else { 0 };
@@ -166,16 +165,34 @@ fn what_is_usually_computed_is_the_launching_threads_own_computation() {
         job.collective(20, &[(0, came), (1, came), (2, came + late)], came + late + 100 * US);
         if late > 0 {
             let thread = job.ranks[2].1;
-            let (first, second) = (base + 240 * US, base + 380 * US);
+            let (first, second) = (base + works * US, base + (works + queue) * US);
             job.host.wait(thread, base, first, "futex", |wait, _| wait.waker = Some(worker));
-            job.host.wait(thread, first, second, "futex", |wait, _| wait.run_queue_ns = 140_000);
+            let queue_ns = (queue * US).unsigned_abs();
+            job.host.wait(thread, first, second, "futex", |wait, _| wait.run_queue_ns = queue_ns);
         }
     }
-    let found = findings(&job.capture());
+    job
+}
+
+#[test]
+fn what_is_usually_computed_is_the_launching_threads_own_computation() {
+    let found = findings(&computing_worker(240, 140, -80).capture());
     assert!(
         found[0].summary.contains("its launching thread waits for worker (tid 999), which computes"),
         "{found:#?}"
     );
+}
+
+#[test]
+fn computing_counts_as_one_whichever_threads_do_it() {
+    // Each part of it is less than the run queue, both are more.
+    let found = findings(&computing_worker(110, 140, 90).capture());
+    assert!(
+        found[0].summary.contains("its launching thread waits for worker (tid 999), which computes"),
+        "{found:#?}"
+    );
+    let found = findings(&computing_worker(40, 140, 30).capture());
+    assert!(found[0].summary.contains("its launching thread waits for a CPU"), "{found:#?}");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Row {
     pub on_path: bool,
     /// What a dose took, mean, ms; none where nobody writes it down.
     pub actual_ms: Option<f64>,
+    /// Share of the doses in which those whom the step waited for waited for a CPU, by the kernel's account.
+    pub queued_share: f64,
     /// It took less than 1 % of a step: there was no fault to be named.
     pub took_nothing: bool,
     /// Doses that fell into the recording: of those that delay a step, the ones whose collective was matched; one

@@ -19,6 +19,13 @@ use super::truth::{Truth, ns};
 /// A fault that took less of a step is none to be named.
 const LEAST_SHARE: f64 = 0.01;
 
+/// From this share of the doses on in which a CPU was waited for, that is the greater part, or as good as: it has to be named, or
+/// may be.
+const MOSTLY_QUEUED: f64 = 0.55;
+const ABOUT_HALF_QUEUED: f64 = 0.45;
+/// How it is named.
+const QUEUED: &str = "waits for a CPU";
+
 /// What a fault from outside took, by the kernel's account.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FromOutside {
@@ -158,6 +165,7 @@ fn doses(row: &mut Row, case: &Case, gpus: &[Gpu<'_>], truth: &Truth, splits: &S
         (count as f64, mean_ns)
     };
     row.doses = count;
+    row.queued_share = truth.queued_share(gpu.window);
     row.actual_ms = (count > 0.0).then_some(mean_ns / 1e6);
     let wall_ns = harmed.1.abs_diff(harmed.0) as f64;
     let step_ms = wall_ns / 1e6 / row.steps.max(1) as f64;
@@ -190,7 +198,9 @@ pub(super) fn findings(row: &mut Row, case: &Case, report: &Value) -> anyhow::Re
         first.iter().any(|finding| {
             let on_cpu = text(finding, "summary").contains(" arrives last ");
             let said = text(finding, if on_cpu { "evidence" } else { "summary" });
-            ranks(finding) == [u64::from(culprit.rank)] && culprit.says.iter().any(|word| said.contains(word))
+            let says_own = row.queued_share <= MOSTLY_QUEUED && culprit.says.iter().any(|word| said.contains(word));
+            let says_queued = row.queued_share >= ABOUT_HALF_QUEUED && said.contains(QUEUED);
+            ranks(finding) == [u64::from(culprit.rank)] && (says_own || says_queued)
         })
     };
     row.top1 = (case.kind == Kind::Late && !row.took_nothing).then(|| case.culprits.iter().all(names));

@@ -34,12 +34,14 @@ pub(super) struct Dose {
     pub(super) span: Span,
     /// How much of it was the harm, ns.
     pub(super) ns: u64,
+    /// How long those whom the step waited for meanwhile waited for a CPU, ns.
+    queued_ns: u64,
 }
 
 impl Dose {
     /// One that was nothing else.
     pub(super) fn whole(rank: u32, span: Span) -> Self {
-        Self { rank, span, ns: span.1.abs_diff(span.0) }
+        Self { rank, span, ns: span.1.abs_diff(span.0), queued_ns: 0 }
     }
 }
 
@@ -92,7 +94,8 @@ impl Truth {
                 Line::Dose(dose) => {
                     let span = (unix(dose.begin_ns, offset), unix(dose.end_ns, offset));
                     let whole = Dose::whole(dose.rank, span);
-                    truth.doses.push(Dose { ns: dose.own_ns.unwrap_or(whole.ns), ..whole });
+                    let (ns, queued_ns) = (dose.own_ns.unwrap_or(whole.ns), dose.queued_ns.unwrap_or(0));
+                    truth.doses.push(Dose { ns, queued_ns, ..whole });
                 }
                 Line::Op(op) => {
                     let Some(&(rank, offset)) = ranks.get(&op.pid) else { continue };
@@ -152,6 +155,15 @@ impl Truth {
     pub(super) fn doses(&self, window: Span) -> (usize, f64) {
         let inside = self.doses.iter().filter(|d| d.span.0 >= window.0 && d.span.1 <= window.1);
         (inside.clone().count(), mean(inside.map(|dose| (dose, 1.0))).1)
+    }
+
+    /// What share of the doses in a window was waiting for a CPU; 0 where nobody wrote that down.
+    pub(super) fn queued_share(&self, window: Span) -> f64 {
+        let inside = self.doses.iter().filter(|d| d.span.0 >= window.0 && d.span.1 <= window.1);
+        let (queued, all) = inside.fold((0, 0), |(queued, all), dose| {
+            (queued + dose.queued_ns, all + dose.span.1.abs_diff(dose.span.0))
+        });
+        queued as f64 / all.max(1) as f64
     }
 
     /// Doses by which the first collective that came after them was late, of those collectives that `is_seen` has: how

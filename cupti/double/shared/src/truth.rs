@@ -283,6 +283,9 @@ pub struct Dose {
     /// What of it was the harm, where not all was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_ns: Option<u64>,
+    /// How long it waited for a CPU meanwhile, with the threads that it waited for, by the kernel's account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_ns: Option<u64>,
 }
 
 /// Lines are held back at most this long.

@@ -12,6 +12,7 @@ use stallscope_schemas::units::{CorrelationId, DeviceId, SourceId, StringId, Thr
 use crate::capture::{BatchColumns, Capture, ColumnSet, ReadAt, Relation, Run, Shift, Tables};
 use crate::classify::{OpClass, kernel_class, op_class};
 use crate::ledger::parallel::each;
+use crate::other_jobs::OtherJobs;
 use crate::rows::{Collective, CollectiveCall};
 
 /// Kernels of one device that are looked at: an hour at 500 a second.
@@ -152,6 +153,7 @@ impl Lane {
 fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<Lane> {
     let mut names = Names::new(capture.tables());
     let mut calls = Calls::new(capture, device);
+    let others = OtherJobs::on(device, capture.tables());
     let mut marks: Vec<(Op, Mark, Option<Known>)> = Vec::new();
     let columns = ColumnSet::of(&[
         gpu_op::START,
@@ -177,6 +179,10 @@ fn of_device<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Vec<Lane> {
                 continue;
             }
             let Some(op) = Op::read(columns, at) else { continue };
+            let thread = op.launch.map(|(thread, _)| thread);
+            if others.any() && others.launched(thread, capture.tables()).is_some() {
+                continue;
+            }
             if marks.len() >= MAX_MARKS {
                 break;
             }

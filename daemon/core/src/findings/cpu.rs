@@ -362,7 +362,12 @@ pub(super) fn held_up(work: &HostWork, usual: &CpuSums, tables: &Tables) -> Opti
         });
         group.ns.saturating_sub(usual)
     };
-    let (rule, group) = groups.iter().max_by_key(|(_, group)| excess_ns(group))?;
+    // What else it computes itself decides with what others do for it whether computing is the most; who, comes after.
+    let of_its_kind_ns = |group: &Group| match group.top().map(|part| part.cause.root) {
+        Some(CpuLeaf::Compute) => group.ns.saturating_add(own_ns).saturating_sub(usual.get(CpuLeaf::Compute)),
+        _ => excess_ns(group),
+    };
+    let (rule, group) = groups.iter().max_by_key(|(_, group)| of_its_kind_ns(group))?;
     let part = group.top()?;
     let sentence = match (does(rule), waited_for(&work, tables, group)) {
         (Some(does), Some(who)) => format!("waits for {who} {does}"),

@@ -1,0 +1,86 @@
+//! A device that a process of another job uses as well.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+
+mod common;
+
+use common::{Host, MS};
+use stallscope_core::capture::{Capture, Device};
+use stallscope_core::ledger::{DeviceLedger, Leaf, Options, all_ledgers};
+use stallscope_core::rows::{GpuOp, Launch};
+use stallscope_schemas::record::{CopyKind, OpKind};
+use stallscope_schemas::units::{CorrelationId, ThreadId, TimeNs};
+
+const US: i64 = 1_000;
+
+struct Shared {
+    host: Host,
+    ops: Vec<GpuOp>,
+}
+
+impl Shared {
+    fn op(&mut self, thread: ThreadId, name: &str, stream: u64, start: i64, end: i64) {
+        let call = self.host.writer.intern("cuLaunchKernel");
+        self.ops.push(GpuOp {
+            start: TimeNs(start),
+            duration_ns: (end - start).unsigned_abs(),
+            name: self.host.writer.intern(name),
+            stream,
+            kind: OpKind::Kernel,
+            flags: 0,
+            correlation: CorrelationId(start.unsigned_abs() + 1),
+            bytes: 0,
+            copy_kind: CopyKind::Unknown,
+            launch: Some(Launch { thread, start: TimeNs(start - US), duration_ns: 1_000, name: call }),
+        });
+    }
+}
+
+/// Ten steps of 1 ms of which 600 µs are a kernel, then 100 µs an all-reduce. In every second one, another job computes for 200 µs
+/// where the device has nothing to do, and communicates for 50 µs beside the kernel.
+fn ledger() -> DeviceLedger {
+    let mut shared = Shared { host: Host::new(), ops: Vec::new() };
+    let own = shared.host.process(100, "python", Some(0));
+    let other = shared.host.process(200, "serve", None);
+    let launches = shared.host.thread(own, 100, "MainThread", 0, 20 * MS);
+    let intrudes = shared.host.thread(other, 200, "serve", 0, 20 * MS);
+    shared.host.rank("cpu:100", &[own]);
+    shared.host.rank("cpu:200", &[other]);
+    for step in 0..10 {
+        let base = 10 * US + step * MS;
+        shared.op(launches, "gemm", 7, base, base + 600 * US);
+        shared.op(launches, "ncclDevKernel_AllReduce", 8, base + 600 * US, base + 700 * US);
+        if step % 2 == 0 {
+            shared.op(intrudes, "ncclDevKernel_Broadcast", 20, base + 50 * US, base + 100 * US);
+            shared.op(intrudes, "decode", 21, base + 750 * US, base + 950 * US);
+        }
+    }
+    let Shared { mut host, mut ops } = shared;
+    let device = Device { id: "GPU-0".into(), processes: vec![own, other], ..Device::default() };
+    let device = host.writer.add_device(device);
+    ops.sort_by_key(|op| op.start);
+    ops.into_iter().for_each(|op| host.writer.push_gpu_op(device, op).unwrap());
+    let capture: Capture<Vec<u8>> = host.capture();
+    let ledgers = all_ledgers(&capture, Options::default()).unwrap();
+    ledgers.into_iter().next().unwrap()
+}
+
+#[test]
+fn what_it_ran_counts_where_the_job_ran_nothing() {
+    let ledger = ledger();
+    assert_eq!(ledger.sums.get(Leaf::OtherProcess), 5 * 200_000);
+    assert_eq!(ledger.sums.get(Leaf::Compute), 10 * 600_000);
+    assert_eq!(ledger.sums.get(Leaf::CommExposed), 10 * 100_000);
+    assert_eq!(ledger.sums.total(), ledger.end.since(ledger.start));
+}
+
+#[test]
+fn its_rhythm_is_not_the_jobs() {
+    // The other job's operations come back half as often, which would be the longest period.
+    assert_eq!(ledger().steps.len(), 10);
+}
+
+#[test]
+fn its_kernels_are_not_counted_among_the_jobs() {
+    let ledger = ledger();
+    assert_eq!(ledger.by_name.len(), 2, "{:?}", ledger.by_name);
+}
