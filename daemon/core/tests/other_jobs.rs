@@ -5,8 +5,9 @@ mod common;
 
 use common::{Host, MS};
 use stallscope_core::capture::{Capture, Device};
-use stallscope_core::ledger::{DeviceLedger, Leaf, Options, all_ledgers};
-use stallscope_core::rows::{GpuOp, Launch};
+use stallscope_core::ledger::{DeviceLedger, Leaf, Ledgers, Options, all_ledgers};
+use stallscope_core::report::Report;
+use stallscope_core::rows::{Counter, GpuOp, Launch};
 use stallscope_schemas::record::{CopyKind, OpKind};
 use stallscope_schemas::units::{CorrelationId, ThreadId, TimeNs};
 
@@ -83,4 +84,45 @@ fn its_rhythm_is_not_the_jobs() {
 fn its_kernels_are_not_counted_among_the_jobs() {
     let ledger = ledger();
     assert_eq!(ledger.by_name.len(), 2, "{:?}", ledger.by_name);
+}
+
+/// What is said of processes that NVML names while pid 100 is recorded, of whose device this is.
+fn said_of(holders: &[(i64, u64)]) -> Option<(String, String)> {
+    let mut host = Host::new();
+    let own = host.process(100, "python", Some(0));
+    let thread = host.thread(own, 100, "MainThread", 0, 20 * MS);
+    let mut shared = Shared { host, ops: Vec::new() };
+    shared.op(thread, "gemm", 7, MS, 2 * MS);
+    let Shared { mut host, ops } = shared;
+    host.process(101, "python", Some(1));
+    let device = Device { id: "GPU-0".into(), processes: vec![own], ..Device::default() };
+    let device = host.writer.add_device(device);
+    ops.into_iter().for_each(|op| host.writer.push_gpu_op(device, op).unwrap());
+    for (at, &(pid, value)) in (0..).zip(holders) {
+        let name = host.writer.intern(&format!("memory of pid {pid} (bytes)"));
+        let row = Counter { start: TimeNs(MS + at), duration_ns: 0, name, value };
+        host.writer.push_counter(device, row).unwrap();
+    }
+    let capture = host.capture();
+    let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+    let found = report.findings.into_iter().find(|f| f.rule == "device-shared-unseen")?;
+    Some((found.summary, found.evidence))
+}
+
+#[test]
+fn processes_that_were_not_recorded_are_told_of() {
+    let (own, other_rank) = ((100, 5 << 30), (101, 1 << 30));
+    assert_eq!(said_of(&[own, other_rank]), None);
+    let (summary, evidence) = said_of(&[own, (7, 2 << 20), (7, 3 << 20), (7, 1 << 20), (8, 0)]).unwrap();
+    assert!(summary.starts_with("a process that was not recorded has memory of the device"), "{summary}");
+    assert_eq!(evidence, "by NVML: pid 7 3 MiB");
+    let many: Vec<_> = std::iter::once(own).chain((1..=6).map(|pid| (pid, 1 << 20))).collect();
+    let (summary, evidence) = said_of(&many).unwrap();
+    assert!(summary.starts_with("6 processes that were not recorded have memory"), "{summary}");
+    assert!(evidence.ends_with("pid 4 1 MiB, and 2 more"), "{evidence}");
+}
+
+#[test]
+fn pids_of_another_namespace_say_nothing() {
+    assert_eq!(said_of(&[(7, 1 << 30), (8, 1 << 30)]), None);
 }

@@ -198,7 +198,8 @@ pub(super) fn findings(row: &mut Row, case: &Case, report: &Value) -> anyhow::Re
         first.iter().any(|finding| {
             let on_cpu = text(finding, "summary").contains(" arrives last ");
             let said = text(finding, if on_cpu { "evidence" } else { "summary" });
-            let says_own = row.queued_share <= MOSTLY_QUEUED && culprit.says.iter().any(|word| said.contains(word));
+            let says_own =
+                row.queued_share <= MOSTLY_QUEUED && culprit.says.iter().any(|word| said.contains(word));
             let says_queued = row.queued_share >= ABOUT_HALF_QUEUED && said.contains(QUEUED);
             ranks(finding) == [u64::from(culprit.rank)] && (says_own || says_queued)
         })

@@ -167,6 +167,7 @@ pub(crate) fn of_gpus<S: ReadAt>(
             || main_loss(capture.rows::<LossWindow>(ledger.device.0).map(|w| (w.counter, w.duration_ns))),
             &mut found,
         );
+        others::may_have_had_it(capture, ledger, &mut found);
         out.append(&mut found.out);
     }
     out

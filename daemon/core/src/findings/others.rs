@@ -1,11 +1,14 @@
-//! Processes of other jobs that had a GPU.
+//! Processes of other jobs that had a GPU, or may have.
+
+use std::collections::BTreeMap;
 
 use stallscope_schemas::units::ProcessId;
 
-use super::Found;
-use crate::capture::Tables;
+use super::{Found, Severity};
+use crate::capture::{Capture, ReadAt, Tables};
 use crate::ledger::{DeviceLedger, Leaf};
 use crate::report::text::{duration, percent, short_name};
+use crate::rows::Counter;
 
 /// Processes that are named.
 const MAX_NAMED: usize = 4;
@@ -31,4 +34,50 @@ pub(super) fn had_it(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'
         );
         (summary, evidence)
     });
+}
+
+/// Pid of `memory of pid N (bytes)`, the name of a counter.
+fn holder(counter: &str) -> Option<i64> {
+    counter.strip_prefix("memory of pid ")?.strip_suffix(" (bytes)")?.parse().ok()
+}
+
+/// That processes which nobody recorded have memory of a device: what they run there is not seen.
+pub(super) fn may_have_had_it<S: ReadAt>(capture: &Capture<S>, ledger: &DeviceLedger, found: &mut Found<'_>) {
+    let tables = capture.tables();
+    let Some(device) = tables.device(ledger.device) else { return };
+    let mut most: BTreeMap<i64, u64> = BTreeMap::new();
+    for row in capture.rows::<Counter>(ledger.device.0) {
+        if let Some(pid) = holder(tables.string(row.name)).filter(|_| row.value > 0) {
+            let bytes = most.entry(pid).or_default();
+            *bytes = row.value.max(*bytes);
+        }
+    }
+    let own: Vec<_> = device.processes.iter().filter_map(|&process| tables.process(process)).collect();
+    // The driver counts pids as the recorder does only where it names one that was recorded.
+    if !own.iter().any(|process| most.contains_key(&process.pid)) {
+        return;
+    }
+    let is_here = |host: &str| own.iter().any(|process| process.host == host);
+    for process in tables.processes().iter().filter(|process| is_here(&process.host)) {
+        most.remove(&process.pid);
+    }
+    if most.is_empty() {
+        return;
+    }
+    let (who, have) = match most.len() {
+        1 => ("a process that was".to_owned(), "has"),
+        count => (format!("{count} processes that were"), "have"),
+    };
+    let summary = format!(
+        "{who} not recorded {have} memory of the device: what runs there for others is not seen, and is in its idle time"
+    );
+    let mut holders: Vec<(i64, u64)> = most.into_iter().collect();
+    holders.sort_by_key(|&(pid, bytes)| (std::cmp::Reverse(bytes), pid));
+    let named = holders.iter().take(MAX_NAMED).map(|(pid, bytes)| format!("pid {pid} {} MiB", bytes >> 20));
+    let mut evidence = format!("by NVML: {}", named.collect::<Vec<_>>().join(", "));
+    if let more @ 1.. = holders.len().saturating_sub(MAX_NAMED) {
+        evidence.push_str(&format!(", and {more} more"));
+    }
+    let idle = ledger.sums.get(Leaf::Idle);
+    found.push("device-shared-unseen", "processes not recorded", Severity::Info, idle, (summary, evidence));
 }

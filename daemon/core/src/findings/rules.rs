@@ -90,6 +90,8 @@ rules! {
         "kernels are so short that the device's own start-up latency shows: fuse them or use a graph";
     "device-shared" "sharing" [0.02, 0.05, 0.20]
         "give each job a GPU of its own, or a part of one (MIG): what others run on it makes this job's operations wait";
+    "device-shared-unseen" "sharing" [NEVER, NEVER, NEVER]
+        "record these processes as well (--pid), so that their share of the device is told apart from the job's idle time";
     "idle-unknown" "idle" [0.02, 0.10, NEVER]
         "record with the host side on (ProfilerActivity.CPU, nsys -t cuda,nvtx,osrt), so that the gaps can be explained";
     "communication-exposed" "communication" [0.02, 0.10, 0.30]
