@@ -240,3 +240,27 @@ fn what_another_job_runs_on_the_same_gpu_is_told_apart() -> anyhow::Result<()> {
     assert_eq!(named.len(), 1, "one of them is the job's: {evidence}");
     Ok(())
 }
+
+#[test]
+fn processes_on_the_gpu_that_only_its_driver_names_are_told_of() -> anyhow::Result<()> {
+    needs_root!();
+    let folder = tempfile::tempdir()?;
+    let libraries = double(folder.path(), Version::V12_8)?;
+    let job = GpuJob::start(folder.path(), &libraries, 1, &[])?;
+    let pid = job.pid().to_string();
+    let capture = folder.path().join("a.stall");
+    let mut recorder = Command::new(stallscope()?);
+    recorder.args(["record", "--pid", &pid, "-d", "4s", "-o", text(&capture), "--json"]);
+    // What the recorder, not the job, asks NVML; 1 is no process of a job.
+    recorder
+        .env("LD_LIBRARY_PATH", &libraries)
+        .env("STALLSCOPE_DOUBLE", format!("nvml.processes={pid}:512, 1:64"));
+    let output = recorder.output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    job.goes_on()?;
+    let report = json(&["report", text(&capture), "--json"])?;
+    let findings = report["findings"].as_array().expect("findings");
+    let said = findings.iter().find(|f| f["rule"] == "device-shared-unseen").expect("a finding");
+    assert_eq!((&said["severity"], &said["evidence"]), (&"info".into(), &"by NVML: pid 1 64 MiB".into()));
+    Ok(())
+}
