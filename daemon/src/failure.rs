@@ -199,8 +199,8 @@ impl Failure {
             Self::NotExecutable { .. } => {
                 Some("chmod +x makes a program of a file; or name what runs it: -- sh FILE, -- python3 FILE")
             }
-            Self::WouldOverwrite(_) => Some("name another output with -o, or say --force to replace it"),
-            Self::IsInput(_) => Some("name another output with -o"),
+            Self::WouldOverwrite(_) => Some("name another output, or say --force to replace it"),
+            Self::IsInput(_) => Some("name another output"),
             Self::Spool { .. } => Some("set TMPDIR to a folder with room, or import to a capture first"),
             Self::Output { .. } | Self::Write { .. } => {
                 Some("check that the folder exists, that you may write there and that the disk has room")

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Host, MS};
-use stallscope_core::findings::Finding;
+use stallscope_core::findings::{Finding, Severity};
 use stallscope_core::ledger::{CpuLeaf, Ledgers, Options, cpu_ledgers};
 use stallscope_core::report::Report;
 use stallscope_core::rows::CollectiveCall;
@@ -228,4 +228,22 @@ fn who_does_not_wait_for_a_late_rank_is_not_said_to() {
     assert_eq!(late.summary, summary);
     let evidence = "rank 0 waits 360.0 ms for it, 36.0 % of its time; ";
     assert!(late.evidence.starts_with(evidence), "{}", late.evidence);
+}
+
+#[test]
+fn a_rank_that_may_wait_for_a_gpu_that_was_not_seen_is_mentioned_only() {
+    let finding = |note: Option<&str>| {
+        let mut host = Host::new();
+        let process = host.process(10, "python3", Some(0));
+        host.rank("rank 0", &[process]);
+        let main = host.thread(process, 10, "main", 0, 1000 * MS);
+        host.wait(main, 100 * MS, 900 * MS, "futex", |_, _| {});
+        note.into_iter().for_each(|note| host.writer.add_label("note", note));
+        let found = findings(host);
+        let [lock] = of(&found, "rank-lock")[..] else { panic!("{found:?}") };
+        (lock.severity, lock.evidence.contains("it uses a GPU that was not seen"))
+    };
+    assert_eq!(finding(None), (Severity::Critical, false));
+    assert_eq!(finding(Some("GPU work of process 10 was not seen: no clock")), (Severity::Notice, true));
+    assert_eq!(finding(Some("GPU work of process 11 was not seen: no clock")), (Severity::Critical, false));
 }

@@ -8,9 +8,7 @@ use stallscope_core::capture::{Capture, Device};
 use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{Ledgers, Options};
 use stallscope_core::report::Report;
-use stallscope_core::rows::{GpuOp, Launch};
-use stallscope_schemas::record::{CopyKind, OpKind};
-use stallscope_schemas::units::{CorrelationId, DeviceId, ThreadId, TimeNs};
+use stallscope_schemas::units::{DeviceId, ThreadId};
 
 const US: i64 = 1_000;
 
@@ -87,20 +85,7 @@ fn kernel(
     (from, to): (i64, i64),
     off: i64,
 ) {
-    let call = host.writer.intern("cuLaunchKernel");
-    let launch = Launch { thread, start: TimeNs(from - US), duration_ns: 1_000, name: call };
-    let op = GpuOp {
-        start: TimeNs(from + off),
-        duration_ns: (to - from).unsigned_abs(),
-        name: host.writer.intern(name),
-        stream,
-        kind: OpKind::Kernel,
-        flags: 0,
-        correlation: CorrelationId(from.unsigned_abs()),
-        bytes: 0,
-        copy_kind: CopyKind::Unknown,
-        launch: Some(launch),
-    };
+    let op = host.kernel(thread, (name, stream), (from - US, from), (from + off, to + off));
     host.writer.push_gpu_op(device, op).unwrap();
 }
 

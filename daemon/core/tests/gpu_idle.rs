@@ -9,10 +9,10 @@ use stallscope_core::ledger::{
     CpuLeaf, CpuSums, DeviceLedger, IdleLeaf, Leaf, Ledgers, Options, all_ledgers,
 };
 use stallscope_core::report::Report;
-use stallscope_core::rows::{ApiCall, DeviceWindow, GpuOp, Launch, LossWindow};
+use stallscope_core::rows::{ApiCall, DeviceWindow, LossWindow};
 use stallscope_core::weights;
 use stallscope_schemas::loss::LossCounter;
-use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, WaitKind, wait_flags, window_flags};
+use stallscope_schemas::record::{ObjectKind, WaitKind, wait_flags, window_flags};
 use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, ThreadId, TimeNs};
 
 /// A job of one rank: a main thread that launches, a worker process that reads files and its feeder thread.
@@ -43,22 +43,7 @@ impl Job {
 
     /// A kernel in `[start, end)` that `thread` launched in `[from, to)`.
     fn kernel(&mut self, (start, end): (i64, i64), thread: ThreadId, (from, to): (i64, i64)) {
-        let name = self.host.writer.intern("gemm");
-        let call = self.host.writer.intern("cuLaunchKernel");
-        let launch =
-            Launch { thread, start: TimeNs(from), duration_ns: (to - from).unsigned_abs(), name: call };
-        let op = GpuOp {
-            start: TimeNs(start),
-            duration_ns: (end - start).unsigned_abs(),
-            name,
-            stream: 7,
-            kind: OpKind::Kernel,
-            flags: 0,
-            correlation: CorrelationId(start.unsigned_abs() + 1),
-            bytes: 0,
-            copy_kind: CopyKind::Unknown,
-            launch: Some(launch),
-        };
+        let op = self.host.kernel(thread, ("gemm", 7), (from, to), (start, end));
         self.host.writer.push_gpu_op(self.gpu, op).unwrap();
     }
 

@@ -9,11 +9,11 @@ use stallscope_core::capture::{Capture, Device};
 use stallscope_core::export::perfetto::write_perfetto;
 use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{CommLeaf, DeviceLedger, Leaf, Ledgers, Options, RootLeaf, all_ledgers};
-use stallscope_core::report::{Report, render};
-use stallscope_core::rows::{Connection, Counter, GpuOp, Launch};
+use stallscope_core::report::{Diff, Report, render};
+use stallscope_core::rows::{Connection, Counter, GpuOp};
 use stallscope_core::weights;
 use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, device_kind};
-use stallscope_schemas::units::{CorrelationId, DeviceId, ProcessId, SourceId, ThreadId, TimeNs};
+use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, ThreadId, TimeNs};
 
 const US: i64 = 1_000;
 
@@ -57,22 +57,8 @@ impl Job {
         start: i64,
         end: i64,
     ) {
-        let (_, thread) = self.ranks[rank];
-        let call = self.host.writer.intern("cuLaunchKernel");
-        let launch =
-            Launch { thread, start: TimeNs(from), duration_ns: (to - from).unsigned_abs(), name: call };
-        self.ops[rank].push(GpuOp {
-            start: TimeNs(start),
-            duration_ns: (end - start).unsigned_abs(),
-            name: self.host.writer.intern(name),
-            stream,
-            kind: OpKind::Kernel,
-            flags: 0,
-            correlation: CorrelationId(start.unsigned_abs() + 1),
-            bytes: 0,
-            copy_kind: CopyKind::Unknown,
-            launch: Some(launch),
-        });
+        let op = self.host.kernel(self.ranks[rank].1, (name, stream), (from, to), (start, end));
+        self.ops[rank].push(op);
     }
 
     /// A communication kernel on ranks that come at these moments, and all leave at `end`.
@@ -235,6 +221,24 @@ fn the_flamegraph_of_waits_is_as_wide_as_what_was_waited() {
         .map(|l| l.1)
         .sum();
     assert!(of_read > 560_000, "the read is what was more than usual: {lines:#?}");
+}
+
+#[test]
+fn the_same_finding_about_another_rank_is_another_one() {
+    let build = || {
+        let capture = slow_read().capture();
+        Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap())
+    };
+    let (before, mut after) = (build(), build());
+    let told = |diff: &Diff| (diff.gone.len(), diff.new.len());
+    assert_eq!(told(&Diff::of(&before, &after)), (0, 0));
+    after.findings.iter_mut().filter(|f| f.rule == "rank-late").for_each(|f| f.blame.culprit_ranks = vec![1]);
+    let diff = Diff::of(&before, &after);
+    assert_eq!(told(&diff), (1, 1));
+    assert_eq!((diff.gone[0].rule, diff.new[0].rule), ("rank-late", "rank-late"));
+    assert!(diff.notes.is_empty(), "{:?}", diff.notes);
+    after.devices.iter_mut().for_each(|device| device.job = Some("other".into()));
+    assert_eq!(Diff::of(&before, &after).notes, ["the captures are of jobs of other names: train; other"]);
 }
 
 /// The fields of a message that are varints or messages, as far as this test needs them.

@@ -8,9 +8,9 @@ use proptest::prelude::{Just, Strategy, prop, prop_oneof, proptest};
 use stallscope_core::capture::{Capture, Device};
 use stallscope_core::ledger::{CommLeaf, Ledgers, Options, all_ledgers};
 use stallscope_core::report::Report;
-use stallscope_core::rows::{CollectiveCall, GpuOp, Launch};
-use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, CopyKind, OpKind};
-use stallscope_schemas::units::{CorrelationId, StackId, StringId, TimeNs};
+use stallscope_core::rows::CollectiveCall;
+use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp};
+use stallscope_schemas::units::{StackId, StringId, TimeNs};
 
 const RANKS: usize = 3;
 
@@ -38,9 +38,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 fn capture(operations: &[Operation], known: bool, error_ns: u64) -> Capture<Vec<u8>> {
     let mut host = Host::new();
     host.writer.add_label("gpu.clock_error_ns", &error_ns.to_string());
-    let [function, launched, kernel, group] =
-        ["ncclAny", "cuLaunchKernel", "ncclDevKernel_Broadcast_RING_LL", "nccl:1"]
-            .map(|t| host.writer.intern(t));
+    let [function, group] = ["ncclAny", "nccl:1"].map(|t| host.writer.intern(t));
     for rank in 0..RANKS {
         let number = u32::try_from(rank).unwrap();
         let process = host.process(100 + i64::from(number), "python", Some(number));
@@ -77,19 +75,12 @@ fn capture(operations: &[Operation], known: bool, error_ns: u64) -> Capture<Vec<
                 stack: StackId(0),
             };
             host.writer.push_collective_call(thread, call).unwrap();
-            let launch = Launch { thread, start: TimeNs(from - 8), duration_ns: 2, name: launched };
-            let op = GpuOp {
-                start: TimeNs(from),
-                duration_ns: takes.unsigned_abs(),
-                name: kernel,
-                stream: 20,
-                kind: OpKind::Kernel,
-                flags: 0,
-                correlation: CorrelationId(sequence),
-                bytes: 0,
-                copy_kind: CopyKind::Unknown,
-                launch: Some(launch),
-            };
+            let op = host.kernel(
+                thread,
+                ("ncclDevKernel_Broadcast_RING_LL", 20),
+                (from - 8, from - 6),
+                (from, to),
+            );
             host.writer.push_gpu_op(device, op).unwrap();
         }
     }

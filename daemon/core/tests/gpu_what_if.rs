@@ -8,9 +8,7 @@ use stallscope_core::capture::{Capture, Device};
 use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{Ledgers, Options};
 use stallscope_core::report::Report;
-use stallscope_core::rows::{GpuOp, Launch};
-use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind};
-use stallscope_schemas::units::{CorrelationId, TimeNs};
+use stallscope_schemas::record::ObjectKind;
 
 const US: i64 = 1_000;
 const STEPS: i64 = 6;
@@ -42,21 +40,9 @@ fn capture_with(ranks: &[Kernels], waits: &[Vec<Wait>]) -> Capture<Vec<u8>> {
         for &(call, object, from, to) in waits {
             host.on(thread, from * US, to * US, call, ObjectKind::File, object);
         }
-        let call = host.writer.intern("cuLaunchKernel");
         for &(name, stream, from, to) in kernels {
-            let launch = Launch { thread, start: TimeNs((from - 1) * US), duration_ns: 1_000, name: call };
-            let op = GpuOp {
-                start: TimeNs(from * US),
-                duration_ns: ((to - from) * US).unsigned_abs(),
-                name: host.writer.intern(name),
-                stream,
-                kind: OpKind::Kernel,
-                flags: 0,
-                correlation: CorrelationId(from.unsigned_abs() + 1),
-                bytes: 0,
-                copy_kind: CopyKind::Unknown,
-                launch: Some(launch),
-            };
+            let launched = ((from - 1) * US, from * US);
+            let op = host.kernel(thread, (name, stream), launched, (from * US, to * US));
             host.writer.push_gpu_op(device, op).unwrap();
         }
     }
@@ -308,4 +294,38 @@ fn what_each_of_several_jobs_would_save_is_said_of_one() {
     assert!(differ.contains("had it not been in the job of GPU-1"), "{differ}");
     let alike = text([300, 300]);
     assert!(alike.contains("had it not been on all of them"), "{alike}");
+}
+
+/// Steps in which rank 1 comes 300 µs late to the first of two all-reduces. While rank 0 waits it gets on with the kernel before the
+/// second one, which takes 250 µs; rank 1 has that before it still.
+fn late_beside_computation() -> Vec<Kernels> {
+    let of_rank = |late: i64, second: i64| {
+        let step = |step: i64| {
+            let at = 10 + step * 1000;
+            let computed = at + late + 100;
+            [
+                ("gemm", 7, at + late, computed),
+                ("gemm", 7, computed, computed + 250),
+                (ALL_REDUCE, 9, computed, at + 420),
+                (ALL_REDUCE, 9, at + second, at + 670),
+            ]
+        };
+        (0..STEPS).flat_map(step).collect()
+    };
+    vec![of_rank(0, 420), of_rank(300, 650)]
+}
+
+#[test]
+fn what_ranks_computed_while_they_waited_is_not_saved_twice() {
+    let mut ranks = late_beside_computation();
+    ranks.iter_mut().for_each(|kernels| kernels.sort_by_key(|kernel| kernel.2));
+    let capture = capture(&ranks);
+    let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+    let late = report.findings.iter().find(|f| f.rule == "rank-late").unwrap();
+    // Of 300 µs rank 0 computes 250 in the first, and waits 50; and in the second, which it comes to 20 µs later, 230.
+    let saved = STEPS.unsigned_abs() * (50 + 230) * 1000;
+    assert_eq!(late.blame.recoverable_ns, Some(saved));
+    let took = report.devices.iter().map(|device| device.wall_ns).max().unwrap();
+    let slowdown = report.devices[1].gpu.as_ref().unwrap().slowdown.unwrap();
+    assert!((slowdown - took as f64 / (took - saved) as f64).abs() < 1e-9, "{slowdown} of {took}");
 }

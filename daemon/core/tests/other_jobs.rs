@@ -7,9 +7,8 @@ use common::{Host, MS};
 use stallscope_core::capture::{Capture, Device};
 use stallscope_core::ledger::{DeviceLedger, Leaf, Ledgers, Options, all_ledgers};
 use stallscope_core::report::Report;
-use stallscope_core::rows::{Counter, GpuOp, Launch};
-use stallscope_schemas::record::{CopyKind, OpKind};
-use stallscope_schemas::units::{CorrelationId, ThreadId, TimeNs};
+use stallscope_core::rows::{Counter, GpuOp};
+use stallscope_schemas::units::{ThreadId, TimeNs};
 
 const US: i64 = 1_000;
 
@@ -20,19 +19,8 @@ struct Shared {
 
 impl Shared {
     fn op(&mut self, thread: ThreadId, name: &str, stream: u64, start: i64, end: i64) {
-        let call = self.host.writer.intern("cuLaunchKernel");
-        self.ops.push(GpuOp {
-            start: TimeNs(start),
-            duration_ns: (end - start).unsigned_abs(),
-            name: self.host.writer.intern(name),
-            stream,
-            kind: OpKind::Kernel,
-            flags: 0,
-            correlation: CorrelationId(start.unsigned_abs() + 1),
-            bytes: 0,
-            copy_kind: CopyKind::Unknown,
-            launch: Some(Launch { thread, start: TimeNs(start - US), duration_ns: 1_000, name: call }),
-        });
+        let op = self.host.kernel(thread, (name, stream), (start - US, start), (start, end));
+        self.ops.push(op);
     }
 }
 

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::json;
 use stallscope_core::capture::{Capture, Device, FORMAT_MAJOR, FORMAT_MINOR, Tables};
-use stallscope_core::report::loss_report;
 use stallscope_core::report::text::{duration, printable};
+use stallscope_core::report::{NOTE, loss_report, notes};
 use stallscope_schemas::record::{RecordKind, device_kind};
 use stallscope_schemas::units::{ThreadId, TimeNs};
 
@@ -93,7 +93,7 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
             .filter(|(key, _)| key != "note")
             .cloned()
             .collect::<std::collections::BTreeMap<_, _>>(),
-        "notes": stallscope_core::report::notes(tables).collect::<Vec<_>>(),
+        "notes": notes(tables).collect::<Vec<_>>(),
         "losses": losses,
     });
     format!("{info:#}\n")
@@ -110,7 +110,10 @@ fn plain_text(capture: &Capture<CaptureFile>) -> String {
     for source in tables.sources() {
         let _ = writeln!(out, "from {} ({})", printable(&source.path), printable(&source.format));
     }
-    for (key, value) in tables.labels() {
+    for note in notes(tables) {
+        let _ = writeln!(out, "note {}", printable(note));
+    }
+    for (key, value) in tables.labels().iter().filter(|(key, _)| key != NOTE) {
         let _ = writeln!(out, "label {}={}", printable(key), printable(value));
     }
     for (counter, count) in capture.losses() {

@@ -1,6 +1,6 @@
 //! The rules that other tools use, on the same captures.
 //!
-//! *Co-occurrence*: around each idle gap of a device, 5 ms to either side, the events of all hosts are looked at (waits by
+//! *Co-occurrence*: around each idle gap of a device, 5 ms to either side, the events of the threads that launch are looked at (waits by
 //! kind, run queue, throttling, stops); the rank and kind that cover most of that time are to blame for the gap. Who is to
 //! blame for most of the idle time is the culprit.
 //!
@@ -8,7 +8,7 @@
 //!
 //! Kernels that communicate count as busy, as they do for whoever looks at gaps alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use stallscope_core::capture::{Capture, ReadAt};
@@ -155,10 +155,17 @@ fn span(start: TimeNs, ns: u64) -> Span {
     (start.0, start.plus(ns).0)
 }
 
-/// What kept threads of each rank's processes off their CPUs.
+/// What kept the threads that launch off their CPUs, by rank: others of a process wait all the time, those of stand-ins the
+/// most.
 fn events<S: ReadAt>(capture: &Capture<S>) -> BTreeMap<(u32, &'static str), Events> {
     let mut spans: BTreeMap<(u32, &'static str), Vec<Span>> = BTreeMap::new();
+    let devices = capture.keys(RecordKind::GpuOp).into_iter();
+    let ops = devices.flat_map(|device| capture.rows::<GpuOp>(device));
+    let launch: BTreeSet<u32> = ops.filter_map(|op| op.launch).map(|launch| launch.thread.0).collect();
     let rank = |thread: u32| {
+        if !launch.contains(&thread) {
+            return None;
+        }
         let thread = capture.tables().threads().get(thread as usize)?;
         rank_of(capture, thread.process)
     };

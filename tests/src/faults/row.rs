@@ -47,7 +47,7 @@ pub struct Row {
     pub top1: Option<bool>,
     /// What the first accusations said, one a culprit.
     pub said: String,
-    /// Findings that accuse a rank that is innocent, of warning or worse.
+    /// Findings that accuse a rank that is innocent, of warning or worse; of a healthy job any.
     pub false_findings: u64,
     /// Ranks whose device the recorder left out, because its clock cannot be trusted.
     pub refused: Vec<u32>,

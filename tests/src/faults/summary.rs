@@ -120,7 +120,7 @@ pub(super) fn of(rows: &[Row]) -> (Summary, More) {
 fn baseline(rows: &[&Row], of: impl Fn(&Baselines) -> &Verdict) -> BaselineSummary {
     let all = || rows.iter().filter_map(|row| Some((row, of(row.baselines.as_ref()?))));
     let late: Vec<&Verdict> =
-        all().filter(|(row, _)| row.kind == "late").map(|(_, verdict)| verdict).collect();
+        all().filter(|(row, _)| row.top1.is_some()).map(|(_, verdict)| verdict).collect();
     let sum = |of: fn(&Verdict) -> u64| late.iter().map(|verdict| of(verdict)).sum();
     let innocent =
         all().filter(|(row, verdict)| matches!(row.kind, "decoy" | "healthy") && verdict.rank.is_some());

@@ -11,7 +11,7 @@ use serde::Serialize;
 use stallscope_schemas::units::{StackId, StringId, ThreadId};
 
 use super::frames::user_frame;
-use super::{Found, Link};
+use super::{Finding, Found, Link, Severity};
 use crate::capture::Tables;
 use crate::ledger::cpu::calls::Calls;
 use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
@@ -174,6 +174,14 @@ fn what_of(rule: &str) -> &'static str {
 pub(super) fn of_rank(ledger: &CpuLedger, tables: &Tables, found: &mut Found<'_>) {
     let work = Work { causes: &ledger.causes, calls: Some(&ledger.calls), io: Some(&ledger.io) };
     of_work(&work, Loser::Rank, tables, found);
+}
+
+/// Makes a mention of a judgement about a rank whose GPU was not seen: calls that wait for a GPU look like any others.
+pub(super) fn may_wait_for_a_gpu(finding: &mut Finding) {
+    if matches!(finding.rule, "rank-lock" | "rank-sleep" | "rank-syscall" | "rank-ipc") {
+        finding.severity = finding.severity.min(Severity::Notice);
+        finding.evidence.push_str("; it uses a GPU that was not seen, and may wait for that");
+    }
 }
 
 /// Findings of a GPU whose launching threads were followed, but for what these computed themselves.

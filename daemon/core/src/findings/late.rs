@@ -64,17 +64,16 @@ pub(crate) fn of_gpus<S: ReadAt>(
     for ledger in ledgers {
         let Some(cost) = costs.get(&ledger.device) else { continue };
         let Some(mut finding) = finding(capture, ledger, ledgers, cost) else { continue };
-        // No rank gains more than it waited.
-        let most = cost.waiting.values().max().copied().unwrap_or(0);
         let saved_ns = match lateness.get(&ledger.device).copied().unwrap_or(Ok(0)) {
             Ok(ns) => ns,
             Err(why) => {
                 let how = "recoverable is how long it alone was missing, not simulated";
                 finding.evidence.push_str(&format!("; {how}: {why}"));
-                ledger.root.ahead_ns
+                // No rank gains more than it waited.
+                ledger.root.ahead_ns.min(cost.waiting.values().max().copied().unwrap_or(0))
             }
         };
-        finding.blame.recoverable_ns = Some(saved_ns.min(most));
+        finding.blame.recoverable_ns = Some(saved_ns);
         out.push(finding);
     }
     out
@@ -101,7 +100,10 @@ fn finding<S: ReadAt>(
     let why = reason(capture, late, &others, cost);
     let who = name(late.device, tables);
     let waiting = cost.waiting.len();
-    let steps = late.whole_steps().count() as u64;
+    // Where steps are told by the period of an operation, not all devices of a job have the same: most do.
+    let mut counts: Vec<u64> = others.iter().map(|of| of.whole_steps().count() as u64).collect();
+    counts.sort_unstable();
+    let steps = counts.get(counts.len() / 2).copied().unwrap_or(0);
     let each = match steps {
         0 => String::new(),
         steps => format!(" ({} a step each)", duration(cost.ns / steps / waiting.max(1) as u64)),
@@ -399,7 +401,9 @@ fn evidence(late: &DeviceLedger, cost: &Cost, why: &Why, wall: u64, tables: &Tab
 fn chain(late: &DeviceLedger, cost: &Cost, why: &Why, tables: &Tables) -> Vec<Link> {
     let culprit = rank_of(late.device, tables);
     let most = cost.waiting.iter().max_by_key(|(device, ns)| (**ns, std::cmp::Reverse(**device)));
+    let most_ns = most.map_or(0, |(_, ns)| *ns);
     let most = most.map(|(device, _)| *device);
+    let of_top = cost.by_leaf.values().copied().max().unwrap_or(0);
     let mut out = vec![
         Link {
             rank: most.and_then(|device| rank_of(device, tables)),
@@ -410,7 +414,7 @@ fn chain(late: &DeviceLedger, cost: &Cost, why: &Why, tables: &Tables) -> Vec<Li
         Link {
             rank: culprit,
             what: format!("{}: {}", name(late.device, tables), why.sentence),
-            ns: cost.by_leaf.values().copied().max().unwrap_or(0),
+            ns: why.held_up.as_ref().map_or(of_top.min(most_ns), |held_up| held_up.excess_ns),
             ..Link::default()
         },
     ];

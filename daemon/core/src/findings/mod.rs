@@ -29,8 +29,8 @@ use crate::ledger::cpu::arrivals::{arrivals, position};
 use crate::ledger::device::Tally;
 use crate::ledger::so_far::Part;
 use crate::ledger::{CommLeaf, CpuLeaf, CpuLedger, DeviceLedger, IdleLeaf, Leaf, RootLeaf};
-use crate::report::device_name;
 use crate::report::text::{duration, percent, short_name, times};
+use crate::report::{device_name, is_gpu_unseen};
 use crate::rows::{LossWindow, ThreadLoss};
 use crate::steps::median_and_mad;
 use crate::timeline::host::Node;
@@ -209,6 +209,10 @@ pub(crate) fn of_ranks<S: ReadAt>(
         let device = ledger.outside.as_ref().map(|_| position(at));
         let mut found = Found { id, wall: ledger.wall_ns, device, out: Vec::new() };
         cpu::of_rank(ledger, tables, &mut found);
+        let mut processes = tables.device(ledger.device).into_iter().flat_map(|device| &device.processes);
+        if processes.any(|&p| tables.process(p).is_some_and(|p| is_gpu_unseen(p.pid, tables))) {
+            found.out.iter_mut().for_each(cpu::may_wait_for_a_gpu);
+        }
         let threads = ledger.threads.iter().filter(|thread| thread.driving);
         let losses = threads.flat_map(|of| capture.rows::<ThreadLoss>(of.thread.0));
         let lost = || main_loss(losses.map(|row| (row.counter, row.duration_ns)));
@@ -497,6 +501,11 @@ fn communication(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) 
             times(tally.count),
             duration(tally.ns / tally.count.max(1))
         );
+        let unknown = ledger.sums.get(Leaf::Unknown);
+        if unknown.saturating_mul(100) > found.wall {
+            let share = percent(unknown, found.wall);
+            evidence.push_str(&format!("; for {share} of the time it is not known what was hidden"));
+        }
         if waited > 0 {
             evidence.push_str(&format!(
                 "; for {} of what is exposed it waited for late ranks",

@@ -33,7 +33,7 @@ use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::waits::{WaitClass, wait_class};
 use crate::collectives::CLOCK_ERROR_LABEL;
 use crate::findings::Finding;
-use crate::report::{device_name, notes};
+use crate::report::{device_name, is_gpu_unseen};
 use crate::rows::{DeviceWindow, ThreadLoss, ThreadWait};
 use place::{Place, Stacks, busiest, mostly, place};
 
@@ -146,11 +146,11 @@ fn observed<S: ReadAt>(capture: &Capture<S>) -> BTreeSet<ProcessId> {
     }
     if tables.labels().iter().any(|(label, _)| label == CLOCK_ERROR_LABEL) {
         let ranks = (0u32..).zip(tables.processes()).filter(|(_, process)| process.rank.is_some());
-        let is_noted = |pid: i64| {
-            let begin = format!("GPU work of process {pid} was not seen");
-            notes(tables).any(|note| note.starts_with(&begin))
-        };
-        all.extend(ranks.filter(|(_, process)| !is_noted(process.pid)).map(|(number, _)| ProcessId(number)));
+        all.extend(
+            ranks
+                .filter(|(_, process)| !is_gpu_unseen(process.pid, tables))
+                .map(|(number, _)| ProcessId(number)),
+        );
     }
     all
 }

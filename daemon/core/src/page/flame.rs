@@ -71,7 +71,7 @@ fn picture(html: &mut Html, at: usize, stacks: &Stacks<'_>) {
     put!(html; "</svg></div></div>\n");
     if shown < count {
         put!(html; "<p class=\"how\">" (grouped((count - shown) as u64)) " of " (grouped(count as u64))
-            " frames are too narrow or too deep to be drawn; <code>stallscope flamegraph</code> draws more.</p>\n");
+            " frames are too narrow or too deep to be drawn; <code>stallscope flamegraph</code> draws them with the weight of your choice.</p>\n");
     }
     list(html, stacks.folded, total);
 }

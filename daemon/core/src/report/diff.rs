@@ -1,11 +1,13 @@
 //! Two reports side by side: what took more, what took less, which findings came and went.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{DeviceReport, Report, SCHEMA_VERSION, saturating_sum};
 use crate::findings::{Finding, Severity};
-use crate::ledger::{CpuLeaf, IdleLeaf, Leaf};
+use crate::ledger::{CommLeaf, CpuLeaf, IdleLeaf, Leaf};
 
 /// The comparison of two captures.
 #[derive(Clone, Debug, Serialize)]
@@ -46,7 +48,7 @@ pub struct DiffDevice {
 /// One leaf before and after.
 #[derive(Clone, Debug, Serialize)]
 pub struct DiffRow {
-    /// Key of the leaf; idle leaves are `idle.<key>`, leaves of CPU ranks `cpu.<key>` and `cpu.root.<key>`.
+    /// Key of the leaf; idle leaves are `idle.<key>`, parts of exposed communication `comm.<key>`, leaves of CPU ranks `cpu.<key>` and `cpu.root.<key>`.
     pub key: String,
     /// Name in text.
     #[serde(skip)]
@@ -81,6 +83,16 @@ impl Diff {
                 after.devices.len()
             ));
         }
+        let names = |r: &Report| r.devices.iter().filter_map(|d| d.job.clone()).collect::<BTreeSet<String>>();
+        let (jobs_before, jobs_after) = (names(before), names(after));
+        if !jobs_before.is_empty() && !jobs_after.is_empty() && jobs_before.is_disjoint(&jobs_after) {
+            let list = |jobs: BTreeSet<String>| jobs.into_iter().collect::<Vec<_>>().join(", ");
+            notes.push(format!(
+                "the captures are of jobs of other names: {}; {}",
+                list(jobs_before),
+                list(jobs_after)
+            ));
+        }
         let lost = |r: &Report| saturating_sum(r.capture.losses.iter().filter(|l| l.lost).map(|l| l.count));
         if lost(before) > 0 || lost(after) > 0 {
             notes.push(format!("records lost: {} before, {} after", lost(before), lost(after)));
@@ -99,19 +111,12 @@ impl Diff {
         }
         let problem = |f: &&Finding| f.severity >= Severity::Notice;
         let only_in = |one: &Report, other: &Report| -> Vec<Finding> {
-            let mut seen: Vec<&str> = Vec::new();
-            one.findings
-                .iter()
-                .filter(problem)
-                .filter(|f| !other.findings.iter().filter(problem).any(|o| o.rule == f.rule))
-                .filter(|f| {
-                    !seen.contains(&f.rule) && {
-                        seen.push(f.rule);
-                        true
-                    }
-                })
-                .cloned()
-                .collect()
+            // The same rule about another rank is another finding.
+            let key = |f: &Finding| (f.rule, f.blame.culprit_ranks.clone());
+            let others: BTreeSet<_> = other.findings.iter().filter(problem).map(key).collect();
+            let mut seen = BTreeSet::new();
+            let only = one.findings.iter().filter(problem).filter(|f| !others.contains(&key(f)));
+            only.filter(|f| seen.insert(key(f))).cloned().collect()
         };
         Self {
             schema_version: SCHEMA_VERSION,
@@ -209,6 +214,13 @@ fn rows(before: &[&DeviceReport], after: &[&DeviceReport]) -> Vec<DiffRow> {
         rows.push(row(leaf.key().to_owned(), leaf.text().to_owned(), &|d| {
             if d.gpu.is_some() { value(&d.direct, leaf.key()) } else { 0 }
         }));
+        if leaf == Leaf::CommExposed {
+            for &comm in CommLeaf::ALL {
+                rows.push(row(format!("comm.{}", comm.key()), format!("  {}", comm.text()), &|d| {
+                    d.gpu.as_ref().map_or(0, |gpu| value(&gpu.comm, comm.key()))
+                }));
+            }
+        }
         if leaf == Leaf::Idle {
             for &idle in IdleLeaf::ALL {
                 rows.push(row(format!("idle.{}", idle.key()), format!("  {}", idle.text()), &|d| {

@@ -332,7 +332,6 @@ impl Report {
         }
         findings.extend(findings::of_gpus(capture, &ledgers.gpus, &lateness));
         findings::recoverable(&mut findings, ledgers);
-        findings.extend(findings::of_clocks(capture, ledgers));
         let ranks: Vec<DeviceReport> =
             ledgers.cpus.iter().map(|ledger| cpu::device_report(ledger, tables)).collect();
         let ids: Vec<String> = ranks.iter().map(|d| d.id.clone()).collect();
@@ -341,6 +340,10 @@ impl Report {
         devices.sort_by_key(|d| (d.rank.unwrap_or(u32::MAX), d.ordinal, d.id.clone()));
         let whatif = whatif::analyse(capture);
         findings.extend(whatif.as_ref().and_then(whatif::finding));
+        // Operations of a pipelined job are laid out step by step: that says nothing about clocks.
+        if whatif.is_none() {
+            findings.extend(findings::of_clocks(capture, ledgers));
+        }
         let job = hang::job_of(capture);
         findings.extend(job.iter().flat_map(|job| hang::findings(job, tables)));
         findings.extend(hang::live_findings(capture));
@@ -397,11 +400,17 @@ fn capture_report<S: ReadAt>(capture: &Capture<S>, devices: &[DeviceReport]) -> 
 }
 
 /// The label under which a recorder leaves what is to be known; there may be several.
-const NOTE: &str = "note";
+pub const NOTE: &str = "note";
 
 /// What the recorder wants to be known.
 pub fn notes(tables: &Tables) -> impl Iterator<Item = &str> {
     tables.labels().iter().filter(|(key, _)| key == NOTE).map(|(_, note)| note.as_str())
+}
+
+/// Whether the recorder says that it did not see what a process ran on its GPU.
+pub(crate) fn is_gpu_unseen(pid: i64, tables: &Tables) -> bool {
+    let begin = format!("GPU work of process {pid} was not seen");
+    notes(tables).any(|note| note.starts_with(&begin))
 }
 
 /// A loss counter in words; one of a newer version keeps its number.

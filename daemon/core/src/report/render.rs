@@ -392,8 +392,8 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
         paragraph(out, &format!("{:<3}{:<9} ", number + 1, severity_mark(finding.severity)), &head)?;
         paragraph(out, "   because   ", &finding.evidence)?;
         if let Some(saved) = finding.blame.recoverable_ns {
-            let window = &report.capture.window;
-            let wall = window.end_ns.abs_diff(window.start_ns);
+            // Captures that are read together may lie far apart.
+            let wall = report.devices.iter().map(|device| device.wall_ns).max().unwrap_or(0);
             let alike = |f: &Finding| f.rule != finding.rule || f.blame.recoverable_ns == Some(saved);
             let everywhere = match *devices {
                 1 => String::new(),

@@ -117,6 +117,25 @@ fn signed(ns: u64) -> i64 {
     i64::try_from(ns).unwrap_or(i64::MAX)
 }
 
+/// What the device that waited most for each waited for it, ns.
+pub(crate) fn most_waited(ledgers: &[DeviceLedger]) -> BTreeMap<DeviceId, u64> {
+    let mut most: BTreeMap<DeviceId, u64> = BTreeMap::new();
+    for ledger in ledgers {
+        let mut of_one: BTreeMap<DeviceId, u64> = BTreeMap::new();
+        for (waited, amount) in &ledger.root.waits {
+            if let Some(culprit) = waited.culprit().filter(|&culprit| culprit != ledger.device) {
+                let ns = of_one.entry(culprit).or_default();
+                *ns = ns.saturating_add(amount.ns);
+            }
+        }
+        for (culprit, ns) in of_one {
+            let most = most.entry(culprit).or_default();
+            *most = ns.max(*most);
+        }
+    }
+    most
+}
+
 impl Recorded {
     /// Takes matched operations, and what devices did.
     pub(crate) fn new(operations: Vec<Operation>, histories: Vec<(DeviceId, Arc<History>)>) -> Self {
@@ -179,12 +198,15 @@ impl Recorded {
         self.operations.iter().fold(0usize, |sum, o| sum.saturating_add(o.came.len()))
     }
 
-    /// How much earlier its job would have ended had each device been no later than the others, ns, or why that is not known.
+    /// How much earlier its job would have ended had each device been no later than the others, ns, or why that is not known: at
+    /// most what the device that waited most waited for it. A device that got on with other work while it waited comes to the
+    /// next operation before one that still has to do that: the simulation cuts both.
     /// The devices that others waited for most come first, for as long as that takes.
     pub(crate) fn lateness(&self, ledgers: &[DeviceLedger]) -> BTreeMap<DeviceId, Result<u64, &'static str>> {
         let mut in_turn: Vec<&DeviceLedger> = ledgers.iter().collect();
         in_turn.sort_by_key(|ledger| (Reverse(ledger.root.charged_ns), ledger.device));
         let comings = self.comings();
+        let most = most_waited(ledgers);
         let mut left = MAX_COMINGS;
         let mut one = |ledger: &DeviceLedger| {
             if !self.jobs.contains_key(&ledger.device) {
@@ -197,7 +219,8 @@ impl Recorded {
                 return Ok(0);
             }
             left = left.checked_sub(comings).ok_or("there are too many collectives to simulate each rank")?;
-            Ok(self.without_lateness(ledger.device).unwrap_or(0))
+            let most = most.get(&ledger.device).copied().unwrap_or(0);
+            Ok(self.without_lateness(ledger.device).unwrap_or(0).min(most))
         };
         in_turn.into_iter().map(|ledger| (ledger.device, one(ledger))).collect()
     }

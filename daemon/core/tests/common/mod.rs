@@ -3,12 +3,12 @@
 
 use stallscope_core::capture::{Capture, CaptureWriter, Device, Process, Source, Thread, WriterOptions};
 use stallscope_core::rows::{
-    BlockIo, CollectiveCall, CpuSample, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
+    BlockIo, CollectiveCall, CpuSample, GpuOp, Launch, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
 };
 use stallscope_schemas::record::{
-    BlockOp, CollectiveLibrary, CollectiveOp, ObjectKind, WaitKind, device_kind, wait_flags,
+    BlockOp, CollectiveLibrary, CollectiveOp, CopyKind, ObjectKind, OpKind, WaitKind, device_kind, wait_flags,
 };
-use stallscope_schemas::units::{ProcessId, SourceId, StackId, StringId, ThreadId, TimeNs};
+use stallscope_schemas::units::{CorrelationId, ProcessId, SourceId, StackId, StringId, ThreadId, TimeNs};
 
 pub(crate) const MS: i64 = 1_000_000;
 
@@ -87,6 +87,31 @@ impl Host {
             let name = self.writer.intern(frame);
             self.writer.intern_frame(parent, name)
         })
+    }
+
+    /// A kernel that ran in `[start, end)`, launched by a call in `[from, to)`.
+    pub(crate) fn kernel(
+        &mut self,
+        thread: ThreadId,
+        (name, stream): (&str, u64),
+        (from, to): (i64, i64),
+        (start, end): (i64, i64),
+    ) -> GpuOp {
+        let call = self.writer.intern("cuLaunchKernel");
+        let launch =
+            Launch { thread, start: TimeNs(from), duration_ns: (to - from).unsigned_abs(), name: call };
+        GpuOp {
+            start: TimeNs(start),
+            duration_ns: (end - start).unsigned_abs(),
+            name: self.writer.intern(name),
+            stream,
+            kind: OpKind::Kernel,
+            flags: 0,
+            correlation: CorrelationId(start.unsigned_abs() + 1),
+            bytes: 0,
+            copy_kind: CopyKind::Unknown,
+            launch: Some(launch),
+        }
     }
 
     /// Adds a wait inside a system call; `more` says what else is known.
