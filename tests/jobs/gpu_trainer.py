@@ -184,8 +184,9 @@ def lock(_gpu, dose_ms):
         with mine:
             held.set()
             time.sleep(dose_ms / 1000)
+            Helper.done()
 
-    Helper(target=holder).start()
+    threading.Thread(target=holder).start()
     held.wait()
     with mine:
         pass

@@ -226,6 +226,15 @@ fn what_another_job_runs_on_the_same_gpu_is_told_apart() -> anyhow::Result<()> {
     json(&arguments)?;
     jobs.iter().try_for_each(GpuJob::goes_on)?;
 
+    // All weights that a job on GPUs has, and what to use in place of the one that it has not.
+    let pprof = folders[0].path().join("a.pb.gz");
+    let exported = run(&["export", text(&capture), "--to", "pprof", "-o", text(&pprof)])?;
+    assert!(exported.status.success() && pprof.exists(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let svg = folders[0].path().join("a.svg");
+    let waits = run(&["flamegraph", text(&capture), "--weight", "wait", "-o", text(&svg)])?;
+    let said = String::from_utf8_lossy(&waits.stderr);
+    assert!(waits.status.code() == Some(3) && said.contains("gpu-idle") && !svg.exists(), "{said}");
+
     let report = json(&["report", text(&capture), "--json"])?;
     let gpus = gpus(&report);
     // The stand-ins of both have one GPU's name.

@@ -1,6 +1,6 @@
 //! Which processes that used a device are not part of the job whose ledger it is.
 //!
-//! The job of a device is that of the first process that used it; ranks of one job that share a device are not each other's
+//! The job of a device is the one with most ranks, of several that of the process that used it first; ranks of one job that share a device are not each other's
 //! others. Processes that were not recorded are not known.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +32,13 @@ impl OtherJobs {
         let is_one_job = |a: &Seat<'_>, b: &Seat<'_>| {
             a.0 == b.0 || (a.1 == b.1 && a.2.zip(b.2).is_some_and(|(one, other)| one != other))
         };
-        let Some(own) = device.processes.first().and_then(|process| seats.get(process)) else {
+        // Of processes that are alike the first one.
+        let size = |process: &&ProcessId| {
+            let of = tables.process(**process);
+            of.map(|of| (of.rank.is_some(), of.world_size.unwrap_or(0)))
+        };
+        let own = device.processes.iter().rev().max_by_key(size);
+        let Some(own) = own.and_then(|process| seats.get(process)) else {
             return Self::default();
         };
         let is_other = |process: &&ProcessId| seats.get(*process).is_some_and(|seat| !is_one_job(own, seat));

@@ -63,6 +63,31 @@ fn what_it_ran_counts_where_the_job_ran_nothing() {
 }
 
 #[test]
+fn the_job_of_a_device_is_the_one_with_most_ranks() {
+    let mut host = Host::new();
+    // A job of one rank, and one of four, of the same name; the agent of the former told first.
+    let (sweep, own) = (host.process(200, "python", Some(0)), host.process(100, "python", Some(0)));
+    host.writer.update_process(sweep, |process| process.world_size = Some(1));
+    host.rank("cpu:200", &[sweep]);
+    host.rank("cpu:100", &[own]);
+    let mut shared = Shared { host, ops: Vec::new() };
+    for (process, name, start) in [(sweep, "sweep", 100), (own, "gemm", 300)] {
+        let thread = shared.host.thread(process, i64::from(process.0), "MainThread", 0, MS);
+        shared.op(thread, name, 7, start * US, (start + 100) * US);
+    }
+    let Shared { mut host, ops } = shared;
+    let device = Device { id: "GPU-0".into(), processes: vec![sweep, own], ..Device::default() };
+    let device = host.writer.add_device(device);
+    ops.into_iter().for_each(|op| host.writer.push_gpu_op(device, op).unwrap());
+    let capture = host.capture();
+    let ledger = all_ledgers(&capture, Options::default()).unwrap().into_iter().next().unwrap();
+    assert_eq!(ledger.others, [(sweep, 100_000)]);
+    let report = Report::build(&capture, &Ledgers::of(&capture, Options::default()).unwrap());
+    let gpu = report.devices.iter().find(|device| device.kind == "gpu").unwrap();
+    assert_eq!((gpu.world_size, gpu.pids.as_slice()), (Some(4), &[200, 100][..]));
+}
+
+#[test]
 fn its_rhythm_is_not_the_jobs() {
     // The other job's operations come back half as often, which would be the longest period.
     assert_eq!(ledger().steps.len(), 10);
@@ -102,11 +127,14 @@ fn processes_that_were_not_recorded_are_told_of() {
     let (own, other_rank) = ((100, 5 << 30), (101, 1 << 30));
     assert_eq!(said_of(&[own, other_rank]), None);
     let (summary, evidence) = said_of(&[own, (7, 2 << 20), (7, 3 << 20), (7, 1 << 20), (8, 0)]).unwrap();
-    assert!(summary.starts_with("a process that was not recorded has memory of the device"), "{summary}");
+    assert!(
+        summary.starts_with("a process whose GPU work was not recorded has memory of the device"),
+        "{summary}"
+    );
     assert_eq!(evidence, "by NVML: pid 7 3 MiB");
     let many: Vec<_> = std::iter::once(own).chain((1..=6).map(|pid| (pid, 1 << 20))).collect();
     let (summary, evidence) = said_of(&many).unwrap();
-    assert!(summary.starts_with("6 processes that were not recorded have memory"), "{summary}");
+    assert!(summary.starts_with("6 processes whose GPU work was not recorded have memory"), "{summary}");
     assert!(evidence.ends_with("pid 4 1 MiB, and 2 more"), "{evidence}");
 }
 

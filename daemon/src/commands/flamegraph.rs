@@ -9,6 +9,7 @@ use stallscope_core::folded::Folded;
 use stallscope_core::ledger::Options;
 use stallscope_core::report::text::duration;
 use stallscope_core::weights::{Weight, by_rank, median};
+use stallscope_schemas::record::RecordKind;
 
 use super::{folded, gpu_ledgers, natural_weight};
 use crate::args::FlamegraphArgs;
@@ -63,6 +64,11 @@ pub(crate) fn run(args: &FlamegraphArgs) -> Result<Outcome, Failure> {
             }
         }
     };
+    if weight == Weight::Wait && stacks.total_ns() == 0 && !capture.keys(RecordKind::GpuOp).is_empty() {
+        let what =
+            "ranks on CPUs that wait; of jobs on GPUs there are the weights gpu-idle, gpu-wait and off-cpu";
+        return Err(Failure::Nothing { path: args.capture.clone(), what });
+    }
     let mut style = style(weight, &args.capture, args.rank, stacks.total_ns());
     let total_ns = stacks.total_ns();
     let written = match before {

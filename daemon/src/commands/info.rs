@@ -90,7 +90,7 @@ fn json_text(capture: &Capture<CaptureFile>) -> String {
         "labels": tables
             .labels()
             .iter()
-            .filter(|(key, _)| key != "note")
+            .filter(|(key, _)| key != NOTE)
             .cloned()
             .collect::<std::collections::BTreeMap<_, _>>(),
         "notes": notes(tables).collect::<Vec<_>>(),

@@ -115,13 +115,7 @@ fn folded(capture: &Capture<CaptureFile>, path: &Path, weight: Weight) -> Result
         Weight::Wait => {
             followed(capture, path)?;
             let options = Options { waker_stacks: true, ..Options::default() };
-            let ledgers = cpu_ledgers(capture, options)?;
-            if ledgers.is_empty() {
-                let what =
-                    "ranks on CPUs; of jobs on GPUs there are the weights gpu-idle, gpu-wait and off-cpu";
-                return Err(Failure::Nothing { path: path.to_owned(), what });
-            }
-            weights::wait(&ledgers, capture.tables())
+            weights::wait(&cpu_ledgers(capture, options)?, capture.tables())
         }
     })
 }

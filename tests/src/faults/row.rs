@@ -22,7 +22,7 @@ pub struct Row {
     pub on_path: bool,
     /// What a dose took, mean, ms; none where nobody writes it down.
     pub actual_ms: Option<f64>,
-    /// Share of the doses in which those whom the step waited for waited for a CPU, by the kernel's account.
+    /// Share of the doses' time in which the trainer's threads that the step waited for waited for a CPU, by the kernel's account.
     pub queued_share: f64,
     /// It took less than 1 % of a step: there was no fault to be named.
     pub took_nothing: bool,

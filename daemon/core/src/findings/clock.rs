@@ -8,6 +8,7 @@ use super::{Finding, Found};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::collectives::off::{Off, off};
 use crate::ledger::{CommLeaf, DeviceLedger, Leaf, Ledgers};
+use crate::other_jobs::OtherJobs;
 use crate::report::device_name;
 use crate::report::text::duration;
 use crate::whatif::Recorded;
@@ -30,8 +31,12 @@ pub(crate) fn of_clocks<S: ReadAt>(capture: &Capture<S>, ledgers: &Ledgers) -> V
 
 /// The name of the job that drives a device; empty where none is known.
 fn job_of(device: DeviceId, tables: &Tables) -> &str {
+    let others = OtherJobs::on(device, tables);
     let processes = tables.device(device).map_or(&[][..], |of| of.processes.as_slice());
-    let jobs = processes.iter().filter_map(|&process| tables.process(process).map(|p| p.job.as_str()));
+    let jobs = processes
+        .iter()
+        .filter(|&&process| !others.has(process))
+        .filter_map(|&process| tables.process(process).map(|p| p.job.as_str()));
     jobs.filter(|job| !job.is_empty()).min().unwrap_or("")
 }
 

@@ -18,7 +18,7 @@ use crate::ledger::cpu::causes::{CpuAmount, CpuCause, CpuCauses};
 use crate::ledger::cpu::idle::HostWork;
 use crate::ledger::cpu::io::Io;
 use crate::ledger::so_far;
-use crate::ledger::{CpuLeaf, CpuLedger, CpuSums};
+use crate::ledger::{CpuLeaf, CpuLedger, Root};
 use crate::report::text::{duration, percent, short_name, times};
 use crate::report::{ThreadName, thread_name};
 use crate::whatif::Loss;
@@ -357,15 +357,15 @@ pub(super) struct HeldUp {
 }
 
 /// What a host did most beyond what is usual, where it did not compute.
-pub(super) fn held_up(work: &HostWork, usual: &CpuSums, tables: &Tables) -> Option<HeldUp> {
+pub(super) fn held_up(root: &Root, tables: &Tables) -> Option<HeldUp> {
+    let (work, usual) = (&root.held_up, &root.usual);
     let work = Work { causes: &work.causes, calls: None, io: None };
     let groups = grouped(&work, tables);
-    // What is usually computed is what the launching thread computes itself: only what it lacks of that do others do for it.
     let own = work.causes.ranked().into_iter().filter(|(cause, _)| cause.direct == CpuLeaf::Compute);
     let own_ns = own.fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.ns));
     let excess_ns = |group: &Group| {
         let usual = group.top().map_or(0, |part| match part.cause.root {
-            CpuLeaf::Compute => usual.get(CpuLeaf::Compute).saturating_sub(own_ns),
+            CpuLeaf::Compute => usual.get(CpuLeaf::Compute).saturating_sub(root.usual_own_ns),
             root => usual.get(root),
         });
         group.ns.saturating_sub(usual)

@@ -101,13 +101,12 @@ fn finding<S: ReadAt>(
     let who = name(late.device, tables);
     let waiting = cost.waiting.len();
     // Where steps are told by the period of an operation, not all devices of a job have the same: most do.
-    let mut counts: Vec<u64> = others.iter().map(|of| of.whole_steps().count() as u64).collect();
-    counts.sort_unstable();
-    let steps = counts.get(counts.len() / 2).copied().unwrap_or(0);
-    let each = match steps {
-        0 => String::new(),
-        steps => format!(" ({} a step each)", duration(cost.ns / steps / waiting.max(1) as u64)),
-    };
+    let a_step =
+        |of: &&DeviceLedger| cost.waiting.get(&of.device)?.checked_div(of.whole_steps().count() as u64);
+    let mut a_step: Vec<u64> = others.iter().filter_map(a_step).collect();
+    a_step.sort_unstable();
+    let each = a_step.get(a_step.len() / 2);
+    let each = each.map_or_else(String::new, |&ns| format!(" ({} a step each)", duration(ns)));
     let summary = format!(
         "{who} keeps {} waiting for {}{each}: {}",
         if waiting == 1 { "another rank".to_owned() } else { format!("{waiting} ranks") },
@@ -169,8 +168,8 @@ fn reason<S: ReadAt>(
             let ranked = work.causes.ranked();
             let on_cpu = || ranked.iter().filter(|(c, _)| c.direct == CpuLeaf::Compute);
             let own = on_cpu().fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.ns));
-            let computes = own.saturating_sub(usual.get(CpuLeaf::Compute));
-            match held_up(work, usual, tables).filter(|h| h.excess_ns > 0 && h.excess_ns >= computes) {
+            let computes = own.saturating_sub(late.root.usual_own_ns);
+            match held_up(&late.root, tables).filter(|h| h.excess_ns > 0 && h.excess_ns >= computes) {
                 Some(held_up) => {
                     let sentence = format!("its launching thread {}", held_up.sentence);
                     let mut evidence = held_up.evidence.clone();

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use stallscope_schemas::units::ProcessId;
 
 use super::{Found, Severity};
-use crate::capture::{Capture, ReadAt, Tables};
+use crate::capture::{Capture, Process, ReadAt, Tables};
 use crate::ledger::{DeviceLedger, Leaf};
+use crate::report::is_gpu_unseen;
 use crate::report::text::{duration, percent, short_name};
 use crate::rows::Counter;
 
@@ -58,18 +59,19 @@ pub(super) fn may_have_had_it<S: ReadAt>(capture: &Capture<S>, ledger: &DeviceLe
         return;
     }
     let is_here = |host: &str| own.iter().any(|process| process.host == host);
-    for process in tables.processes().iter().filter(|process| is_here(&process.host)) {
+    let is_seen = |process: &&Process| is_here(&process.host) && !is_gpu_unseen(process.pid, tables);
+    for process in tables.processes().iter().filter(is_seen) {
         most.remove(&process.pid);
     }
     if most.is_empty() {
         return;
     }
     let (who, have) = match most.len() {
-        1 => ("a process that was".to_owned(), "has"),
-        count => (format!("{count} processes that were"), "have"),
+        1 => ("a process".to_owned(), "has"),
+        count => (format!("{count} processes"), "have"),
     };
     let summary = format!(
-        "{who} not recorded {have} memory of the device: what runs there for others is not seen, and is in its idle time"
+        "{who} whose GPU work was not recorded {have} memory of the device: what runs there for others is in its idle time"
     );
     let mut holders: Vec<(i64, u64)> = most.into_iter().collect();
     holders.sort_by_key(|&(pid, bytes)| (std::cmp::Reverse(bytes), pid));

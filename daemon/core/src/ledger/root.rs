@@ -27,8 +27,8 @@ use stallscope_schemas::units::{DeviceId, ThreadId, TimeNs};
 use super::book::History;
 use super::causes::Amount;
 use super::charged::{Charged, Key, Parts, add};
-use super::cpu::CpuSums;
 use super::cpu::idle::{HostWalk, HostWork};
+use super::cpu::{CpuLeaf, CpuSums};
 use super::device::{DeviceLedger, NotConserved, Options};
 use super::leaf::{CommLeaf, IdleLeaf, Leaf, Sums};
 use super::parallel::each;
@@ -76,6 +76,8 @@ pub struct Root {
     pub ahead_ns: u64,
     /// What the launching threads of those that waited did in their time of the same: what is usual.
     pub usual: CpuSums,
+    /// Of the computing in that, what they did themselves, and not threads that they waited for, ns.
+    pub usual_own_ns: u64,
 }
 
 impl Root {
@@ -461,7 +463,9 @@ impl Found<'_> {
                 continue;
             }
             let of_peer = of_peer.map(|(_, from, to)| (from, to));
-            root.usual.merge(&host_work(capture, *peer, of_peer, &history.host, false).0.root);
+            let (work, _) = host_work(capture, *peer, of_peer, &history.host, false);
+            root.usual.merge(&work.root);
+            root.usual_own_ns = root.usual_own_ns.saturating_add(work.direct.get(CpuLeaf::Compute));
         }
         Ok((root, steps))
     }

@@ -112,11 +112,15 @@ impl Diff {
         let problem = |f: &&Finding| f.severity >= Severity::Notice;
         let only_in = |one: &Report, other: &Report| -> Vec<Finding> {
             // The same rule about another rank is another finding.
-            let key = |f: &Finding| (f.rule, f.blame.culprit_ranks.clone());
-            let others: BTreeSet<_> = other.findings.iter().filter(problem).map(key).collect();
+            let key = |report: &Report, f: &Finding| {
+                let of = report.devices.iter().find(|device| device.id == f.device);
+                let of = of.filter(|_| f.category == "rank").map(|device| (device.rank, device.ordinal));
+                (f.rule, f.blame.culprit_ranks.clone(), of)
+            };
+            let others: BTreeSet<_> = other.findings.iter().filter(problem).map(|f| key(other, f)).collect();
             let mut seen = BTreeSet::new();
-            let only = one.findings.iter().filter(problem).filter(|f| !others.contains(&key(f)));
-            only.filter(|f| seen.insert(key(f))).cloned().collect()
+            let only = one.findings.iter().filter(problem).filter(|f| !others.contains(&key(one, f)));
+            only.filter(|f| seen.insert(key(one, f))).cloned().collect()
         };
         Self {
             schema_version: SCHEMA_VERSION,

@@ -27,6 +27,7 @@ use crate::findings::{self, Finding};
 use crate::hang::{self, CollectiveState};
 use crate::ledger::causes::{Amount, Cause};
 use crate::ledger::{CommLeaf, DeviceLedger, IdleLeaf, Leaf, Ledgers, Root, RootLeaf, Sums, WaitedFor};
+use crate::other_jobs::OtherJobs;
 use crate::weights::LateHost;
 use crate::whatif::{self, WhatIf};
 
@@ -523,7 +524,9 @@ pub(crate) fn device_name(id: DeviceId, tables: &Tables) -> String {
 
 /// The rank that drives a device.
 pub(crate) fn rank_of(id: DeviceId, tables: &Tables) -> Option<u32> {
-    tables.device(id)?.processes.iter().find_map(|&p| tables.process(p)?.rank)
+    let others = OtherJobs::on(id, tables);
+    let mut own = tables.device(id)?.processes.iter().filter(|&&p| !others.has(p));
+    own.find_map(|&p| tables.process(p)?.rank)
 }
 
 /// What is said of every device.
@@ -536,14 +539,16 @@ fn common(
 ) -> DeviceReport {
     let unknown = Device::default();
     let device = tables.device(id).unwrap_or(&unknown);
-    let processes: Vec<_> = device.processes.iter().filter_map(|&p| tables.process(p)).collect();
+    let others = OtherJobs::on(id, tables);
+    let all = || device.processes.iter().filter_map(|&p| Some((p, tables.process(p)?)));
+    let processes: Vec<_> = all().filter(|(p, _)| !others.has(*p)).map(|(_, process)| process).collect();
     DeviceReport {
         id: device_name(id, tables),
         kind: device_kind::name(device.kind),
         ordinal: device.ordinal,
         rank: processes.iter().find_map(|p| p.rank),
         world_size: processes.iter().find_map(|p| p.world_size),
-        pids: processes.iter().map(|p| p.pid).collect(),
+        pids: all().map(|(_, process)| process.pid).collect(),
         job: processes.iter().find_map(|p| some(&p.job)),
         host: processes.iter().find_map(|p| some(&p.host)),
         model: some(&device.model),

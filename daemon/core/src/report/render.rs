@@ -393,7 +393,10 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
         paragraph(out, "   because   ", &finding.evidence)?;
         if let Some(saved) = finding.blame.recoverable_ns {
             // Captures that are read together may lie far apart.
-            let wall = report.devices.iter().map(|device| device.wall_ns).max().unwrap_or(0);
+            let of = report.devices.iter().find(|device| device.id == finding.device);
+            let of_job =
+                |device: &&DeviceReport| of.is_none_or(|of| (of.kind, &of.job) == (device.kind, &device.job));
+            let wall = report.devices.iter().filter(of_job).map(|device| device.wall_ns).max().unwrap_or(0);
             let alike = |f: &Finding| f.rule != finding.rule || f.blame.recoverable_ns == Some(saved);
             let everywhere = match *devices {
                 1 => String::new(),

@@ -200,7 +200,8 @@ impl Recorded {
 
     /// How much earlier its job would have ended had each device been no later than the others, ns, or why that is not known: at
     /// most what the device that waited most waited for it. A device that got on with other work while it waited comes to the
-    /// next operation before one that still has to do that: the simulation cuts both.
+    /// next operation before one that still has to do that: the simulation cuts both. What is moved without being
+    /// hidden for the late one's sake alone is not in that bound.
     /// The devices that others waited for most come first, for as long as that takes.
     pub(crate) fn lateness(&self, ledgers: &[DeviceLedger]) -> BTreeMap<DeviceId, Result<u64, &'static str>> {
         let mut in_turn: Vec<&DeviceLedger> = ledgers.iter().collect();
