@@ -4,80 +4,19 @@
 mod common;
 
 use common::Host;
+use common::gpus::Job;
 use proptest::prelude::{prop, proptest};
 use stallscope_core::capture::{Capture, Device};
 use stallscope_core::export::perfetto::write_perfetto;
 use stallscope_core::findings::Finding;
 use stallscope_core::ledger::{CommLeaf, DeviceLedger, Leaf, Ledgers, Options, RootLeaf, all_ledgers};
 use stallscope_core::report::{Diff, Report, render};
-use stallscope_core::rows::{Connection, Counter, GpuOp};
+use stallscope_core::rows::{Connection, Counter};
 use stallscope_core::weights;
 use stallscope_schemas::record::{CopyKind, ObjectKind, OpKind, device_kind};
-use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, ThreadId, TimeNs};
+use stallscope_schemas::units::{DeviceId, ProcessId, SourceId, TimeNs};
 
 const US: i64 = 1_000;
-
-/// A job of some ranks with a GPU and a launching thread each.
-struct Job {
-    host: Host,
-    ranks: Vec<(DeviceId, ThreadId)>,
-    ops: Vec<Vec<GpuOp>>,
-}
-
-impl Job {
-    fn new(ranks: u32, until: i64) -> Self {
-        let mut host = Host::new();
-        host.writer.add_label("gpu.clock_error_ns", "0");
-        let ranks: Vec<_> = (0..ranks)
-            .map(|rank| {
-                let pid = 100 + i64::from(rank);
-                let process = host.process(pid, "python", Some(rank));
-                host.writer.update_process(process, |p| p.world_size = Some(ranks));
-                let thread = host.thread(process, pid, "MainThread", 0, until);
-                let id = format!("GPU-{rank}");
-                let device = Device { id, processes: vec![process], ..Device::default() };
-                (host.writer.add_device(device), thread)
-            })
-            .collect();
-        let ops = vec![Vec::new(); ranks.len()];
-        Self { host, ranks, ops }
-    }
-
-    /// An operation of a rank, launched just before it begins.
-    fn op(&mut self, rank: usize, name: &str, stream: u64, start: i64, end: i64) {
-        self.launched(rank, name, stream, (start - US, start), start, end);
-    }
-
-    fn launched(
-        &mut self,
-        rank: usize,
-        name: &str,
-        stream: u64,
-        (from, to): (i64, i64),
-        start: i64,
-        end: i64,
-    ) {
-        let op = self.host.kernel(self.ranks[rank].1, (name, stream), (from, to), (start, end));
-        self.ops[rank].push(op);
-    }
-
-    /// A communication kernel on ranks that come at these moments, and all leave at `end`.
-    fn collective(&mut self, stream: u64, came: &[(usize, i64)], end: i64) {
-        for &(rank, start) in came {
-            self.op(rank, "ncclDevKernel_AllReduce_Sum_f32_RING_LL", stream, start, end);
-        }
-    }
-
-    fn capture(mut self) -> Capture<Vec<u8>> {
-        for ((device, _), mut ops) in self.ranks.into_iter().zip(self.ops) {
-            ops.sort_by_key(|op| op.start);
-            for op in ops {
-                self.host.writer.push_gpu_op(device, op).unwrap();
-            }
-        }
-        self.host.capture()
-    }
-}
 
 fn ledgers(capture: &Capture<Vec<u8>>) -> Vec<DeviceLedger> {
     all_ledgers(capture, Options::default()).unwrap()
@@ -179,6 +118,29 @@ fn computing_counts_as_one_whichever_threads_do_it() {
     );
     let found = findings(&computing_worker(40, 140, 30).capture());
     assert!(found[0].summary.contains("its launching thread waits for a CPU"), "{found:#?}");
+}
+
+#[test]
+fn a_loader_that_is_as_slow_as_those_of_the_others_is_not_the_cause() {
+    // In each step ranks wait 500 µs for a loader that computes; then they compute for 100 µs, and rank 2 in the last one for 400.
+    let mut job = Job::new(3, 4000 * US);
+    let loader =
+        |host: &mut Host, rank| host.thread(ProcessId(rank), 900 + i64::from(rank), "loader", 0, 4000 * US);
+    let loaders: Vec<_> = (0..3).map(|rank| loader(&mut job.host, rank)).collect();
+    for step in 0..3 {
+        let late = if step == 2 { 300 * US } else { 0 };
+        let base = step * 1200 * US + 10 * US;
+        for (rank, &waker) in loaders.iter().enumerate() {
+            let own = 100 * US + if rank == 2 { late } else { 0 };
+            let thread = job.ranks[rank].1;
+            job.host.wait(thread, base, base + 500 * US, "futex", |wait, _| wait.waker = Some(waker));
+            job.op(rank, "gemm", 7, base + 500 * US + own, base + 600 * US + own);
+        }
+        let came = base + 700 * US;
+        job.collective(20, &[(0, came), (1, came), (2, came + late)], came + late + 50 * US);
+    }
+    let found = findings(&job.capture());
+    assert!(found[0].summary.ends_with("its launching thread computes"), "{found:#?}");
 }
 
 #[test]

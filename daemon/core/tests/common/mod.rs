@@ -1,6 +1,8 @@
 //! A made-up host, for tests of what threads did.
 #![allow(clippy::unwrap_used, dead_code, reason = "tests fail by panicking, and each uses a part")]
 
+pub(crate) mod gpus;
+
 use stallscope_core::capture::{Capture, CaptureWriter, Device, Process, Source, Thread, WriterOptions};
 use stallscope_core::rows::{
     BlockIo, CollectiveCall, CpuSample, GpuOp, Launch, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait,
