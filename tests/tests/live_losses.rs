@@ -359,10 +359,12 @@ fn switches_that_the_kernel_leaves_out_are_counted_and_told() -> anyhow::Result<
             break;
         }
     }
-    session.detach()?;
-    reader.poll(Duration::ZERO)?;
     assert!(missed(&session) > 0, "others attached and detached fifty times");
-    assert_eq!(told.get(), missed(&session));
+    // Each is told with the next switch on its CPU, which may take a while to come.
+    until("all that was missed is told", || {
+        reader.poll(Duration::ZERO).is_ok() && told.get() == missed(&session)
+    })?;
+    session.detach()?;
     assert!(job.running()?);
     Ok(())
 }
