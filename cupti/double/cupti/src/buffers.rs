@@ -1,9 +1,11 @@
 //! Buffers of clients: asked for when a record needs room, handed back when full or flushed.
 //!
-//! Full buffers are handed back by a worker thread, as CUPTI does, the rest by whoever flushes.
+//! Full buffers are handed back by a worker thread, as CUPTI does, the rest by whoever flushes, who returns when the worker
+//! too is done.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::{Condvar, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stallscope_double_shared::truth;
@@ -160,8 +162,30 @@ pub(crate) const ZEROED_BY_CLIENT: u32 = 5;
 /// CUpti_BufferCallbackRequestInfo: its own size.
 static REQUEST_INFO: usize = size_of::<usize>();
 
+/// How many buffers are with functions of clients that have not returned, and notified when there are none.
+static HANDING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+thread_local! {
+    /// The thread is in such a function.
+    static IS_HANDING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn handing() -> MutexGuard<'static, usize> {
+    HANDING.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hand back everything, and wait for what other threads are handing back.
+pub(crate) fn flush() {
+    hand_back(true);
+    // A client that flushes where it is handed a buffer would wait for itself.
+    if !IS_HANDING.get() {
+        let others = HANDING.1.wait_while(handing(), |buffers| *buffers > 0);
+        drop(others.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Hand back full buffers, and with `all` also those that are not full.
-pub(crate) fn hand_back(all: bool) {
+fn hand_back(all: bool) {
     let clients: Vec<usize> = lock().clients.keys().copied().collect();
     for client in clients {
         loop {
@@ -171,10 +195,11 @@ pub(crate) fn hand_back(all: bool) {
                 let some = buffers.current.as_ref().is_some_and(|b| b.used > 0);
                 if all && some { buffers.current.take() } else { None }
             });
-            let completed = buffers.completed;
+            let (Some(buffer), Some(completed)) = (next, buffers.completed) else { break };
+            *handing() += 1;
             drop(state);
-            let (Some(buffer), Some(completed)) = (next, completed) else { break };
             let Buffer { address, size, used, .. } = buffer;
+            let outer = IS_HANDING.replace(true);
             match completed {
                 Completed::First(function) => function(0, 0, address, size, used),
                 Completed::Second(function) => {
@@ -183,6 +208,9 @@ pub(crate) fn hand_back(all: bool) {
                     function(address, size, used, &info);
                 }
             }
+            IS_HANDING.set(outer);
+            *handing() -= 1;
+            HANDING.1.notify_all();
         }
     }
 }
@@ -191,7 +219,7 @@ pub(crate) fn hand_back(all: bool) {
 static WORK: Condvar = Condvar::new();
 
 /// Counts the lives of the worker: each cuptiFinalize ends one.
-static LIFE: std::sync::Mutex<(u64, bool)> = std::sync::Mutex::new((0, false));
+static LIFE: Mutex<(u64, bool)> = Mutex::new((0, false));
 
 /// Start the worker thread unless it runs.
 pub(crate) fn start_worker() {

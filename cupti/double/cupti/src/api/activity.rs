@@ -119,7 +119,7 @@ fn flush(flags: u32) -> Result<(), Status> {
     let start = clock::now();
     let running = flags & FORCED != 0 && settings::now().get("cupti.forced") != Some("skip");
     (cuda().ok_or(NOT_INITIALIZED)?.collect)(running);
-    buffers::hand_back(true);
+    buffers::flush();
     observer::flushed(start, clock::now());
     Ok(())
 }
