@@ -1,13 +1,16 @@
 //! Prints what the program says of real traces beside what is known of them.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use stallscope_tests::scoreboard::{Verdict, ground_truth, render, rows};
 
 #[derive(Debug, Parser)]
-#[command(about = "Compares the program's answers with known ones of real traces in ../shared/ground-truth")]
+#[command(about = "Compares the program's answers with known ones of real traces")]
 struct Args {
+    /// Folder of the traces, by source: tracelens, kineto, nsys, stragglers, flight-recorder [default: ../shared/ground-truth]
+    folder: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -18,7 +21,7 @@ struct Args {
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let Some(folder) = ground_truth() else {
+    let Some(folder) = args.folder.or_else(ground_truth) else {
         println!(
             "{}",
             if args.json {

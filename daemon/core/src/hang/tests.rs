@@ -85,6 +85,24 @@ fn what_the_others_have_left_is_the_ranks_own_doing() {
 }
 
 #[test]
+fn a_rank_that_saw_nothing_end_is_to_blame_beside_one_that_never_came() {
+    // 3 never came to B #9, in which 2 waits, and with it all others; 1 came to everything, but of A it has not seen #5 end,
+    // nor #6, which 0 has left with its data.
+    let groups = [group("A", &[0, 1]), group("B", &[2, 3]), group("C", &[0, 1, 2])];
+    let first = [over(0, 5, 0), over(0, 6, 1), open(2, 1, 2)];
+    let second = [open(0, 5, 0), open(0, 6, 1), open(2, 1, 2)];
+    let rest: [(u32, &[Call]); 2] = [(2, &[open(1, 9, 1)]), (3, &[over(1, 8, 0)])];
+    let all: Vec<(u32, &[Call])> = [(0, &first[..]), (1, &second[..])].into_iter().chain(rest).collect();
+    let blamed: Vec<(Fault, Vec<u32>)> =
+        judge(&job(&groups, &all)).into_iter().map(|h| (h.fault, h.culprits)).collect();
+    assert_eq!(blamed, [(Fault::NeverCame, vec![3]), (Fault::DeviceStuck, vec![1])]);
+    // In one operation that the other one has left it may be a moment behind.
+    let second = [over(0, 5, 0), open(0, 6, 1), open(2, 1, 2)];
+    let all: Vec<(u32, &[Call])> = [(0, &first[..]), (1, &second[..])].into_iter().chain(rest).collect();
+    assert_eq!(only(&job(&groups, &all)).culprits, [3]);
+}
+
+#[test]
 fn in_a_circle_those_are_to_blame_that_most_are_stuck_for() {
     // Three call A and then B, one calls B and then A.
     let groups = [group("A", &[0, 1, 2, 3]), group("B", &[0, 1, 2, 3])];

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use stallscope_schemas::record::CollectiveOp;
 use stallscope_schemas::units::TimeNs;
 
+use super::verdict::Lag;
 use super::{Call, Fault, Hang, Job, Key, RankLog, State, judge};
 use crate::capture::Tables;
 use crate::findings::rules::rule;
@@ -309,12 +310,15 @@ impl<'a> Text<'a> {
         if hang.fault == Fault::Differs {
             text.push_str(&format!(", the others {}", self.with_size(&hang.call)));
         }
-        if let Some(call) = hang.lagging.get(&rank) {
+        if let Some(Lag { call, more }) = hang.lagging.get(&rank) {
             let key = Key::Collective { group: call.group, sequence: call.sequence };
             let operation = self.operation(call, key);
             let whose =
                 if self.witness == Witness::Calls { "it has not left" } else { "its device has not ended" };
             text.push_str(&format!("; {whose} {operation}, which the others have left"));
+            if *more > 0 {
+                text.push_str(&format!(", nor {more} after it, which they left with data of its device"));
+            }
         }
         match log.calls.last() {
             None => text.push_str(&format!("; {}", self.witness.made_no_call())),

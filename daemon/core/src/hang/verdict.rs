@@ -10,7 +10,9 @@
 //! 4. In a job that was heard for the most part, a rank that was not is to blame if nothing else explains an operation
 //!    that it belongs to, and it cannot itself be waiting for one that is to blame. If only such ranks are to blame, so are
 //!    the other ones that were not heard: a process that is gone leaves no dump.
-//! 5. Else nobody is: all came, and nobody knows why it does not end.
+//! 5. Beside whoever is to blame: a rank that others have left behind in one operation of a group and in a later one. Nobody
+//!    leaves the later one without data of its device, so what has stopped is the rank's own view of it.
+//! 6. Else nobody is: all came, and nobody knows why it does not end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +60,15 @@ pub struct Wait {
     pub call: Call,
 }
 
+/// What a rank is stuck in although the others have left it.
+#[derive(Clone, Copy, Debug)]
+pub struct Lag {
+    /// The first such call.
+    pub call: Call,
+    /// How many such calls follow it in its group.
+    pub more: usize,
+}
+
 /// One operation that does not end because of somebody.
 #[derive(Clone, Debug)]
 pub struct Hang {
@@ -79,8 +90,8 @@ pub struct Hang {
     pub heard: usize,
     /// From a rank far away to the operation.
     pub path: Vec<Wait>,
-    /// Calls in which culprits are stuck although the others have left them.
-    pub lagging: BTreeMap<u32, Call>,
+    /// Culprits that are stuck in what the others have left.
+    pub lagging: BTreeMap<u32, Lag>,
     /// When the first rank came to it.
     pub since: TimeNs,
 }
@@ -105,6 +116,7 @@ pub fn judge(job: &Job) -> Vec<Hang> {
     }
     blamed.extend(judge.unheard(&loose, &blamed));
     blamed.extend(judge.gone(&blamed));
+    blamed.extend(judge.left_behind(&blamed));
     let mut hangs = judge.hangs(&blamed);
     if hangs.is_empty() {
         hangs = judge.unexplained(&loose);
@@ -272,6 +284,28 @@ impl Judge<'_> {
         others.map(|rank| Blamed { rank, ..*first }).collect()
     }
 
+    /// Rule 5.
+    fn left_behind(&self, blamed: &[Blamed]) -> Vec<Blamed> {
+        let known: BTreeSet<u32> = blamed.iter().map(|b| b.rank).collect();
+        let behind = |position| {
+            let rank = self.name(position).filter(|rank| !known.contains(rank) && !blamed.is_empty())?;
+            let (_, operation) = head(self.operations, position)?;
+            self.lag(position).filter(|lag| lag.more > 0)?;
+            Some(Blamed { rank, operation, fault: Fault::DeviceStuck })
+        };
+        (0..self.job.ranks.len()).filter_map(behind).collect()
+    }
+
+    /// What a rank has not seen end although the others have left it.
+    fn lag(&self, position: usize) -> Option<Lag> {
+        let first = lags(self.operations, position)?;
+        let passed = |number: usize| Some(self.operation(number).filter(|o| o.passed)?.key.lane());
+        let open = self.operations.open.get(position)?;
+        let of_first = passed(open.first()?.1);
+        let more = open.iter().skip(1).filter(|&&(_, number)| passed(number) == of_first).count();
+        Some(Lag { call: *self.job.ranks.get(position)?.calls.get(first)?, more })
+    }
+
     /// How many ranks are stuck in an operation before anything else.
     fn heads(&self, number: usize) -> usize {
         let arrived = self.operation(number).map_or(&[][..], |o| &o.arrived);
@@ -308,7 +342,7 @@ impl Judge<'_> {
         hangs
     }
 
-    /// Rule 5.
+    /// Rule 6.
     fn unexplained(&self, loose: &[usize]) -> Vec<Hang> {
         let mut loose: Vec<usize> = loose.to_vec();
         loose.sort_by_key(|&n| (std::cmp::Reverse(self.heads(n)), n));
@@ -338,11 +372,7 @@ impl Judge<'_> {
                 longest = path;
             }
         }
-        let lag = |&rank: &u32| {
-            let position = self.job.position(rank)?;
-            let call = lags(self.operations, position)?;
-            Some((rank, *self.job.ranks.get(position)?.calls.get(call)?))
-        };
+        let lag = |&rank: &u32| Some((rank, self.lag(self.job.position(rank)?)?));
         Some(Hang {
             lagging: culprits.iter().filter_map(lag).collect(),
             key: operation.key,
