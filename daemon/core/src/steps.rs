@@ -165,6 +165,10 @@ const MOST_JITTER: f64 = 0.2;
 /// The same for the number of operations between two returns, which is the same in each step however long steps take.
 const MOST_COUNT_JITTER: f64 = 0.05;
 
+/// Most operations between two returns on the whole, as a multiple of the usual number. What returns in bursts has few
+/// between most of its returns and very many between two bursts: a part of a step, whose rhythm is not the loop's.
+const MOST_BURST: i64 = 2;
+
 /// When an operation of a name began, and how many operations of the device had begun before.
 #[derive(Debug, Default)]
 struct Returns {
@@ -177,8 +181,19 @@ impl Returns {
     fn period(&self) -> Option<i64> {
         regular_period(&self.starts, MOST_JITTER)
             .or_else(|| regular_period(&self.counts, MOST_COUNT_JITTER))?;
+        if self.is_in_bursts()? {
+            return None;
+        }
         let span = self.starts.last()?.checked_sub(*self.starts.first()?)?;
         span.checked_div(i64::try_from(self.starts.len()).ok()?.checked_sub(1)?)
+    }
+
+    /// Whether most of all operations lie between few of the returns.
+    fn is_in_bursts(&self) -> Option<bool> {
+        let between = intervals(&self.counts);
+        let usual = between.get(between.len() / 2)?;
+        let all = self.counts.last()?.checked_sub(*self.counts.first()?)?;
+        Some(all > MOST_BURST.saturating_mul(*usual).saturating_mul(i64::try_from(between.len()).ok()?))
     }
 }
 
@@ -235,10 +250,16 @@ fn anchor<S: ReadAt>(capture: &Capture<S>, device: DeviceId) -> Option<StringId>
     regular.iter().min_by_key(|r| (r.1, r.2)).map(|r| StringId(r.3))
 }
 
+/// Differences of neighbours, the smallest first.
+fn intervals(values: &[i64]) -> Vec<i64> {
+    let mut all: Vec<i64> = values.windows(2).filter_map(|w| w.get(1)?.checked_sub(*w.first()?)).collect();
+    all.sort_unstable();
+    all
+}
+
 /// The median interval, when the middle half of all intervals differs from each other by at most so much of it.
 fn regular_period(starts: &[i64], most_jitter: f64) -> Option<i64> {
-    let mut intervals: Vec<i64> = starts.windows(2).filter_map(|w| Some(w.get(1)? - w.first()?)).collect();
-    intervals.sort_unstable();
+    let intervals = intervals(starts);
     let at = |share: usize| intervals.get(intervals.len() * share / 4).copied();
     let (low, median, high) = (at(1)?, at(2)?, at(3)?);
     let jitter = (high - low) as f64 / median.max(1) as f64;
@@ -303,6 +324,15 @@ mod tests {
         let neither =
             Returns { starts: vec![0, 100, 350, 400, 900, 960], counts: vec![0, 8, 11, 24, 26, 60] };
         assert_eq!(neither.period(), None);
+    }
+
+    #[test]
+    fn what_returns_in_bursts_is_no_step() {
+        // Eight times in a row in each of three steps of 200 operations.
+        let in_bursts = |step: i64| (0..8).map(move |k| (step * 1_000 + k, step * 200 + k));
+        let (starts, counts): (Vec<i64>, Vec<i64>) = (0..3).flat_map(in_bursts).unzip();
+        assert_eq!(regular_period(&starts, MOST_JITTER), Some(1));
+        assert_eq!(Returns { starts, counts }.period(), None);
     }
 
     #[test]
