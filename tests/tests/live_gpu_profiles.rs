@@ -118,7 +118,7 @@ impl Recorded {
     }
 
     /// The user's profile has the kernels that were launched in it, and no others, but for those that CUPTI wrote into the
-    /// buffer of ours that it had when the profile began.
+    /// buffer of ours that it had when the profile began. Those may be all of a profile that is over before the next flush.
     fn profile_is_whole(&self) {
         let at = |name: &str| self.profile[name].as_u64().expect("a time");
         let in_profile = |op: &&Op| {
@@ -129,7 +129,8 @@ impl Recorded {
         let kernels = |of: &str| self.profile[of]["10"].as_u64().unwrap_or(0);
         let (got, ours) = (kernels("counts"), kernels("foreign"));
         println!("{made} kernels, {got} in the user's profile, {ours} in buffers of ours; {}", self.profile);
-        assert!(got > 0 && got <= made && made <= got + ours, "{made} {got} {ours}");
+        let is_short = self.length_ms() < 1_000;
+        assert!(got <= made && made <= got + ours && (got > 0 || is_short), "{made} {got} {ours}");
     }
 
     fn length_ms(&self) -> i64 {
