@@ -1,14 +1,14 @@
 //! Which processes that used a device are not part of the job whose ledger it is.
 //!
-//! The job of a device is the one with most ranks, of several that of the process that used it first; ranks of one job that share a device are not each other's
-//! others. Processes that were not recorded are not known.
+//! The job of a device is the one with most ranks, of several that of the process that used it first; ranks of one job that
+//! share a device are not each other's others. Processes that were not recorded are not known.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stallscope_schemas::record::device_kind;
 use stallscope_schemas::units::{DeviceId, ProcessId, ThreadId};
 
-use crate::capture::Tables;
+use crate::capture::{Process, Tables};
 
 /// The processes on one device that are not its job's.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,15 @@ impl OtherJobs {
         };
         let is_other = |process: &&ProcessId| seats.get(*process).is_some_and(|seat| !is_one_job(own, seat));
         Self(device.processes.iter().filter(is_other).copied().collect())
+    }
+
+    /// The processes of a device that are its job's.
+    pub(crate) fn own(device: DeviceId, tables: &Tables) -> impl Iterator<Item = &Process> {
+        let others = Self::on(device, tables);
+        let all = tables.device(device).map_or(&[][..], |of| of.processes.as_slice());
+        all.iter()
+            .filter(move |&&process| !others.has(process))
+            .filter_map(|&process| tables.process(process))
     }
 
     pub(crate) fn any(&self) -> bool {

@@ -31,12 +31,7 @@ pub(crate) fn of_clocks<S: ReadAt>(capture: &Capture<S>, ledgers: &Ledgers) -> V
 
 /// The name of the job that drives a device; empty where none is known.
 fn job_of(device: DeviceId, tables: &Tables) -> &str {
-    let others = OtherJobs::on(device, tables);
-    let processes = tables.device(device).map_or(&[][..], |of| of.processes.as_slice());
-    let jobs = processes
-        .iter()
-        .filter(|&&process| !others.has(process))
-        .filter_map(|&process| tables.process(process).map(|p| p.job.as_str()));
+    let jobs = OtherJobs::own(device, tables).map(|process| process.job.as_str());
     jobs.filter(|job| !job.is_empty()).min().unwrap_or("")
 }
 

@@ -286,9 +286,12 @@ impl Judge<'_> {
 
     /// Rule 5.
     fn left_behind(&self, blamed: &[Blamed]) -> Vec<Blamed> {
+        if blamed.is_empty() {
+            return Vec::new();
+        }
         let known: BTreeSet<u32> = blamed.iter().map(|b| b.rank).collect();
         let behind = |position| {
-            let rank = self.name(position).filter(|rank| !known.contains(rank) && !blamed.is_empty())?;
+            let rank = self.name(position).filter(|rank| !known.contains(rank))?;
             let (_, operation) = head(self.operations, position)?;
             self.lag(position).filter(|lag| lag.more > 0)?;
             Some(Blamed { rank, operation, fault: Fault::DeviceStuck })
@@ -299,10 +302,10 @@ impl Judge<'_> {
     /// What a rank has not seen end although the others have left it.
     fn lag(&self, position: usize) -> Option<Lag> {
         let first = lags(self.operations, position)?;
-        let passed = |number: usize| Some(self.operation(number).filter(|o| o.passed)?.key.lane());
         let open = self.operations.open.get(position)?;
-        let of_first = passed(open.first()?.1);
-        let more = open.iter().skip(1).filter(|&&(_, number)| passed(number) == of_first).count();
+        let mut passed = open.iter().filter_map(|&(_, number)| self.operation(number)).filter(|o| o.passed);
+        let lane = passed.next()?.key.lane();
+        let more = passed.filter(|operation| operation.key.lane() == lane).count();
         Some(Lag { call: *self.job.ranks.get(position)?.calls.get(first)?, more })
     }
 

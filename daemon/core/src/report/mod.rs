@@ -524,9 +524,7 @@ pub(crate) fn device_name(id: DeviceId, tables: &Tables) -> String {
 
 /// The rank that drives a device.
 pub(crate) fn rank_of(id: DeviceId, tables: &Tables) -> Option<u32> {
-    let others = OtherJobs::on(id, tables);
-    let mut own = tables.device(id)?.processes.iter().filter(|&&p| !others.has(p));
-    own.find_map(|&p| tables.process(p)?.rank)
+    OtherJobs::own(id, tables).find_map(|process| process.rank)
 }
 
 /// What is said of every device.
@@ -539,16 +537,14 @@ fn common(
 ) -> DeviceReport {
     let unknown = Device::default();
     let device = tables.device(id).unwrap_or(&unknown);
-    let others = OtherJobs::on(id, tables);
-    let all = || device.processes.iter().filter_map(|&p| Some((p, tables.process(p)?)));
-    let processes: Vec<_> = all().filter(|(p, _)| !others.has(*p)).map(|(_, process)| process).collect();
+    let processes: Vec<_> = OtherJobs::own(id, tables).collect();
     DeviceReport {
         id: device_name(id, tables),
         kind: device_kind::name(device.kind),
         ordinal: device.ordinal,
         rank: processes.iter().find_map(|p| p.rank),
         world_size: processes.iter().find_map(|p| p.world_size),
-        pids: all().map(|(_, process)| process.pid).collect(),
+        pids: device.processes.iter().filter_map(|&p| Some(tables.process(p)?.pid)).collect(),
         job: processes.iter().find_map(|p| some(&p.job)),
         host: processes.iter().find_map(|p| some(&p.host)),
         model: some(&device.model),

@@ -398,14 +398,15 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
                 |device: &&DeviceReport| of.is_none_or(|of| (of.kind, &of.job) == (device.kind, &device.job));
             let wall = report.devices.iter().filter(of_job).map(|device| device.wall_ns).max().unwrap_or(0);
             let alike = |f: &Finding| f.rule != finding.rule || f.blame.recoverable_ns == Some(saved);
-            let (whose, where_) = match *devices {
-                1 => (String::new(), ""),
-                _ if report.findings.iter().all(alike) => (String::new(), " on any of them"),
-                // Each job would save something else.
-                _ => (format!(" of the job of {}", finding.device), ""),
-            };
             let (saved, wall) = (duration(saved), duration(wall));
-            let text = format!("{saved} of {wall}{whose}, had it not been{where_}");
+            let text = match *devices {
+                1 => format!("{saved} of {wall}, had it not been"),
+                _ if report.findings.iter().all(alike) => {
+                    format!("{saved} of {wall}, had it not been on any of them")
+                }
+                // Each job would save something else.
+                _ => format!("{saved} of {wall} of the job of {}, had it not been", finding.device),
+            };
             paragraph(out, "   saves     ", &text)?;
         }
         if finding.severity > Severity::Info {
