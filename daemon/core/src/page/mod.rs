@@ -2,7 +2,7 @@
 //!
 //! What always holds:
 //! - every number is one of [`Report`], or a sum of such numbers: text, JSON and page never disagree;
-//! - everything from a capture is text ([`html`] has no other way), and the page forbids a browser to load or run anything;
+//! - everything from a capture is text (`html` has no other way), and the page forbids a browser to load or run anything;
 //! - its size is bounded: each list has a limit, and says what was left out.
 //!
 //! Switches are radio buttons, tips are titles: so the page works with a keyboard, and on paper as it stands.

@@ -15,7 +15,7 @@
 //! is: with their operations at their best. A share may be below 0 or above 1, because taking away one delay can move
 //! another. Where the dependencies of a capture cannot be worked out, the result says why and has no numbers.
 //!
-//! [`recorded`] simulates the collectives of a recording in the same spirit, without a schedule to know of.
+//! `recorded` simulates the collectives of a recording in the same spirit, without a schedule to know of.
 
 mod finding;
 pub mod graph;
