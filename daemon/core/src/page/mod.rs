@@ -155,7 +155,8 @@ fn headline(html: &mut Html, report: &Report, name: &str) {
     }
     let world = devices.iter().filter_map(|d| d.world_size).max().unwrap_or(0) as usize;
     let ranks = devices.iter().filter_map(|d| d.rank).collect::<BTreeSet<_>>().len();
-    if ranks > 0 {
+    let is_said = ranks == devices.len() && gpus == 0 && world <= ranks;
+    if ranks > 0 && !is_said {
         let of = if world > ranks { format!(" of {world}") } else { String::new() };
         put!(html; "<li>" (plural(ranks, "rank")) (of));
     }
