@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::Refusal;
 use crate::sys;
@@ -150,11 +150,20 @@ pub(crate) fn refused(pid: i32, path: &str, error: io::Error) -> Refusal {
         return Refusal::Gone { pid };
     }
     if let Some(tracer) = status.number("TracerPid").filter(|tracer| *tracer != 0) {
+        if is_this_program(tracer) {
+            return Refusal::Busy { pid };
+        }
         let name = fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
         return Refusal::OtherTracer { pid, tracer, name: name.trim().to_owned() };
     }
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
     not_permitted(pid, scope.as_deref(), error)
+}
+
+/// Whether the tracer is another injection, which is over in a moment: there is nothing to end.
+fn is_this_program(tracer: i32) -> bool {
+    let file = |pid: &str| fs::metadata(format!("/proc/{pid}/exe")).ok().map(|file| (file.dev(), file.ino()));
+    file("self").is_some_and(|own| file(&tracer.to_string()) == Some(own))
 }
 
 /// The kernel refused: by Yama, if that is set to, else for want of privileges.

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -185,10 +186,39 @@ fn a_program_that_is_being_debugged() {
         return;
     }
     let mut target = Target::waiting(&["read"]);
+    // PTRACE_SEIZE; it lets go when it ends, which it does at the end of its input.
+    let traces = format!(
+        "import ctypes, sys; print(ctypes.CDLL(None).ptrace(0x4206, {}, 0, 0), flush=True); sys.stdin.read()",
+        target.pid()
+    );
+    let mut debugger = Command::new("python3")
+        .args(["-c", &traces])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seized = String::new();
+    BufReader::new(debugger.stdout.take().unwrap()).read_line(&mut seized).unwrap();
+    assert_eq!(seized, "0\n");
+    let refusal = refused(&target);
+    assert!(matches!(&refusal, Refusal::OtherTracer { name, .. } if name.contains("python")), "{refusal}");
+    drop(debugger.stdin.take());
+    debugger.wait().unwrap();
+    target.wake();
+    inject_and_leave(&target).unwrap();
+    target.quit();
+}
+
+#[test]
+fn a_program_that_another_injection_traces() {
+    if !can_run() {
+        return;
+    }
+    let mut target = Target::waiting(&["read"]);
     let pid = target.pid();
     let (traced, ready) = std::sync::mpsc::channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
-    let debugger = std::thread::spawn(move || {
+    let injection = std::thread::spawn(move || {
         // SAFETY: the request takes numbers only.
         let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, 0_usize) };
         traced.send(seized).unwrap();
@@ -196,9 +226,9 @@ fn a_program_that_is_being_debugged() {
     });
     assert_eq!(ready.recv().unwrap(), 0);
     let refusal = refused(&target);
-    assert!(matches!(&refusal, Refusal::OtherTracer { name, .. } if !name.is_empty()), "{refusal}");
+    assert!(matches!(refusal, Refusal::Busy { .. }), "{refusal}");
     release.send(()).unwrap();
-    debugger.join().unwrap();
+    injection.join().unwrap();
     target.wake();
     inject_and_leave(&target).unwrap();
     target.quit();

@@ -7,6 +7,7 @@ use common::{Host, MS};
 use serde_json::Value;
 use stallscope_core::capture::{Capture, Device};
 use stallscope_core::ledger::{Ledgers, Options};
+use stallscope_core::page::page;
 use stallscope_core::report::{Diff, Report, render, render_diff};
 use stallscope_core::rows::{FileIo, GpuOp, PageFaults};
 use stallscope_schemas::record::{CollectiveLibrary, CollectiveOp, CopyKind, ObjectKind, OpKind, wait_flags};
@@ -163,6 +164,18 @@ fn the_json_of_a_rank_sums_to_its_wall_time() {
     assert_eq!((&late["device"], &late["severity"]), (&"rank 2".into(), &"critical".into()));
     // Three ranks wait 50 ms in each of the 19 calls that all of them were seen in.
     assert_eq!(late["ns"], 19 * 3 * 50_000_000u64);
+}
+
+#[test]
+fn a_capture_that_ends_in_the_middle_says_so_first() {
+    let (mut bytes, _) = made_up_job().writer.finish().unwrap();
+    // The begin of another segment, after the file's own 16 bytes.
+    bytes.extend_from_within(16..200);
+    let report = report(&Capture::open(bytes).unwrap());
+    let mut text = String::new();
+    render(&report, &mut text).unwrap();
+    assert!(text.starts_with("train · 4 ranks on CPUs · 2.00 s · cut short · records lost 1\n"), "{text}");
+    assert!(page(&report, &[], "train", "stallscope").contains(">cut short</a>"));
 }
 
 #[test]

@@ -10,11 +10,6 @@ use crate::report::{DeviceReport, GpuReport, Report, saturating_sum};
 /// Notes, inputs and labels that are shown; the rest are counted.
 const SHOWN: usize = 20;
 
-/// Records that are gone.
-pub(super) fn lost(report: &Report) -> u64 {
-    saturating_sum(report.capture.losses.iter().filter(|l| l.lost).map(|l| l.count))
-}
-
 pub(super) fn section(html: &mut Html, report: &Report) {
     put!(html; "<section id=\"limits\"><h2>What this capture cannot know</h2>\n");
     shares(html, report);

@@ -175,7 +175,10 @@ fn headline(html: &mut Html, report: &Report, name: &str) {
     if let Some(state) = &report.collective_state {
         put!(html; "<li>" (state.ranks.len()) " of " (plural(state.world_size, "rank")) " heard");
     }
-    let lost = limits::lost(report);
+    if report.capture.is_cut_short() {
+        put!(html; "<li class=\"bad\"><a href=\"#limits\">cut short</a>");
+    }
+    let lost = report.capture.records_lost();
     if lost > 0 {
         put!(html; "<li class=\"bad\"><a href=\"#limits\">records lost: " (html::grouped(lost)) "</a>");
     } else {

@@ -93,9 +93,9 @@ impl Diff {
                 list(jobs_after)
             ));
         }
-        let lost = |r: &Report| saturating_sum(r.capture.losses.iter().filter(|l| l.lost).map(|l| l.count));
-        if lost(before) > 0 || lost(after) > 0 {
-            notes.push(format!("records lost: {} before, {} after", lost(before), lost(after)));
+        let (lost, lost_after) = (before.capture.records_lost(), after.capture.records_lost());
+        if lost > 0 || lost_after > 0 {
+            notes.push(format!("records lost: {lost} before, {lost_after} after"));
         }
         let (devices, unmatched) = pairs(before, after);
         if unmatched > 0 {

@@ -6,6 +6,7 @@
 mod cpu;
 mod diff;
 mod jobs;
+mod losses;
 mod odd;
 mod render;
 mod render_cpu;
@@ -17,7 +18,6 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use stallscope_schemas::loss::LossCounter;
 use stallscope_schemas::record::device_kind;
 use stallscope_schemas::units::DeviceId;
 
@@ -38,6 +38,7 @@ pub use cpu::{
 };
 pub use diff::{Diff, DiffDevice};
 pub use jobs::{JobLedger, JobReport};
+pub use losses::{LossReport, loss_report};
 pub(crate) use render::{alike, told};
 pub use render::{render, render_diff};
 pub use steps::{StepReport, StepsReport};
@@ -103,19 +104,6 @@ pub struct SourceReport {
     pub path: String,
     /// What it was.
     pub format: String,
-}
-
-/// One loss counter.
-#[derive(Clone, Debug, Serialize)]
-pub struct LossReport {
-    /// Stable name.
-    pub counter: String,
-    /// Whether records are gone; else something about records that were kept is missing or doubtful.
-    pub lost: bool,
-    /// Records.
-    pub count: u64,
-    /// What was lost and what that means.
-    pub meaning: String,
 }
 
 /// One device.
@@ -412,23 +400,6 @@ pub fn notes(tables: &Tables) -> impl Iterator<Item = &str> {
 pub(crate) fn is_gpu_unseen(pid: i64, tables: &Tables) -> bool {
     let begin = format!("GPU work of process {pid} was not seen");
     notes(tables).any(|note| note.starts_with(&begin))
-}
-
-/// A loss counter in words; one of a newer version keeps its number.
-#[must_use]
-pub fn loss_report(counter: u16, count: u64) -> LossReport {
-    match LossCounter::from_id(counter) {
-        Some(known) => {
-            let (counter, meaning) = (known.name().to_owned(), known.explanation().to_owned());
-            LossReport { counter, lost: known.is_loss(), count, meaning }
-        }
-        None => LossReport {
-            counter: format!("counter_{counter}"),
-            lost: true,
-            count,
-            meaning: "A loss that this version of stallscope does not know.".to_owned(),
-        },
-    }
 }
 
 fn device_report(

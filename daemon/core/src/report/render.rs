@@ -129,8 +129,8 @@ fn calls_headline(report: &Report, out: &mut impl Write) -> fmt::Result {
 }
 
 fn lost(report: &Report) -> String {
-    let lost = saturating_sum(report.capture.losses.iter().filter(|l| l.lost).map(|l| l.count));
-    format!("records lost {lost}")
+    let cut = if report.capture.is_cut_short() { "cut short · " } else { "" };
+    format!("{cut}records lost {}", report.capture.records_lost())
 }
 
 fn whole(report: &Report, out: &mut impl Write) -> fmt::Result {
