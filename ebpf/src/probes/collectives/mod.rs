@@ -246,13 +246,17 @@ impl Collectives {
         // A process that is gone, or that nobody may look at: the latter the recorder says by itself.
         let Ok(mappings) = processes::mappings(pid) else { return false };
         let mut handles = ProcessHandles { pid, names: Vec::new() };
-        let mut symbols = false;
+        let (mut symbols, mut has_all) = (false, true);
         for mapping in &mappings {
             if !self.files.contains_key(&mapping.file) {
                 if self.files.len() >= MAX_FILES {
                     continue;
                 }
-                let known = self.look_into(skeleton, pid, mapping, found);
+                // Of a process that has ended meanwhile: others that have the file will be asked for it.
+                let Some(known) = self.look_into(skeleton, pid, mapping, found) else {
+                    has_all = false;
+                    continue;
+                };
                 self.files.insert(mapping.file.clone(), known);
             }
             let Some(known) = self.files.get(&mapping.file) else { continue };
@@ -266,7 +270,10 @@ impl Collectives {
                 handles.names.extend(there.take(MAX_HANDLES.saturating_sub(handles.names.len())));
             }
         }
-        if !symbols && let Some(program) = mappings.first() {
+        if !symbols
+            && has_all
+            && let Some(program) = mappings.first()
+        {
             let text = format!("process {pid} has no symbols in any of its files: no call of it can be seen");
             found.notes.push(Note { path: program.path.clone(), text });
         }
@@ -275,23 +282,30 @@ impl Collectives {
         true
     }
 
-    /// Looks into a file, and probes what is in it.
+    /// Looks into a file, and probes what is in it; `None` where the process does not have it any more.
     fn look_into(
         &mut self,
         skeleton: &mut StallscopeSkel<'static>,
         pid: u32,
         mapping: &Mapping,
         found: &mut Rescan,
-    ) -> Known {
+    ) -> Option<Known> {
         let mut note = |text: String| found.notes.push(Note { path: mapping.path.clone(), text });
-        let Some(table) = &self.table else { return Known { image: Image::default() } };
-        let read = mapping.open(pid).map_err(elf::ElfError::from);
+        let Some(table) = &self.table else { return Some(Known { image: Image::default() }) };
+        let opened = mapping.open(pid);
+        if opened.is_err() {
+            let still_has = |now: Vec<Mapping>| now.iter().any(|other| other.file == mapping.file);
+            if !processes::mappings(pid).is_ok_and(still_has) {
+                return None;
+            }
+        }
+        let read = opened.map_err(elf::ElfError::from);
         let read = read.and_then(|file| Image::read(&file, table).map(|image| (file, image)));
         let (file, mut image) = match read {
             Ok(read) => read,
             Err(error) => {
                 note(error.to_string());
-                return Known { image: Image::default() };
+                return Some(Known { image: Image::default() });
             }
         };
         if let Some(what) = image.left_out {
@@ -317,7 +331,7 @@ impl Collectives {
         }
         // What is probed need not be remembered; where handles lie is needed for every process.
         image.functions = Vec::new();
-        Known { image }
+        Some(Known { image })
     }
 }
 
