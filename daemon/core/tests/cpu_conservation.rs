@@ -77,8 +77,8 @@ fn capture(rows: &[Row], spans: bool) -> Capture<Vec<u8>> {
                     waker_stack: StackId(9),
                     stack: StackId(7),
                     preemptor: waker.map(ThreadId),
-                    flags: what,
-                    result: 0,
+                    flags: run_queue_ns % 4,
+                    result: i64::from(run_queue_ns > 40),
                     peer: None,
                 };
                 host.writer.push_thread_wait(ThreadId(t), row).unwrap();

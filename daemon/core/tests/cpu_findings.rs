@@ -247,3 +247,60 @@ fn a_rank_that_may_wait_for_a_gpu_that_was_not_seen_is_mentioned_only() {
     assert_eq!(finding(Some("GPU work of process 10 was not seen: no clock")), (Severity::Notice, true));
     assert_eq!(finding(Some("GPU work of process 11 was not seen: no clock")), (Severity::Critical, false));
 }
+
+/// Three ranks that meet each 100 ms. In each step the one that is named sleeps for 40 ms longer than the others; one more waits for
+/// it outside of the all-reduce, and comes 3 ms after it.
+fn three(late: impl Fn(i64) -> usize, fed: Option<usize>) -> Host {
+    let mut host = Host::new();
+    host.group_size = 3;
+    let processes = [10, 11, 12].map(|pid| host.process(pid, "python3", u32::try_from(pid - 10).ok()));
+    let mains = [0, 1, 2].map(|rank| {
+        host.rank(&format!("rank {rank}"), &processes[rank..=rank]);
+        host.thread(processes[rank], 10 + i64::try_from(rank).unwrap(), "main", 0, 1000 * MS)
+    });
+    for step in 0..10 {
+        let (at, late) = (step * 100 * MS, late(step));
+        for (rank, &main) in mains.iter().enumerate() {
+            let mut begin = at + 10 * MS;
+            if rank == late {
+                begin = at + 50 * MS;
+                host.wait(main, at + MS, begin, "clock_nanosleep", |_, _| {});
+            } else if Some(rank) == fed {
+                begin = at + 53 * MS;
+                let feeder = mains[late];
+                host.wait(main, at + MS, at + 50 * MS, "read", |w, _| w.waker = Some(feeder));
+            }
+            let (name, library, operation) = ALL_REDUCE;
+            host.call_of(main, begin, at + 100 * MS, name, library, operation, "MPI_COMM_WORLD", 0);
+        }
+    }
+    host
+}
+
+#[test]
+fn ranks_that_are_late_in_turn_have_what_they_did_before_the_calls_that_they_were_late_for() {
+    let findings = findings(three(|step| usize::try_from(step % 2).unwrap(), None));
+    let late = of(&findings, "rank-late");
+    let said: Vec<_> = late.iter().map(|f| (f.device.as_str(), f.evidence.as_str())).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    for (rank, evidence) in said {
+        let does = format!(
+            "before those calls {rank} sleeps for 24.5 % of its time (245.0 ms), the others on average 0 ns"
+        );
+        assert!(evidence.contains(&does), "{evidence}");
+    }
+}
+
+#[test]
+fn a_late_rank_that_another_one_holds_up_does_not_do_itself_what_that_one_did() {
+    let findings = findings(three(|_| 1, Some(2)));
+    let [late] = of(&findings, "rank-late")[..] else { panic!("{findings:?}") };
+    assert_eq!(late.device, "rank 2");
+    assert!(
+        late.evidence
+            .contains("rank 2 waits for main (tid 11) of rank 1, which sleeps, for 49.0 % of its time"),
+        "{}",
+        late.evidence
+    );
+    assert!(late.advice.contains("thread of the other rank"), "{}", late.advice);
+}

@@ -295,10 +295,10 @@ fn a_wait_that_nobody_of_the_job_ended_keeps_its_leaf() {
 }
 
 #[test]
-fn a_chain_ends_after_four_threads() {
+fn a_chain_ends_after_eight_threads() {
     let (mut host, process, main) = rank();
     let chain: Vec<ThreadId> =
-        (0..6i64).map(|i| host.thread(process, 20 + i, &format!("t{i}"), 0, 1000)).collect();
+        (0..10i64).map(|i| host.thread(process, 20 + i, &format!("t{i}"), 0, 1000)).collect();
     host.woken(main, 100, 900, "futex", chain[0]);
     for pair in chain.windows(2) {
         host.woken(pair[0], 100, 900, "futex", pair[1]);
@@ -307,7 +307,7 @@ fn a_chain_ends_after_four_threads() {
     assert_eq!(leaves(&ledger.root), [(CpuLeaf::Compute, 200), (CpuLeaf::Lock, 800)]);
     let (cause, _) = largest(&ledger, CpuLeaf::Lock);
     let links: Vec<ThreadId> = ledger.causes.chains.links(cause.chain).iter().map(|l| l.thread).collect();
-    assert_eq!(links, chain[..4]);
+    assert_eq!(links, chain[..8]);
 }
 
 #[test]

@@ -75,9 +75,14 @@ fn a_cause_among_others_is_said_to_be_one() {
 /// Three ranks that compute 200 µs before their first kernel; in the last step rank 2 is late because it first waits so long for a
 /// thread that computes, then so long for a CPU, and computes itself for so much longer, µs.
 fn computing_worker(works: i64, queue: i64, longer: i64) -> Job {
+    computing_worker_of(2, works, queue, longer)
+}
+
+/// The same with a thread of that rank.
+fn computing_worker_of(rank: u32, works: i64, queue: i64, longer: i64) -> Job {
     let mut job = Job::new(3, 4000 * US);
     let device = job.ranks[2].0;
-    let worker = job.host.thread(ProcessId(2), 999, "worker", 0, 4000 * US);
+    let worker = job.host.thread(ProcessId(rank), 999, "worker", 0, 4000 * US);
     assert_eq!(device, DeviceId(2));
     for step in 0..3 {
         let late = if step == 2 { (works + queue + longer) * US } else { 0 };
@@ -106,6 +111,25 @@ fn what_is_usually_computed_is_the_launching_threads_own_computation() {
         found[0].summary.contains("its launching thread waits for worker (tid 999), which computes"),
         "{found:#?}"
     );
+}
+
+#[test]
+fn a_thread_of_another_rank_that_holds_up_the_late_one_is_said_to_be_that_ranks() {
+    let told = |rank| {
+        let found = findings(&computing_worker_of(rank, 240, 140, -80).capture());
+        assert_eq!(found[0].blame.culprit_ranks, [2], "whom the others wait for: {found:#?}");
+        let of_threads = found[0].blame.chain.iter().filter(|link| link.tid.is_some());
+        let ranks: Vec<_> = of_threads.map(|link| link.rank).collect();
+        (found[0].summary.clone(), ranks, found[0].advice)
+    };
+    let (summary, ranks, advice) = told(0);
+    assert!(summary.ends_with("waits for worker (tid 999) of rank 0, which computes"), "{summary}");
+    assert_eq!(ranks, [Some(2), Some(0)]);
+    assert!(!advice.contains("are not the problem"), "rank 0 is one of those that wait: {advice}");
+    let (summary, ranks, advice) = told(2);
+    assert!(summary.ends_with("waits for worker (tid 999), which computes"), "{summary}");
+    assert_eq!(ranks, [Some(2), Some(2)]);
+    assert!(advice.contains("are not the problem"), "{advice}");
 }
 
 #[test]

@@ -329,3 +329,38 @@ fn what_ranks_computed_while_they_waited_is_not_saved_twice() {
     let slowdown = report.devices[1].gpu.as_ref().unwrap().slowdown.unwrap();
     assert!((slowdown - took as f64 / (took - saved) as f64).abs() < 1e-9, "{slowdown} of {took}");
 }
+
+/// Steps of two ranks with two all-reduces beside the backward pass: 0 reads for 80 µs before its first kernel, 1 computes for
+/// longer before the second all-reduce.
+fn overlapping_steps(work_of_1: i64) -> (Vec<Kernels>, Vec<Vec<Wait>>) {
+    let mut all = (vec![Vec::new(); 2], vec![Vec::new(); 2]);
+    let second = 280.max(100 + work_of_1);
+    for step in 0..STEPS {
+        let at = 10 + step * (second + 50);
+        all.1[0].push(("read", "/data/shard", at, at + 79));
+        for (rank, (begin, work)) in [(80, 100), (0, work_of_1)].into_iter().enumerate() {
+            let (first, handed_over) = (at + begin + 100, at + begin + 100 + work);
+            all.0[rank].extend([
+                ("gemm", 7, at + begin, first),
+                (ALL_REDUCE, 9, first, at + 200),
+                ("gemm", 7, first, handed_over),
+                (ALL_REDUCE, 9, handed_over, at + second + 50),
+            ]);
+        }
+    }
+    all
+}
+
+#[test]
+fn what_another_rank_computes_beside_communication_is_not_saved() {
+    let saved = |work_of_1| {
+        let (ranks, waits) = overlapping_steps(work_of_1);
+        saved_us(&capture_with(&ranks, &waits), "idle-block-io")
+    };
+    // The read is 79 µs, the launch 1.
+    let of_0 = |us: u64| vec![("GPU-0".to_owned(), Some(us.min(79) * READS))];
+    // 0 comes to the second one 80 µs, 30 µs after 1, and before it: the step then ends when 1 has computed.
+    assert_eq!(saved(100), of_0(80));
+    assert_eq!(saved(150), of_0(30));
+    assert_eq!(saved(200), of_0(0));
+}

@@ -61,11 +61,24 @@ pub fn wait_class(call: &str, object: ObjectKind) -> WaitClass {
         .map_or(WaitClass::Syscall, |(.., class)| *class)
 }
 
+/// Whether a call waits for any of several descriptors, for a limited time if it is told to: poll, select, epoll.
+#[must_use]
+pub fn is_poll(call: &str) -> bool {
+    wait_class(call, ObjectKind::None) == WaitClass::Poll
+}
+
 #[cfg(test)]
 mod tests {
     use stallscope_schemas::record::ObjectKind;
 
-    use super::{TABLE, WaitClass, rule, wait_class};
+    use super::{TABLE, WaitClass, is_poll, rule, wait_class};
+
+    #[test]
+    fn a_poll_is_one_whatever_its_descriptor_stands_for() {
+        let polls = ["poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"];
+        assert!(polls.into_iter().all(is_poll));
+        assert!(!["futex", "clock_nanosleep", "read", "recvmsg"].into_iter().any(is_poll));
+    }
 
     #[test]
     fn every_line_of_the_table_is_a_rule_or_a_comment() {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use stallscope_schemas::units::{StackId, StringId, ThreadId};
 
 use super::frames::user_frame;
+use super::whose::{other_rank, rank_of_thread};
 use super::{Finding, Found, Link, Severity};
 use crate::capture::Tables;
 use crate::ledger::cpu::calls::Calls;
@@ -250,12 +251,19 @@ fn blamed(work: &Work<'_>, cause: &CpuCause) -> ThreadId {
     work.causes.chains.links(cause.chain).last().map_or(cause.thread, |link| link.thread)
 }
 
-fn name(thread: ThreadId, tables: &Tables) -> String {
+/// A thread in words.
+pub(super) fn name(thread: ThreadId, tables: &Tables) -> String {
     let thread = thread_name(thread, tables);
     match thread.comm.or(thread.name) {
         Some(name) => format!("{} (tid {})", short_name(&name, 30), thread.tid),
         None => format!("thread {}", thread.tid),
     }
+}
+
+/// The same, with its rank where that is another one of the job than that of the thread that waits.
+fn name_beside(thread: ThreadId, waiting: ThreadId, tables: &Tables) -> String {
+    let rank = other_rank(thread, waiting, tables);
+    name(thread, tables) + &rank.map_or_else(String::new, |rank| format!(" of rank {rank}"))
 }
 
 /// `read() of /data/shard-0017`, `a page fault`.
@@ -317,7 +325,7 @@ fn does(rule: &str) -> Option<&'static str> {
 fn waited_for(work: &Work<'_>, tables: &Tables, group: &Group) -> Option<String> {
     let part = group.top().filter(|part| is_via(work, &part.cause))?;
     (group.via_ns.saturating_mul(2) > group.ns).then(|| {
-        let first = name(blamed(work, &part.cause), tables);
+        let first = name_beside(blamed(work, &part.cause), part.cause.thread, tables);
         match part.threads.len() {
             0 | 1 => format!("{first}, which"),
             many => format!("{first} and {} more like it: each", many - 1),
@@ -353,6 +361,8 @@ pub(super) struct HeldUp {
     pub(super) excess_ns: u64,
     /// What that is in the ledger.
     pub(super) leaf: CpuLeaf,
+    /// Whether the one at the end of the chain is a thread of another rank of the job.
+    pub(super) of_other_rank: bool,
     pub(super) pointer: Pointer,
 }
 
@@ -391,7 +401,9 @@ pub(super) fn held_up(root: &Root, tables: &Tables) -> Option<HeldUp> {
     let links = threads.iter().enumerate().map(|(at, &thread)| {
         let named = thread_name(thread, tables);
         let what = match threads.get(at + 1) {
-            Some(&next) => format!("{} waits for {}", name(thread, tables), name(next, tables)),
+            Some(&next) => {
+                format!("{} waits for {}", name(thread, tables), name_beside(next, thread, tables))
+            }
             None if cause.root.is_on_cpu() => format!("{} runs", name(thread, tables)),
             None => format!("{} is in {}", name(thread, tables), call_of(cause, tables)),
         };
@@ -399,7 +411,7 @@ pub(super) fn held_up(root: &Root, tables: &Tables) -> Option<HeldUp> {
         let place =
             place.filter(|_| at == 0 || at == last).map_or_else(String::new, |p| format!(" at {}", p.text));
         Link {
-            rank: None,
+            rank: rank_of_thread(thread, tables),
             pid: u32::try_from(named.pid).ok(),
             tid: u32::try_from(named.tid).ok(),
             what: what + &place,
@@ -412,6 +424,7 @@ pub(super) fn held_up(root: &Root, tables: &Tables) -> Option<HeldUp> {
         links: links.collect(),
         excess_ns: excess_ns(group),
         leaf: cause.root,
+        of_other_rank: other_rank(blamed(&work, cause), cause.thread, tables).is_some(),
         pointer: pointer(&work, tables, part),
     })
 }
@@ -489,7 +502,8 @@ fn one_part(work: &Work<'_>, tables: &Tables, part: &Part, text: &mut String) {
         if let Some(place) = user_frame(cause.waiting_stack, tables) {
             text.push_str(&format!(" at {}", place.text));
         }
-        let who: Vec<String> = chain.iter().map(|link| name(link.thread, tables)).collect();
+        let who: Vec<String> =
+            chain.iter().map(|link| name_beside(link.thread, cause.thread, tables)).collect();
         text.push_str(&format!(" for {}", who.join(", which waits for ")));
     }
     if part.threads.len() > 1 {

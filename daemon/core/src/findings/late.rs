@@ -8,6 +8,7 @@ use super::cpu::{HeldUp, held_up};
 use super::host_work::{UNSEEN, host_work};
 use super::rules::rule;
 use super::slow_device::clocks;
+use super::uneven::{few_steps, uneven};
 use super::{Blame, Finding, Found, Link, top_names};
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::OpClass;
@@ -26,6 +27,9 @@ const ALIKE: f64 = 0.6;
 /// A kernel whose time exceeds what the clocks account for by more has more work.
 const CLOCKS_DO_NOT_TELL: f64 = 0.05;
 
+/// What to try where a thread of another rank holds the late one up: that one may well be among those that wait.
+const HELD_UP_BY_ANOTHER: &str = "look at the thread of the other rank that the last link of the chain names: it holds the late rank up before that can launch";
+
 /// What a device cost the others.
 #[derive(Default)]
 struct Cost {
@@ -33,6 +37,8 @@ struct Cost {
     by_leaf: BTreeMap<RootLeaf, u64>,
     /// Time by the device that waited.
     waiting: BTreeMap<DeviceId, u64>,
+    /// Of that, what was waited because it computed.
+    computing: BTreeMap<DeviceId, u64>,
     /// Of this, time that reached them through a third one.
     passed_on_ns: u64,
 }
@@ -55,6 +61,10 @@ pub(crate) fn of_gpus<S: ReadAt>(
             *of_leaf = of_leaf.saturating_add(amount.ns);
             let of_device = cost.waiting.entry(ledger.device).or_default();
             *of_device = of_device.saturating_add(amount.ns);
+            if waited.leaf == RootLeaf::Compute {
+                let computing = cost.computing.entry(ledger.device).or_default();
+                *computing = computing.saturating_add(amount.ns);
+            }
             if waited.via.len() > 1 {
                 cost.passed_on_ns = cost.passed_on_ns.saturating_add(amount.ns);
             }
@@ -80,7 +90,7 @@ pub(crate) fn of_gpus<S: ReadAt>(
 }
 
 /// How a device is called: by its rank where it has one.
-fn name(device: DeviceId, tables: &Tables) -> String {
+pub(super) fn name(device: DeviceId, tables: &Tables) -> String {
     rank_of(device, tables).map_or_else(|| device_name(device, tables), |rank| format!("rank {rank}"))
 }
 
@@ -107,6 +117,7 @@ fn finding<S: ReadAt>(
     a_step.sort_unstable();
     let each = a_step.get(a_step.len() / 2);
     let each = each.map_or_else(String::new, |&ns| format!(" ({} a step each)", duration(ns)));
+    let each = few_steps(late, cost.ns).unwrap_or(each);
     let summary = format!(
         "{who} keeps {} waiting for {}{each}: {}",
         if waiting == 1 { "another rank".to_owned() } else { format!("{waiting} ranks") },
@@ -121,6 +132,10 @@ fn finding<S: ReadAt>(
         confidence: Some(why.seen_ns as f64 / cost.ns.max(1) as f64),
         recoverable_ns: None,
     };
+    finding.advice = why.advice.unwrap_or(finding.advice);
+    if why.held_up.as_ref().is_some_and(|held_up| held_up.of_other_rank) {
+        finding.advice = HELD_UP_BY_ANOTHER;
+    }
     finding.pointer = why.held_up.map(|held_up| held_up.pointer);
     Some(finding)
 }
@@ -130,6 +145,8 @@ struct Why {
     /// After the name and a colon.
     sentence: String,
     evidence: String,
+    /// Where the rule's advice does not fit.
+    advice: Option<&'static str>,
     /// Where its host held it up most of the time.
     held_up: Option<HeldUp>,
     /// Of the time that it cost, how much has a cause that was seen, ns.
@@ -161,6 +178,7 @@ fn reason<S: ReadAt>(
     let seen_ns = cost.ns.saturating_sub(unseen_ns);
     let top = cost.by_leaf.iter().max_by_key(|(_, ns)| **ns).map_or(RootLeaf::Unseen, |(leaf, _)| *leaf);
     let share = format!("{}, {} of that time", top.text(), percent(of(top), cost.ns));
+    let mut advice = None;
     let (sentence, evidence, held_up) = match top {
         RootLeaf::IdleHost => {
             let usual = &late.root.usual;
@@ -203,7 +221,8 @@ fn reason<S: ReadAt>(
             }
         }
         RootLeaf::Compute => {
-            let (sentence, evidence) = computes(capture, late, others);
+            let (sentence, evidence, other_advice) = computes(capture, late, others, cost);
+            advice = other_advice;
             (sentence, evidence, None)
         }
         RootLeaf::Floor | RootLeaf::Excess | RootLeaf::Uncertain => {
@@ -215,7 +234,7 @@ fn reason<S: ReadAt>(
         }
         leaf => (format!("it is {}", leaf.text()), share, None),
     };
-    Why { sentence, evidence, held_up, seen_ns }
+    Why { sentence, evidence, advice, held_up, seen_ns }
 }
 
 /// Share of what a host did longer than the others' from which on the cause that is named is the cause, in percent.
@@ -299,13 +318,44 @@ impl Traced {
     }
 }
 
-/// Why a device's computation makes it late: against the same kernels on the others.
+/// Why a device's computation makes it late, and other advice than the rule's: against the same kernels on the others.
 fn computes<S: ReadAt>(
     capture: &Capture<S>,
     late: &DeviceLedger,
     others: &[&DeviceLedger],
-) -> (String, String) {
-    let tables = capture.tables();
+    cost: &Cost,
+) -> (String, String, Option<&'static str>) {
+    let longer = longer_kernels(capture.tables(), late, others);
+    let waited = cost.computing.iter().max_by_key(|(device, ns)| (**ns, std::cmp::Reverse(**device)));
+    let waited = waited.and_then(|(device, ns)| Some((*others.iter().find(|l| l.device == *device)?, *ns)));
+    if let Some((sentence, evidence, advice)) =
+        waited.and_then(|(waiting, ns)| uneven(late, waiting, ns, &longer, capture.tables()))
+    {
+        return (sentence, evidence, advice);
+    }
+    let (sentence, evidence) = longer_always(capture, late, others, &longer);
+    (sentence, evidence, None)
+}
+
+/// How the kernels of a late device differ from those of the others over the whole recording.
+pub(super) struct LongerKernels<'a> {
+    /// Time of kernels that the others run less often or not at all, ns; less than 0 where they run more.
+    pub(super) more: f64,
+    /// Time that the kernels which both run take longer, ns.
+    pub(super) slower: f64,
+    /// What its kernels would take on the others, ns.
+    expected: f64,
+    /// Kernels with a notable share of its time; the least and the most times as long that one of them takes.
+    telling: u32,
+    least: f64,
+    most: (f64, &'a str),
+}
+
+fn longer_kernels<'a>(
+    tables: &'a Tables,
+    late: &DeviceLedger,
+    others: &[&DeviceLedger],
+) -> LongerKernels<'a> {
     let own = top_names(late, OpClass::Compute);
     let all_ns = own.iter().fold(0u64, |sum, (_, tally)| sum.saturating_add(tally.ns));
     let peers = |name| {
@@ -339,6 +389,16 @@ fn computes<S: ReadAt>(
         }
     }
     let slower = own.iter().map(|(_, t)| t.ns as f64).sum::<f64>() - expected - more.max(0.0);
+    LongerKernels { more, slower, expected, telling, least, most }
+}
+
+/// The reason where the averages of the whole recording have it.
+fn longer_always<S: ReadAt>(
+    capture: &Capture<S>,
+    late: &DeviceLedger,
+    others: &[&DeviceLedger],
+    &LongerKernels { more, slower, expected, telling, least, most }: &LongerKernels<'_>,
+) -> (String, String) {
     if more > slower && more > 0.0 {
         let evidence =
             format!("{} more than the others on average, in kernels that are more or other", ns(more));
@@ -418,7 +478,10 @@ fn chain(late: &DeviceLedger, cost: &Cost, why: &Why, tables: &Tables) -> Vec<Li
         },
     ];
     if let Some(held_up) = &why.held_up {
-        out.extend(held_up.links.iter().map(|link| Link { rank: culprit, ..link.clone() }));
+        // The launching thread is the late rank's own; of others it is what their processes say.
+        let own = held_up.links.first().and_then(|link| link.pid);
+        let rank = |link: &Link| link.rank.or(culprit.filter(|_| link.pid == own));
+        out.extend(held_up.links.iter().map(|link| Link { rank: rank(link), ..link.clone() }));
     }
     out
 }

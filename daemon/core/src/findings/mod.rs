@@ -4,6 +4,7 @@
 
 mod blame;
 mod clock;
+mod computing;
 mod cpu;
 mod frames;
 mod host_work;
@@ -14,6 +15,8 @@ mod others;
 mod recoverable;
 pub mod rules;
 mod slow_device;
+mod uneven;
+mod whose;
 
 use std::collections::BTreeMap;
 
@@ -331,7 +334,7 @@ fn hang(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
 
 fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
     cpu::of_idle(&ledger.host_work, tables, found);
-    computing(ledger, tables, found);
+    computing::of(ledger, tables, found);
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (cause, amount) in ledger.causes.ranked() {
         let ids = ledger.tree.names(cause.node);
@@ -370,9 +373,9 @@ fn idle(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
                     )
                 }
                 _ => format!(
-                    "the device waits {} of the time for the host, which is busy with {}",
+                    "the device waits {} of the time for the host, which is busy {}",
                     percent(group.ns, wall),
-                    group.what
+                    host_work::busy(group.what)
                 ),
             };
             (summary, idle_evidence(ledger, tables, &group, &of_idle))
@@ -389,40 +392,6 @@ fn mended(leaf: IdleLeaf) -> Option<Part> {
     match leaf {
         IdleLeaf::Dep | IdleLeaf::Unknown => None,
         leaf => Some(Part::Device(RootLeaf::of_idle(leaf))),
-    }
-}
-
-/// What followed launching threads were busy with while their device was idle, by the stacks of samples.
-fn computing(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
-    let mut kinds: BTreeMap<&'static str, (u64, &'static str, String)> = BTreeMap::new();
-    for (cause, amount) in ledger.host_work.causes.ranked() {
-        let unknown = cause.root == CpuLeaf::Unknown;
-        if !unknown && (cause.root != CpuLeaf::Compute || cause.direct != CpuLeaf::Compute) {
-            continue;
-        }
-        let ids = tables.stack_names(cause.stack);
-        let names: Vec<&str> = ids.iter().map(|&n| tables.string(n)).collect();
-        let (work, frame) = host_work(&names);
-        let frame = frame.or(names.last().copied()).unwrap_or("");
-        let of_kind = kinds.entry(work.kind).or_insert_with(|| (0, work.what, frame.to_owned()));
-        of_kind.0 = of_kind.0.saturating_add(amount.ns);
-    }
-    let wall = found.wall;
-    for (kind, (ns, what, frame)) in kinds {
-        let part = Part::Host(CpuLeaf::Compute);
-        found.add_of(part, (&format!("idle-{kind}"), what, ns), || {
-            let share = percent(ns, wall);
-            let summary = if frame.is_empty() {
-                format!("the device waits {share} of the time for the host, which no sample has met on a CPU")
-            } else {
-                format!("the device waits {share} of the time for the host, which is busy with {what}")
-            };
-            let mut evidence = format!("{} in all, by samples of the launching thread", duration(ns));
-            if !frame.is_empty() {
-                evidence.push_str(&format!("; most in {}", short_name(&frame, 90)));
-            }
-            (summary, evidence)
-        });
     }
 }
 

@@ -52,6 +52,8 @@ rules! {
         "the host cannot launch the backward pass fast enough: torch.compile, CUDA graphs or a larger batch give the device more work per launch";
     "idle-framework" "idle" [0.02, 0.05, 0.20]
         "the host cannot launch fast enough: torch.compile (mode=\"reduce-overhead\"), CUDA graphs or a larger batch give the device more work per launch";
+    "idle-kernel" "idle" [0.02, 0.05, 0.20]
+        "the kernel computes for what the launching thread asks of it: files, page faults and locks of its memory cost CPU time; move such calls to another thread or process, map less, and reuse buffers";
     "idle-block-io" "idle" [0.02, 0.05, 0.20]
         "read ahead in more workers (num_workers, prefetch_factor), keep the data on a faster or local disk, and write checkpoints asynchronously";
     "idle-network" "idle" [0.02, 0.05, 0.20]
@@ -67,7 +69,7 @@ rules! {
     "idle-page-fault" "idle" [0.02, 0.05, 0.20]
         "keep the launching thread's memory resident: reuse buffers, avoid swap, raise memory.high";
     "idle-ipc" "idle" [0.02, 0.05, 0.20]
-        "look at the process at the other end of the pipe or socket: it was not recorded, or does not belong to the job";
+        "look at the process at the other end of the pipe or socket: it was not recorded, does not belong to the job, or the chain to it is longer than eight threads";
     "idle-sleep" "idle" [0.02, 0.05, 0.20]
         "whoever sleeps asks for this time, at the line that the evidence names: wait for the event in place of polling for it";
     "idle-syscall" "idle" [0.02, 0.05, 0.20]
@@ -125,7 +127,7 @@ rules! {
     "rank-page-fault" "rank" [0.02, 0.05, 0.20]
         "keep memory mapped and resident: read files in place of mapping them, avoid swap, raise memory.high, reuse buffers";
     "rank-ipc" "rank" [0.02, 0.10, 0.30]
-        "look at the process at the other end of the pipe or socket: it was not recorded, or does not belong to the job";
+        "look at the process at the other end of the pipe or socket: it was not recorded, does not belong to the job, or the chain to it is longer than eight threads";
     "rank-sleep" "rank" [0.02, 0.05, 0.20]
         "whoever sleeps asks for this time, at the line that the evidence names: wait for the event in place of polling for it";
     "rank-syscall" "rank" [0.02, 0.10, 0.30]

@@ -339,21 +339,51 @@ fn severity_mark(severity: Severity) -> &'static str {
     }
 }
 
-/// The findings with the number of devices that have them: the same rule on several devices is one story, and the worst one tells it.
+/// The findings with the number of devices that have them. The same rule on several devices is one story, and the worst one tells
+/// it; but problems with different causes are each told.
 pub(crate) fn told(report: &Report) -> Vec<(&Finding, usize)> {
-    let mut told: Vec<(&Finding, BTreeSet<&str>)> = Vec::new();
+    let mut told: Vec<(&Finding, String, BTreeSet<&str>)> = Vec::new();
     for finding in &report.findings {
-        // Each hang is a story of its own, and so is each late rank.
-        let same = |f: &Finding| f.rule == finding.rule && !matches!(f.rule, "hang-collective" | "rank-late");
-        match told.iter_mut().find(|(f, _)| same(f)) {
-            Some((_, devices)) => devices.insert(&finding.device),
-            None => {
-                told.push((finding, BTreeSet::from([finding.device.as_str()])));
-                true
-            }
+        let cause = cause(finding);
+        let alone = is_alone(finding.rule);
+        let of_rule = |(f, _, _): &&mut (&Finding, String, _)| !alone && f.rule == finding.rule;
+        let same = told.iter().position(|(f, other, _)| !alone && f.rule == finding.rule && *other == cause);
+        let story = match same {
+            Some(same) => told.get_mut(same),
+            None if finding.severity >= Severity::Warning => None,
+            None => told.iter_mut().find(of_rule),
         };
+        match story {
+            Some((_, _, devices)) => {
+                devices.insert(&finding.device);
+            }
+            None => told.push((finding, cause, BTreeSet::from([finding.device.as_str()]))),
+        }
     }
-    told.into_iter().map(|(finding, devices)| (finding, devices.len())).collect()
+    told.into_iter().map(|(finding, _, devices)| (finding, devices.len())).collect()
+}
+
+/// Each hang is a story of its own, and so is each late rank.
+fn is_alone(rule: &str) -> bool {
+    matches!(rule, "hang-collective" | "rank-late")
+}
+
+/// What a finding says without its device and its numbers, with which units go: that of another shard, thread or share is the same.
+fn cause(finding: &Finding) -> String {
+    let summary = finding.summary.strip_prefix(&finding.device).unwrap_or(&finding.summary);
+    let mut out = String::new();
+    let mut after_number = false;
+    for word in summary.split_whitespace() {
+        let is_number = word.contains(|c: char| c.is_ascii_digit());
+        let is_unit =
+            matches!(word.trim_end_matches([',', ')', ';']), "%" | "s" | "ms" | "µs" | "ns" | "min");
+        if !(is_number || after_number && is_unit) {
+            out.push_str(word);
+            out.push(' ');
+        }
+        after_number = is_number;
+    }
+    out
 }
 
 /// How many devices there are of the kind of those that a rule speaks of, and what they are called: to a reader a rank on CPUs is
@@ -397,12 +427,19 @@ fn findings(report: &Report, out: &mut impl Write) -> fmt::Result {
             let of_job =
                 |device: &&DeviceReport| of.is_none_or(|of| (of.kind, &of.job) == (device.kind, &device.job));
             let wall = report.devices.iter().filter(of_job).map(|device| device.wall_ns).max().unwrap_or(0);
-            let alike = |f: &Finding| f.rule != finding.rule || f.blame.recoverable_ns == Some(saved);
+            let saves_that = |f: &&Finding| f.rule == finding.rule && f.blame.recoverable_ns == Some(saved);
+            // What a cause costs is simulated for all devices that have it.
+            let having: BTreeSet<&str> =
+                report.findings.iter().filter(saves_that).map(|f| f.device.as_str()).collect();
+            let of_rule = report.findings.iter().filter(|f| f.rule == finding.rule).count();
             let (saved, wall) = (duration(saved), duration(wall));
-            let text = match *devices {
-                1 => format!("{saved} of {wall}, had it not been"),
-                _ if report.findings.iter().all(alike) => {
-                    format!("{saved} of {wall}, had it not been on any of them")
+            let text = match having.len() {
+                _ if is_alone(finding.rule) => format!("{saved} of {wall}, had it not been"),
+                n if n == *devices && n > 1 => format!("{saved} of {wall}, had it not been on any of them"),
+                1 if *devices == 1 => format!("{saved} of {wall}, had it not been"),
+                n if n == of_rule => {
+                    let (_, devices) = alike(report, finding.rule);
+                    format!("{saved} of {wall}, had it not been on any of {n} {devices}")
                 }
                 // Each job would save something else.
                 _ => format!("{saved} of {wall} of the job of {}, had it not been", finding.device),

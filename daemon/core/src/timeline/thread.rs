@@ -15,7 +15,10 @@
 //! the next one begins that is not inside it.
 //!
 //! A wait for a lock that runs out of its time and is taken up again at once is ended by whoever ends the last of them: CPython
-//! asks for its interpreter lock every 5 ms, and only the last time it is the holder that wakes it.
+//! asks for its interpreter lock every 5 ms, and only the last time it is the holder that wakes it. So is a poll that runs into
+//! its time limit and is made again at the same place, if the last one found something and no piece is clearly longer than the
+//! one before: a loop gives the same limit each time, or what is left of it. An event loop that waits for its next timer and
+//! then, longer, for somebody is no such series: its timer was what it waited for.
 //!
 //! Rows are read forward, once, with a bounded look-ahead.
 
@@ -30,7 +33,8 @@ use stallscope_schemas::record::{
 };
 use stallscope_schemas::units::{StackId, StringId, ThreadId, TimeNs};
 
-use crate::capture::{Capture, DamageNotes, MergedRows, ReadAt};
+use crate::capture::{Capture, DamageNotes, MergedRows, ReadAt, Tables};
+use crate::classify::waits::is_poll;
 use crate::rows::{CollectiveCall, Row, ThreadLoss, ThreadPreempt, ThreadSpan, ThreadWait};
 
 /// Waits that are looked at beyond the current one to see how much of a preemption record they cover.
@@ -38,6 +42,14 @@ const MOST_AHEAD: usize = 1 << 12;
 
 /// A wait that begins so soon after one that ran out of its time is the same again.
 const AT_ONCE_NS: u64 = 200_000;
+
+/// This part of a poll may pass before it is made again, if that is more, but no more than a millisecond: of a
+/// `multiprocessing.Queue.get` with a limit of 4 ms one time in six took longer than 200 µs to raise `Empty` and be called again.
+const PAUSE_PART: u64 = 8;
+const MOST_PAUSE_NS: u64 = 1_000_000;
+
+/// By this part of the one before it a poll with the same limit may be longer: timers of a busy machine are late.
+const LATE_PART: u64 = 4;
 
 /// What a thread did in a stretch. The rows behind it are asked for by [`ThreadStates::wait`] and its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,15 +176,45 @@ const NO_CALL: CollectiveCall = CollectiveCall {
     stack: StackId(0),
 };
 
-/// Whether a wait ended because its time was over.
-fn ran_out(wait: &ThreadWait) -> bool {
+/// Whether a system call returned, and with what.
+fn returned(wait: &ThreadWait) -> Option<i64> {
+    (wait.kind == WaitKind::Syscall && wait.flags & wait_flags::RETURNED != 0).then_some(wait.result)
+}
+
+/// Whether a poll found nothing until its time was over.
+pub(crate) fn poll_ran_out(tables: &Tables, wait: &ThreadWait) -> bool {
+    returned(wait) == Some(0) && is_poll(tables.string(wait.call))
+}
+
+/// Whether a wait ended because its time was over. Of a poll nobody else may have ended it.
+fn ran_out(tables: &Tables, wait: &ThreadWait) -> bool {
     const ETIMEDOUT: i64 = 110;
-    wait.kind == WaitKind::Syscall && wait.flags & wait_flags::RETURNED != 0 && wait.result == -ETIMEDOUT
+    let by_timer = wait.flags & wait_flags::IRQ_WAKER != 0 || wait.waker.is_none();
+    returned(wait) == Some(-ETIMEDOUT) || by_timer && poll_ran_out(tables, wait)
+}
+
+/// Whether a wait that ran out of its time is taken up again by the next one.
+fn taken_up_by(tables: &Tables, wait: &ThreadWait, next: &ThreadWait) -> bool {
+    if (next.call, next.object) != (wait.call, wait.object) || next.start < wait.end() {
+        return false;
+    }
+    let pause_ns = next.start.since(wait.end());
+    if !poll_ran_out(tables, wait) {
+        return pause_ns <= AT_ONCE_NS;
+    }
+    let blocked_ns = |w: &ThreadWait| w.duration_ns.saturating_sub(w.run_queue_ns);
+    let before_ns = blocked_ns(wait);
+    // Short waits have no stack.
+    let same_place = next.stack == wait.stack || [next.stack, wait.stack].contains(&StackId(0));
+    same_place
+        && pause_ns <= (before_ns / PAUSE_PART).clamp(AT_ONCE_NS, MOST_PAUSE_NS)
+        && blocked_ns(next) <= before_ns.saturating_add(before_ns / LATE_PART)
 }
 
 /// Reads the records of one thread and yields its stretches in order.
 #[derive(Debug)]
 pub struct ThreadStates<'a, S: ReadAt> {
+    tables: &'a Tables,
     spans: Peekable<MergedRows<'a, S, ThreadSpan>>,
     waits: MergedRows<'a, S, ThreadWait>,
     ahead: VecDeque<ThreadWait>,
@@ -223,6 +265,7 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
         lost_spans.borrow_mut().extend(capture.hole_windows(RecordKind::ThreadSpan, key));
         let noting = || Some(Rc::clone(&damage));
         Self {
+            tables: capture.tables(),
             spans: capture.rows_from(key, since, Some(Rc::clone(&lost_spans))).peekable(),
             waits: capture.rows_from(key, since, noting()),
             ahead: VecDeque::new(),
@@ -343,13 +386,14 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
 
     /// Makes the wait current that applies now, and says when the next one begins.
     fn enter_wait(&mut self) -> TimeNs {
-        let now = self.now;
+        let (now, tables) = (self.now, self.tables);
         while self.wait_until <= now {
+            let asked_until = self.asked_until;
             match self.wait_ahead(0) {
                 Some(wait) if wait.start <= now => {
                     let (until, begin) = (wait.end(), wait.start);
                     if until > now {
-                        if ran_out(wait) && begin >= self.asked_until {
+                        if begin >= asked_until && ran_out(tables, wait) {
                             self.find_who_ends_it();
                         }
                         self.wait = self.ahead.front().copied().unwrap_or(NO_WAIT);
@@ -367,20 +411,21 @@ impl<'a, S: ReadAt> ThreadStates<'a, S> {
 
     /// Looks ahead for who ends what the next wait begins, and says so in each wait of it.
     fn find_who_ends_it(&mut self) {
+        let tables = self.tables;
         let mut last = 0;
         while last < MOST_AHEAD
             && let Some(&wait) = self.wait_ahead(last)
-            && ran_out(&wait)
+            && ran_out(tables, &wait)
             && let Some(next) = self.wait_ahead(last + 1)
-            && (next.call, next.object) == (wait.call, wait.object)
-            && next.start >= wait.end()
-            && next.start.since(wait.end()) <= AT_ONCE_NS
+            && taken_up_by(tables, &wait, next)
         {
             last += 1;
         }
-        let Some(&end) = self.ahead.get(last) else { return };
+        let (Some(&begin), Some(&end)) = (self.ahead.front(), self.ahead.get(last)) else { return };
         self.asked_until = end.start;
-        if ran_out(&end) || end.flags & wait_flags::IRQ_WAKER != 0 {
+        // A signal ends a poll, too, and says nothing of what was waited for.
+        let found_nothing = poll_ran_out(tables, &begin) && returned(&end).is_none_or(|found| found <= 0);
+        if found_nothing || ran_out(tables, &end) || end.flags & wait_flags::IRQ_WAKER != 0 {
             return;
         }
         for wait in self.ahead.iter_mut().take(last) {

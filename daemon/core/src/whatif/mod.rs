@@ -17,8 +17,10 @@
 //!
 //! `recorded` simulates the collectives of a recording in the same spirit, without a schedule to know of.
 
+mod before;
 mod finding;
 pub mod graph;
+mod hidden;
 mod job;
 mod recorded;
 mod schedule;
@@ -33,6 +35,7 @@ use crate::capture::{Capture, Device, ReadAt, Tables};
 use job::{Job, Place, Worker};
 use simulate::{Simulation, StepTimes};
 
+pub(crate) use before::Took;
 pub(crate) use finding::finding;
 pub(crate) use recorded::{Loss, MAX_COMINGS, Recorded};
 

@@ -8,8 +8,21 @@
 //! ```text
 //! s(r comes to k) = s(p of r) − cut(r, k)
 //! s(k ends on r)  = max over r' (s(r' comes to k) − (last − r' coming)) − cut'(r, k)
-//! saved           = − max over r of (s(last moment of r) − what is cut behind it)
+//! saved           = − max over r of (c(last moment of r) − what is cut behind it)
 //! ```
+//!
+//! A rank may compute while it is in an operation. What it does next then follows what it computes and not the operation's end: that
+//! gains of an earlier end only as much as the operation was exposed on it, and loses nothing by a later one of an operation that was
+//! hidden. So each rank has a second shift `c`, of its computation, which is that of the operation where nothing is hidden:
+//!
+//! ```text
+//! c after k   = max(s(k ends on r), c − exposed(r, k))   where k ends by more earlier than c
+//!               s(k ends on r)                           where it ends by less earlier, and was exposed
+//!               c                                        where it ends by less earlier, and was hidden
+//! ```
+//!
+//! The moment before a coming is the end of an operation only if that was just before: communication that was queued behind it.
+//! Else it is the computation, and its shift `c`.
 //!
 //! What is cut, for a rank `q` that is to be no later than the others ([`Recorded::without_lateness`]):
 //!
@@ -29,15 +42,17 @@
 //! Nothing moves to later, and no rank gains what it did not wait for.
 //!
 //! What always holds: the answer is right where each moment depends on the one before it, and too large where a coming
-//! depended on something else (another stream, a transfer to the host) that would not have moved as well. Beside the operations,
-//! memory is a few moments for each rank.
+//! depended on something else (a transfer to the host, work that queued communication would have had to wait for) that would not have
+//! moved as well. Beside the operations, memory is four bytes a coming and a few moments for each rank.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
+use std::iter::repeat;
 use std::sync::Arc;
 
 use stallscope_schemas::units::{DeviceId, TimeNs};
 
+use super::hidden::Hidden;
 use crate::collectives::{Came, Operation};
 use crate::ledger::book::History;
 use crate::ledger::so_far::{Part, Progress, Reader};
@@ -45,6 +60,11 @@ use crate::ledger::{CommLeaf, DeviceLedger, Leaf, RootLeaf};
 
 /// Moments of a rank that are remembered: those of operations under way at the same time, in as many communicators.
 const RECENT: usize = 64;
+
+/// A kernel of communication that begins so soon after another one's end was queued behind it, ns.
+const QUEUED_NS: u64 = 20_000;
+/// An operation of which no more than one part in so many is exposed on a rank does not hold its computation up.
+const HIDDEN: u64 = 20;
 
 /// Shares above which too little is known: of exposed communication that was not matched, of time without records, in
 /// percent.
@@ -57,12 +77,13 @@ pub(crate) const MAX_COMINGS: usize = 1 << 24;
 /// Operations of a recording, in the order in which they are simulated, and what each device did between them.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
-    operations: Vec<Operation>,
+    pub(super) operations: Vec<Operation>,
     /// By job, positions by the last one's coming.
-    order: BTreeMap<usize, Vec<usize>>,
+    pub(super) order: BTreeMap<usize, Vec<usize>>,
     /// By device, the number of the job that it belongs to: devices of one job are those that have operations in common.
-    jobs: BTreeMap<DeviceId, usize>,
-    histories: BTreeMap<DeviceId, Arc<History>>,
+    pub(super) jobs: BTreeMap<DeviceId, usize>,
+    pub(super) histories: BTreeMap<DeviceId, Arc<History>>,
+    hidden: Hidden,
 }
 
 /// Time that a cause took on a device.
@@ -79,7 +100,19 @@ pub(crate) struct Loss {
 #[derive(Clone, Copy, Debug)]
 struct Moment {
     at: TimeNs,
+    /// Of the coming to an operation, or its end.
     shift: i64,
+    /// Of what the rank computes then.
+    computes: i64,
+    is_end: bool,
+}
+
+impl Moment {
+    /// By how much what follows moves, if it begins at some time.
+    fn moves(&self, at: TimeNs) -> i64 {
+        let is_queued = self.is_end && at.since(self.at) <= QUEUED_NS;
+        if is_queued { self.shift } else { self.computes }
+    }
 }
 
 /// The last moments of a rank, in order.
@@ -149,7 +182,9 @@ impl Recorded {
                 order.entry(job).or_default().push(position);
             }
         }
-        Self { operations, order, jobs, histories: histories.into_iter().collect() }
+        let histories: BTreeMap<_, _> = histories.into_iter().collect();
+        let hidden = Hidden::new(&operations, &histories);
+        Self { operations, order, jobs, histories, hidden }
     }
 
     /// Devices of one job have the same; one without operations is a job by itself.
@@ -238,7 +273,7 @@ impl Recorded {
                 own.for_each(|(_, cut)| cut.coming = ns);
             }
         });
-        let last = pasts.values().filter_map(|past| past.0.back()).map(|moment| moment.shift).max()?;
+        let last = pasts.values().filter_map(|past| past.0.back()).map(|moment| moment.computes).max()?;
         Some(last.min(0).unsigned_abs())
     }
 
@@ -275,7 +310,7 @@ impl Recorded {
                 let before = losing.at(moment.at);
                 losing.total.otherwise.saturating_sub(before.otherwise)
             });
-            saved = saved.min(moment.shift.min(0).unsigned_abs().saturating_add(behind));
+            saved = saved.min(moment.computes.min(0).unsigned_abs().saturating_add(behind));
         }
         if saved == u64::MAX { 0 } else { saved }
     }
@@ -285,22 +320,35 @@ impl Recorded {
         let mut pasts = Pasts::new();
         let mut cuts = Vec::new();
         let order = self.order.get(&job).into_iter().flatten();
-        for operation in order.filter_map(|&position| self.operations.get(position)) {
+        for (position, operation) in order.filter_map(|&at| Some((at, self.operations.get(at)?))) {
             cuts.clear();
             cuts.resize(operation.came.len(), Cut::default());
             cut(operation, &pasts, &mut cuts);
             let mut end = i64::MIN;
             for (came, cut) in operation.came.iter().zip(&cuts) {
                 let past = pasts.entry(came.device).or_default();
-                let before = past.before(came.at).map_or(0, |moment| moment.shift);
-                let shift = before.saturating_sub(signed(cut.coming));
-                past.add(Moment { at: came.at, shift });
+                let (before, computed) =
+                    past.before(came.at).map_or((0, 0), |m| (m.moves(came.at), m.computes));
+                let (shift, computes) =
+                    (before.saturating_sub(signed(cut.coming)), computed.saturating_sub(signed(cut.coming)));
+                past.add(Moment { at: came.at, shift, computes, is_end: false });
                 end = end.max(shift.saturating_sub(signed(came.last_at.since(came.at))));
             }
-            for (came, cut) in operation.came.iter().zip(&cuts) {
-                if let Some(past) = pasts.get_mut(&came.device) {
-                    past.add(Moment { at: came.end, shift: end.saturating_sub(signed(cut.ending)) });
-                }
+            let hidden = self.hidden.of(position).iter().copied().chain(repeat(0));
+            for ((came, cut), hidden) in operation.came.iter().zip(&cuts).zip(hidden) {
+                let Some(past) = pasts.get_mut(&came.device) else { continue };
+                let shift = end.saturating_sub(signed(cut.ending));
+                let computed = past.before(came.end).map_or(0, |moment| moment.computes);
+                let took = came.end.since(came.at);
+                let exposed = took.saturating_sub(hidden.into());
+                let computes = if shift < computed {
+                    shift.max(computed.saturating_sub(signed(exposed)))
+                } else if exposed.saturating_mul(HIDDEN) > took || hidden == 0 {
+                    shift
+                } else {
+                    computed
+                };
+                past.add(Moment { at: came.end, shift, computes, is_end: true });
             }
         }
         pasts

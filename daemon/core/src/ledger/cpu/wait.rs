@@ -5,7 +5,7 @@
 //!
 //! - a TCP or UDP socket whose other end is a process on this host is *ipc*, not *network*;
 //! - a call that waits for any of several descriptors (poll, select, epoll) is
-//!   1. *sleep* if it returned 0: its time ran out;
+//!   1. *sleep* if it returned 0: its time ran out (of a series of these the walk goes on to who ended the last one);
 //!   2. *ipc* if a followed thread of the same job ended it;
 //!   3. *network* if an interrupt ended it and its process has network connections in the capture;
 //!   4. else an *other system call*: nothing recorded says what it waited for.
@@ -18,6 +18,7 @@ use super::leaf::CpuLeaf;
 use crate::capture::{Capture, ReadAt, Tables};
 use crate::classify::waits::{WaitClass, wait_class};
 use crate::rows::ThreadWait;
+use crate::timeline::thread::poll_ran_out;
 
 /// Which threads belong together, and what the table says of each call.
 #[derive(Debug)]
@@ -54,6 +55,11 @@ impl<'a> Waits<'a> {
     pub(crate) fn waker(&self, wait: &ThreadWait) -> Option<ThreadId> {
         let known = wait.waker.filter(|_| wait.flags & wait_flags::IRQ_WAKER == 0)?;
         self.is_of_job(known).then_some(known)
+    }
+
+    /// Whether a poll found nothing until its time was over.
+    pub(crate) fn poll_ran_out(&self, wait: &ThreadWait) -> bool {
+        poll_ran_out(self.tables, wait)
     }
 
     fn class(&mut self, wait: &ThreadWait) -> WaitClass {

@@ -3,11 +3,16 @@
 //! ```text
 //! WALK(T, [a, b)): for each stretch of T in [a, b)
 //!   ran, runnable, lost      that leaf, of T
-//!   blocked                  ended by a followed thread W of the job, not yet in the chain, depth < 4: WALK(W, stretch)
+//!   blocked                  ended by a followed thread W of the job, not yet in the chain, depth < 8: WALK(W, stretch)
 //!                            else the leaf of that wait, of T
-//!   waits for one of the chain (a circle: it waited for us)   the leaf of the first wait
+//!   waits for one of the chain (a circle: it waited for us)   the leaf of the first wait, or of the last poll of the chain
+//!                            that ran into its time limit
 //!   not followed             the leaf of the wait that T ended
 //! ```
+//!
+//! A poll that ran into its limit and was made again has whom the last of the series was ended by (see
+//! [`crate::timeline::thread`]). That is likely what it waited for, too; where that thread waited for it meanwhile it was not,
+//! and the time stays with the poll.
 //!
 //! The parts are adjacent by construction, so that they sum to the wait. Waits of one thread come in order and the walk
 //! goes forward inside each: at every moment no thread is asked about a time before what it was asked about last. So each
@@ -25,8 +30,9 @@ use crate::capture::{Capture, ReadAt};
 use crate::rows::ThreadWait;
 use crate::timeline::thread::{State, Stretch};
 
-/// Threads in a chain at most.
-pub const MAX_DEPTH: usize = 4;
+/// Threads in a chain at most: as many as a root of GPU time goes through ([`crate::ledger::root::MAX_HOPS`]). A pipeline of
+/// six processes was met; the bound is for the stack of calls, and for evidence that can be read.
+pub const MAX_DEPTH: usize = 8;
 
 /// Wakers that are read at once. One more costs the decoded batch of a waker that comes back.
 const MAX_CURSORS: usize = 128;
@@ -107,6 +113,15 @@ struct Hop {
     began: TimeNs,
 }
 
+/// Where time goes that a walk cannot give to those it asks.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// The driving thread's wait.
+    first: Hop,
+    /// What a circle is charged to.
+    circle: Hop,
+}
+
 /// Follows wakers.
 #[derive(Debug)]
 pub(super) struct Walker<'a, S: ReadAt> {
@@ -140,6 +155,7 @@ impl<'a, S: ReadAt> Walker<'a, S> {
             CpuLeaf::PageFault | CpuLeaf::BlockIo | CpuLeaf::Network | CpuLeaf::Ipc | CpuLeaf::Syscall => {
                 !in_call
             }
+            CpuLeaf::Sleep => !in_call && waits.poll_ran_out(wait),
             _ => false,
         };
         follows.then_some(waker)
@@ -158,7 +174,8 @@ impl<'a, S: ReadAt> Walker<'a, S> {
         self.in_collective = stretch.in_call;
         match Self::blamed(waits, cause.thread, wait, leaf, stretch.in_call) {
             Some(waker) => {
-                self.walk(waits, book, hop, hop, (waker, wait), (stretch.from, stretch.to));
+                let way = Way { first: hop, circle: hop };
+                self.walk(waits, book, way, hop, (waker, wait), (stretch.from, stretch.to));
             }
             None => {
                 let mut cause = cause;
@@ -172,13 +189,12 @@ impl<'a, S: ReadAt> Walker<'a, S> {
         }
     }
 
-    /// Charges `[from, to)` to what `waker` did then. `first` is the driving thread's wait, `hop` the one that `waker`
-    /// ended.
+    /// Charges `[from, to)` to what `waker` did then; `hop` is the wait that it ended.
     fn walk(
         &mut self,
         waits: &mut Waits<'_>,
         book: &mut Book,
-        first: Hop,
+        way: Way,
         hop: Hop,
         (waker, wait): (ThreadId, &ThreadWait),
         (from, to): (TimeNs, TimeNs),
@@ -194,7 +210,7 @@ impl<'a, S: ReadAt> Walker<'a, S> {
             object_kind: stallscope_schemas::record::ObjectKind::None,
             object: StringId(0),
             stack: StackId(0),
-            ..first.cause
+            ..way.first.cause
         };
         let mut at = from;
         while at < to {
@@ -236,13 +252,15 @@ impl<'a, S: ReadAt> Walker<'a, S> {
                         ..to_waker(self.seen_as(leaf))
                     };
                     let here = Hop { cause, began: wait.start };
+                    let circle = way.circle;
                     match Self::blamed(waits, waker, &wait, own, in_call) {
                         // It waited for one of those that wait for it.
                         Some(next) if self.chain.contains(&next) => {
-                            book.add(first.cause, stretch.ns(), first.began, 1);
+                            book.add(circle.cause, stretch.ns(), circle.began, 1);
                         }
                         Some(next) if self.chain.len() <= MAX_DEPTH => {
-                            self.walk(waits, book, first, here, (next, &wait), span);
+                            let circle = if waits.poll_ran_out(&wait) { here } else { circle };
+                            self.walk(waits, book, Way { circle, ..way }, here, (next, &wait), span);
                         }
                         _ => book.add(cause, stretch.ns(), wait.start, 1),
                     }
