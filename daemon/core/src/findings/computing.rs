@@ -13,8 +13,8 @@ use crate::report::text::{duration, percent, short_name};
 struct OfKind {
     ns: u64,
     what: &'static str,
-    /// Time by the frame that says so, the one of the largest cause first.
-    frames: Vec<(String, u64)>,
+    /// Time by the frame that says so.
+    frames: BTreeMap<String, u64>,
 }
 
 pub(super) fn of(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) {
@@ -28,18 +28,18 @@ pub(super) fn of(ledger: &DeviceLedger, tables: &Tables, found: &mut Found<'_>) 
         let names: Vec<&str> = ids.iter().map(|&n| tables.string(n)).collect();
         let (work, frame) = host_work(&names);
         let frame = seen_in(frame.or(names.last().copied()).unwrap_or(""));
-        let of_kind =
-            kinds.entry(work.kind).or_insert_with(|| OfKind { ns: 0, what: work.what, frames: Vec::new() });
+        let of_kind = kinds.entry(work.kind).or_insert_with(|| OfKind {
+            ns: 0,
+            what: work.what,
+            frames: BTreeMap::new(),
+        });
         of_kind.ns = of_kind.ns.saturating_add(amount.ns);
-        match of_kind.frames.iter_mut().find(|(known, _)| *known == frame) {
-            Some((_, ns)) => *ns = ns.saturating_add(amount.ns),
-            None => of_kind.frames.push((frame, amount.ns)),
-        }
+        let of_frame = of_kind.frames.entry(frame).or_default();
+        *of_frame = of_frame.saturating_add(amount.ns);
     }
     let wall = found.wall;
     for (kind, OfKind { ns, what, frames }) in kinds {
-        // `max_by_key` keeps the last of equals.
-        let frame = frames.iter().rev().max_by_key(|(_, ns)| *ns).map_or("", |(frame, _)| frame.as_str());
+        let frame = frames.iter().max_by_key(|(_, ns)| **ns).map_or("", |(frame, _)| frame.as_str());
         let part = Part::Host(CpuLeaf::Compute);
         found.add_of(part, (&format!("idle-{kind}"), what, ns), || {
             let share = percent(ns, wall);

@@ -342,25 +342,26 @@ fn severity_mark(severity: Severity) -> &'static str {
 /// The findings with the number of devices that have them. The same rule on several devices is one story, and the worst one tells
 /// it; but problems with different causes are each told.
 pub(crate) fn told(report: &Report) -> Vec<(&Finding, usize)> {
-    let mut told: Vec<(&Finding, String, BTreeSet<&str>)> = Vec::new();
+    let mut told: Vec<(&Finding, BTreeSet<&str>)> = Vec::new();
+    // Where in that list a cause, and a rule, was first told.
+    let (mut causes, mut rules) = (BTreeMap::new(), BTreeMap::new());
     for finding in &report.findings {
-        let cause = cause(finding);
-        let alone = is_alone(finding.rule);
-        let of_rule = |(f, _, _): &&mut (&Finding, String, _)| !alone && f.rule == finding.rule;
-        let same = told.iter().position(|(f, other, _)| !alone && f.rule == finding.rule && *other == cause);
-        let story = match same {
-            Some(same) => told.get_mut(same),
-            None if finding.severity >= Severity::Warning => None,
-            None => told.iter_mut().find(of_rule),
-        };
+        let cause = (finding.rule, cause(finding));
+        let is_problem = finding.severity >= Severity::Warning;
+        let same = causes.get(&cause).or(if is_problem { None } else { rules.get(finding.rule) }).copied();
+        let story = same.filter(|_| !is_alone(finding.rule)).and_then(|same: usize| told.get_mut(same));
         match story {
-            Some((_, _, devices)) => {
+            Some((_, devices)) => {
                 devices.insert(&finding.device);
             }
-            None => told.push((finding, cause, BTreeSet::from([finding.device.as_str()]))),
+            None => {
+                causes.insert(cause, told.len());
+                rules.entry(finding.rule).or_insert(told.len());
+                told.push((finding, BTreeSet::from([finding.device.as_str()])));
+            }
         }
     }
-    told.into_iter().map(|(finding, _, devices)| (finding, devices.len())).collect()
+    told.into_iter().map(|(finding, devices)| (finding, devices.len())).collect()
 }
 
 /// Each hang is a story of its own, and so is each late rank.
