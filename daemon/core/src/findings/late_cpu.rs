@@ -77,7 +77,8 @@ pub(super) fn late(
                 if one { "its" } else { "their" }
             );
             // Ranks that are late in turn do the same over the whole recording: it is the calls to which this one came last that tell.
-            let before = recorded.before_late_calls(position(arrival.ledger));
+            let before =
+                if left > 0 { recorded.before_late_calls(position(arrival.ledger)) } else { BTreeMap::new() };
             let (is_whole, before) = if before.is_empty() {
                 (true, whole(arrivals, arrival.ledger, ledgers))
             } else {
